@@ -1,0 +1,313 @@
+"""What the rest of the agent may ask of kernel, IKE daemon and host: three protocols and the data they speak.
+
+The reconciler and the monitor know only these. `memory.py` answers them without touching
+the machine, `spd.py`, `host.py` and `charon/` for real. Everything here runs on the event
+loop: listeners are called on it, one after the other, and must not block. Addresses are
+packed octets, SPIs four octets as on the wire, times seconds.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from agent.plan.model import (
+    Action,
+    Connection,
+    Flow,
+    Policy,
+    PolicyKey,
+    Secret,
+    Selector,
+    Template,
+)
+
+
+class EngineError(Exception):
+    """The engine refused or could not be asked; the text is fit for a row's last error."""
+
+
+# ---- security policy database and kernel SAs --------------------------------------------
+
+
+class Observed(NamedTuple):
+    """One policy as the kernel's dump shows it. `ours`: its index lies in our range."""
+
+    key: PolicyKey
+    index: int
+    priority: int
+    action: Action
+    templates: tuple[Template, ...]
+    ours: bool
+
+
+class SaCounters(NamedTuple):
+    """xfrm_lifetime_cur: octets and packets through the SA; wall-clock seconds of creation and first use (0 = unused)."""
+
+    octets: int
+    packets: int
+    added: int
+    used: int
+
+
+class SaRecord(NamedTuple):
+    """One kernel SA. protocol 50 ESP, 51 AH, 108 IPComp; mode 0 transport, 1 tunnel. An SPI of zero is a larval one."""
+
+    source: bytes
+    destination: bytes
+    protocol: int
+    spi: bytes
+    reqid: int
+    mode: int
+    counters: SaCounters
+
+
+class KernelEventKind(enum.Enum):
+    """What XFRM's multicast groups tell."""
+
+    ACQUIRE = "acquire"  # a packet wants an SA that is not there: `key`, `index`, `template`, `flow`
+    SA_NEW = "sa-new"  # `sa`
+    SA_UPDATED = "sa-updated"  # `sa`
+    SA_DELETED = "sa-deleted"  # `sa` with its final counters
+    SA_SOFT = "sa-soft-expired"  # `sa`; it lives on, do not add its counters
+    SA_HARD = "sa-hard-expired"  # `sa` with its final counters; no SA_DELETED follows
+    SAS_FLUSHED = "sas-flushed"  # every SA is gone, counters unknown
+    POLICY_FOREIGN = "policy-foreign"  # somebody else changed the SPD (also: expired a policy): look again
+    OVERRUN = "overrun"  # events were lost: dump again
+
+
+class KernelEvent(NamedTuple):
+    """One event; fields that the kind does not name are None or 0. `flow`: the packet's selector of an ACQUIRE."""
+
+    kind: KernelEventKind
+    sa: SaRecord | None = None
+    key: PolicyKey | None = None
+    index: int = 0
+    template: Template | None = None
+    flow: Selector | None = None
+
+
+KernelListener = Callable[[KernelEvent], None]
+
+
+class Spd(Protocol):
+    """The kernel's policies and, for reading, its SAs."""
+
+    async def start(self) -> None:
+        """Open what is needed. Raises EngineError where XFRM or the right to it is missing."""
+
+    async def stop(self) -> None:
+        """Close; policies stay."""
+
+    async def observe(self) -> Mapping[PolicyKey, Observed]:
+        """The whole SPD, ours and others'; also what `apply` goes by afterwards."""
+
+    async def apply(self, remove: Sequence[PolicyKey], install: Sequence[Policy]) -> Mapping[PolicyKey, str]:
+        """Remove those of ours, then install (add or replace) these; the failed ones with the reason.
+
+        Only what the last `observe` and our own work since show as ours is removed or replaced. Removing what is
+        gone already is no failure. A key that is in both is replaced."""
+
+    async def sas(self) -> Sequence[SaRecord]:
+        """All kernel SAs, with counters."""
+
+    async def delete_sa(self, sa: SaRecord) -> None:
+        """Remove one SA; nothing when it is gone already. Raises EngineError."""
+
+    def subscribe(self, listener: KernelListener) -> None: ...
+
+
+# ---- IKE daemon ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSa:
+    """One CHILD_SA as charon tells it. `name` is that of the child configuration, `state` charon's word (INSTALLED …).
+
+    mode 0 transport, 1 tunnel; protocol 50 or 51; `ipcomp`: the cpi fields are there; counters as charon knows them
+    (packets-out of a rekeyed one is lost there, see KernelEvent). Times in seconds, 0 where charon says nothing.
+    `encryption`, `integrity`, `group` are charon's keywords ('AES_CBC', 'HMAC_SHA2_256_128', 'MODP_2048')."""
+
+    name: str
+    unique_id: int
+    reqid: int
+    state: str
+    mode: int
+    protocol: int
+    spi_in: bytes
+    spi_out: bytes
+    ipcomp: bool = False
+    encap: bool = False
+    encryption: str = ""
+    encryption_bits: int = 0
+    integrity: str = ""
+    group: str = ""
+    octets_in: int = 0
+    packets_in: int = 0
+    octets_out: int = 0
+    packets_out: int = 0
+    installed: int = 0  # seconds since installed
+    rekey_in: int = 0
+    life_left: int = 0
+    local_selectors: tuple[str, ...] = ()
+    remote_selectors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class IkeSa:
+    """One IKE_SA as charon tells it. `connection` is the configuration's name; `state` charon's word (ESTABLISHED …)."""
+
+    connection: str
+    unique_id: int
+    version: int
+    state: str
+    local: bytes
+    remote: bytes
+    local_port: int = 500
+    remote_port: int = 500
+    local_id: str = ""
+    remote_id: str = ""
+    initiator: bool = False
+    initiator_spi: bytes = b""
+    responder_spi: bytes = b""
+    encryption: str = ""
+    encryption_bits: int = 0
+    integrity: str = ""
+    prf: str = ""
+    group: str = ""
+    established: int = 0  # seconds ago
+    rekey_in: int = 0
+    reauth_in: int = 0
+    nat_local: bool = False
+    nat_remote: bool = False
+    children: tuple[ChildSa, ...] = ()
+
+
+class IkeEventKind(enum.Enum):
+    """Kinds of IkeEvent; which fields each carries."""
+
+    IKE_UP = "ike-up"  # ike
+    IKE_DOWN = "ike-down"  # ike: by its unique id; after a v1 reauthentication the peer is still up with another one
+    IKE_REKEY = "ike-rekey"  # ike (new), old_ike
+    IKE_UPDATE = "ike-update"  # ike: its endpoints moved (MOBIKE, NAT)
+    CHILD_UP = "child-up"  # ike, child
+    CHILD_DOWN = "child-down"  # ike, child with final counters
+    CHILD_REKEY = "child-rekey"  # ike, child (new), old_child
+    LOG = "log"  # text, connection, group, level; also the control log of an initiate, `child` unknown
+    INITIATED = "initiated"  # an initiate ended: connection, child_name, text ('' = it is up, else why not)
+    LOST = "engine-lost"  # charon or its socket is gone: text
+    BACK = "engine-back"  # connected (again); `text` is 'restarted' when it is another process and knows nothing
+
+
+@dataclass(frozen=True, slots=True)
+class IkeEvent:
+    """One event from the IKE daemon."""
+
+    kind: IkeEventKind
+    ike: IkeSa | None = None
+    old_ike: IkeSa | None = None
+    child: ChildSa | None = None
+    old_child: ChildSa | None = None
+    connection: str = ""
+    child_name: str = ""
+    group: str = ""
+    level: int = 0
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class IkeState:
+    """What the daemon holds now. `connections`: loaded ones by name, with a fingerprint as `Ike.fingerprint` makes it,
+    or '' where it cannot be told; `secrets`: ids of loaded shared secrets."""
+
+    connections: Mapping[str, str]
+    secrets: frozenset[str]
+    sas: tuple[IkeSa, ...]
+
+
+IkeListener = Callable[[IkeEvent], None]
+
+
+class Ike(Protocol):
+    """The IKE daemon. All but `subscribe` raise EngineError."""
+
+    async def start(self) -> None:
+        """Start the private daemon or adopt the running one. When it is not to be had: returns, and BACK comes later."""
+
+    async def stop(self) -> None:
+        """Let go of it; it goes on running."""
+
+    def fingerprint(self, connection: Connection) -> str:
+        """Short text equal for equal settings; compared with IkeState.connections. '' when not supported."""
+
+    async def observe(self) -> IkeState: ...
+
+    async def load_connection(self, connection: Connection) -> None:
+        """Load or replace; running SAs are left alone (see terminate)."""
+
+    async def unload_connection(self, name: str) -> None:
+        """Forget it; nothing when it is not loaded. Running SAs are left alone."""
+
+    async def load_secret(self, secret: Secret) -> None: ...
+
+    async def unload_secret(self, id: str) -> None: ...
+
+    async def initiate(self, child: str, connection: str, reason: str) -> None:
+        """Ask for a tunnel; returns at once, INITIATED tells how it went. `reason` is for the log."""
+
+    async def terminate(self, *, connection: str = "", child: str = "", ike_id: int = 0) -> None:
+        """End all IKE_SAs of a connection, or only CHILD_SAs of a child name, or one IKE_SA; none there is no error."""
+
+    def subscribe(self, listener: IkeListener) -> None: ...
+
+
+# ---- host -----------------------------------------------------------------------------------
+
+
+HostListener = Callable[[], None]
+
+
+class Host(Protocol):
+    """This machine's addresses, routes and connections."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    def own_addresses(self) -> frozenset[bytes]:
+        """Addresses of all interfaces, loopback too."""
+
+    def source_for(self, peer: bytes) -> bytes | None:
+        """The address this host would send from to `peer`; None without a route."""
+
+    async def resolve(self, name: str) -> tuple[bytes, ...]:
+        """Addresses of a host name, IPv4 first; () when it does not resolve. Never raises."""
+
+    def flows(self) -> tuple[Flow, ...]:
+        """Established TCP connections into this host (to a port that listens), as packets arriving (way 'in')."""
+
+    def subscribe(self, listener: HostListener) -> None:
+        """Called after addresses or routes changed."""
+
+
+__all__ = [
+    "ChildSa",
+    "EngineError",
+    "Host",
+    "HostListener",
+    "Ike",
+    "IkeEvent",
+    "IkeEventKind",
+    "IkeListener",
+    "IkeSa",
+    "IkeState",
+    "KernelEvent",
+    "KernelEventKind",
+    "KernelListener",
+    "Observed",
+    "SaCounters",
+    "SaRecord",
+    "Spd",
+]
