@@ -36,7 +36,7 @@ class Observed(NamedTuple):
     """One policy as the kernel's dump shows it. `ours`: its index lies in our range."""
 
     key: PolicyKey
-    index: int
+    policy_index: int
     priority: int
     action: Action
     templates: tuple[Template, ...]
@@ -44,7 +44,7 @@ class Observed(NamedTuple):
 
 
 class SaCounters(NamedTuple):
-    """xfrm_lifetime_cur: octets and packets through the SA; wall-clock seconds of creation and first use (0 = unused)."""
+    """xfrm_lifetime_cur: octets and packets through the SA; wall-clock seconds of creation and first use (0: unused)."""
 
     octets: int
     packets: int
@@ -67,7 +67,7 @@ class SaRecord(NamedTuple):
 class KernelEventKind(enum.Enum):
     """What XFRM's multicast groups tell."""
 
-    ACQUIRE = "acquire"  # a packet wants an SA that is not there: `key`, `index`, `template`, `flow`
+    ACQUIRE = "acquire"  # a packet wants an SA that is not there: `key`, `policy_index`, `template`, `flow`
     SA_NEW = "sa-new"  # `sa`
     SA_UPDATED = "sa-updated"  # `sa`
     SA_DELETED = "sa-deleted"  # `sa` with its final counters
@@ -84,7 +84,7 @@ class KernelEvent(NamedTuple):
     kind: KernelEventKind
     sa: SaRecord | None = None
     key: PolicyKey | None = None
-    index: int = 0
+    policy_index: int = 0
     template: Template | None = None
     flow: Selector | None = None
 
@@ -157,7 +157,7 @@ class ChildSa:
 
 @dataclass(frozen=True, slots=True)
 class IkeSa:
-    """One IKE_SA as charon tells it. `connection` is the configuration's name; `state` charon's word (ESTABLISHED …)."""
+    """One IKE_SA as charon tells it. `connection`: the configuration's name, `state`: charon's word (ESTABLISHED …)."""
 
     connection: str
     unique_id: int
@@ -234,7 +234,7 @@ class Ike(Protocol):
     """The IKE daemon. All but `subscribe` raise EngineError."""
 
     async def start(self) -> None:
-        """Start the private daemon or adopt the running one. When it is not to be had: returns, and BACK comes later."""
+        """Start the private daemon or adopt the running one. When it is not to be had: return, BACK comes later."""
 
     async def stop(self) -> None:
         """Let go of it; it goes on running."""
