@@ -44,7 +44,7 @@ class Observed(NamedTuple):
 
 
 class SaCounters(NamedTuple):
-    """xfrm_lifetime_cur: octets and packets through the SA; wall-clock seconds of creation and first use (0: unused)."""
+    """xfrm_lifetime_cur: octets and packets through the SA; wall-clock seconds of creation, first use (0: unused)."""
 
     octets: int
     packets: int
