@@ -1,0 +1,102 @@
+"""compiled.json → Schema. See compile.py for how the file comes to be."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from agent.mib.ber import NUMERIC, Value, Wire
+from agent.mib.schema import NO_TRAITS, Access, Column, Keeping, Role, Schema, Table, Traits
+from agent.mib.traits import LIVE_TABLES, TRAITS, check_traits
+
+COMPILED = Path(__file__).with_name("compiled.json")
+
+
+def document_text(document: dict[str, Any]) -> str:
+    """The document as it is kept: stable order, one object a line."""
+    lines = []
+    for table in document["tables"]:
+        columns = ",\n".join("  " + json.dumps(column, sort_keys=True) for column in table["columns"])
+        head = json.dumps({name: value for name, value in table.items() if name != "columns"}, sort_keys=True)
+        lines.append(f'{head[:-1]}, "columns": [\n{columns}]}}')
+    return '{"tables": [\n' + ",\n".join(lines) + "\n]}\n"
+
+
+@cache
+def load_schema() -> Schema:
+    """The schema of this agent. Raises SchemaError where modules and traits disagree."""
+    return make_schema(json.loads(COMPILED.read_text())["tables"])
+
+
+def make_schema(documents: list[dict[str, Any]]) -> Schema:
+    """Tables from compiled documents; stored columns of augmenting tables join the table they augment."""
+    entries = {document["name"].removesuffix("Table") + "Entry": document["name"] for document in documents}
+    joined: dict[str, list[dict[str, Any]]] = {}
+    own: list[dict[str, Any]] = []
+    for document in documents:
+        base = entries.get(document["augments"], "")
+        if base and document["name"] not in LIVE_TABLES:
+            joined.setdefault(base, []).extend(document["columns"])
+        else:
+            own.append(document)
+    tables = []
+    for document in own:
+        name = document["name"]
+        columns = document["columns"] + joined.get(name, [])
+        index = document["index"][0] if document["index"] else ""
+        tables.append(
+            Table(
+                name=name,
+                oid=_arcs(document["oid"]),
+                keeping=Keeping.LIVE if name in LIVE_TABLES else Keeping.STORED,
+                scalar=document["scalar"],
+                columns=tuple(_column(name, at, column, index) for at, column in enumerate(columns)),
+                augments=entries.get(document["augments"], ""),
+                description=document["description"],
+            )
+        )
+    check_traits(tables)
+    return Schema(tables)
+
+
+def _column(table: str, position: int, facts: dict[str, Any], index: str) -> Column:
+    wire = Wire[facts["wire"]]
+    ranges = tuple((low, high) for low, high in facts["ranges"])
+    labels = facts["labels"]
+    traits = Traits(role=Role.INDEX) if facts["name"] == index else TRAITS.get(facts["name"], NO_TRAITS)
+    return Column(
+        name=facts["name"],
+        table=table,
+        oid=_arcs(facts["oid"]),
+        position=position,
+        wire=wire,
+        convention=facts["convention"],
+        labels=dict(sorted(labels.items(), key=lambda item: item[1])),
+        ranges=ranges,
+        access=Access(facts["access"]),
+        default=_default(facts["default"], wire, ranges, sorted(labels.values())),
+        units=facts["units"],
+        description=facts["description"],
+        traits=traits,
+    )
+
+
+def _default(given: int | str | None, wire: Wire, ranges: tuple[tuple[int, int], ...], labels: list[int]) -> Value:
+    """DEFVAL; without one 0, empty or 0.0.0.0, or where that is not a value of the object, its lowest."""
+    if given is not None:
+        return given.encode() if isinstance(given, str) else given
+    if wire is Wire.OBJECT_IDENTIFIER:
+        return (0, 0)
+    if wire is Wire.IP_ADDRESS:
+        return bytes(4)
+    if wire in NUMERIC:
+        lowest = labels[0] if labels else min((low for low, _ in ranges), default=0)
+        allowed = 0 in labels if labels else not ranges or any(low <= 0 <= high for low, high in ranges)
+        return 0 if allowed else lowest
+    return bytes(min((low for low, _ in ranges), default=0))
+
+
+def _arcs(oid: str) -> tuple[int, ...]:
+    return tuple(map(int, oid.split(".")))

@@ -1,0 +1,92 @@
+"""What SMI cannot say of an object, one row per object that can be written or is kept secret.
+
+Which column makes a row, which value removes it, what it points to, whether it is a
+secret, what it does, how far this engine can do it. `check_traits` compares the rows with
+the compiled modules at start: an object without a row, or a row without its object, stops
+the agent. The rows themselves stand in the traits_* files, in the order of the MIB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from agent.mib import traits_globals, traits_ike, traits_peers, traits_phase2
+from agent.mib.schema import Column, Role, Table, Traits
+
+LIVE_TABLES = frozenset(
+    {"ipsecPeerStatTable", "ikeSaTable", "ipsecBundleTable", "ipsecGwStatus"}
+    | {
+        f"ipsecGw{row}ApplyTable"
+        for row in ("Peer", "Traffic", "IkeProposal", "IkeProfile", "IpsecProposal", "IpsecProfile")
+    }
+)
+"""Tables whose rows the agent makes while it runs; all others are configuration and stored."""
+
+
+def _gateway_rows() -> dict[str, Traits]:
+    """IPSEC-GATEWAY-EXT-MIB: what stands beside the rows of the stored tables, and the users."""
+    rows = {
+        "ipsecGwAllowLockout": Traits(
+            role=Role.TRANSIENT,
+            effect="In the same SET: lets a change pass that cuts the flow it came by or an open TCP connection",
+            mechanism="plan.spd",
+        ),
+        "ipsecGwUserAuthKey": Traits(role=Role.SEALED, effect="Authentication key of the user", mechanism="store"),
+        "ipsecGwUserPrivKey": Traits(role=Role.SEALED, effect="Privacy key of the user", mechanism="store"),
+    }
+    for row in ("Peer", "Traffic", "IkeProposal", "IkeProfile", "IpsecProposal", "IpsecProfile", "User"):
+        rows[f"ipsecGw{row}RowStatus"] = Traits(
+            role=Role.ROW_STATUS, effect="Makes, suspends and removes the row (RFC 2579)", mechanism="store"
+        )
+        rows[f"ipsecGw{row}RowGeneration"] = Traits(
+            role=Role.ROW_GENERATION,
+            effect="In a SET: refuses it unless the row is still as it was when this number was read",
+            mechanism="store",
+        )
+    return rows
+
+
+TRAITS: dict[str, Traits] = {
+    **traits_globals.TRAITS,
+    **traits_peers.TRAITS,
+    **traits_ike.TRAITS,
+    **traits_phase2.TRAITS,
+    **_gateway_rows(),
+}
+
+
+class SchemaError(Exception):
+    """The compiled modules and the traits do not fit together; the text lists every misfit."""
+
+
+def check_traits(tables: Iterable[Table]) -> None:
+    """Every writable object has its row, every row its object, and what it names is there. Raises SchemaError."""
+    by_name = {table.name: table for table in tables}
+    columns: dict[str, Column] = {column.name: column for table in by_name.values() for column in table.columns}
+    misfits = [f"{name}: traits without an object" for name in TRAITS if name not in columns]
+    for column in columns.values():
+        if column.writable and column.name not in TRAITS:
+            misfits.append(f"{column.name}: writable without traits")
+        misfits += _misfits(column, by_name)
+    if misfits:
+        raise SchemaError("\n".join(misfits))
+
+
+def _misfits(column: Column, tables: dict[str, Table]) -> list[str]:
+    traits = column.traits
+    found = [
+        f"{column.name}: {what} {name}, which is no table"
+        for what, name in (("links to", traits.links), ("heads", traits.heads), ("refers to", traits.refers))
+        if name and name not in tables
+    ]
+    if traits.links and traits.links != column.table:
+        found.append(f"{column.name}: links to another table, {traits.links}")
+    if traits.deletes is not None and traits.deletes not in column.names:
+        found.append(f"{column.name}: delete value {traits.deletes} is no label")
+    if traits.role is Role.SECRET:
+        sealed = tables[column.table].by_name.get(traits.sealed_in)
+        if sealed is None or sealed.traits.role is not Role.SEALED:
+            found.append(f"{column.name}: sealed in {traits.sealed_in}, which is no sealed column beside it")
+    if column.writable and not traits.effect and traits.role is Role.PLAIN:
+        found.append(f"{column.name}: no effect is stated")
+    return found

@@ -1,0 +1,369 @@
+"""Traits of the scalar groups: one row per writable or secret object. See traits.py."""
+
+from agent.mib.schema import Traits
+
+TRAITS = {
+    "ipsecGlobMaxSysLogLevel": Traits(
+        stage="gateway",
+        effect="IPsec messages less urgent than this level no longer reach syslog or the journal",
+        mechanism="log",
+        limit="The audit line of a SET is not filtered (it is not an IPsec message)",
+    ),
+    "ipsecGlobIkePort": Traits(
+        stage="gateway",
+        effect="charon listens on another UDP port for IKE",
+        mechanism="charon.conf",
+        limit=(
+            "socket-default reads ports only at start; peers must know the port, the MIB has no object for a "
+            "remote port"
+        ),
+        disturbs="restarts charon",
+    ),
+    "ipsecGlobMaxRetries": Traits(
+        stage="gateway",
+        effect="An unanswered IKE message is repeated this often before the negotiation fails",
+        mechanism="charon.conf",
+        limit="Counts for all peers at once; running IKE_SAs keep the old value; also the liveness test of IKEv2",
+    ),
+    "ipsecGlobRetryTimeout0milli": Traits(
+        stage="gateway",
+        effect="First repetition of an IKE message comes after this time",
+        mechanism="charon.conf",
+        limit="Growth factor is not in the MIB",
+    ),
+    "ipsecGlobRetryTimeoutMaxsec": Traits(
+        stage="gateway",
+        effect="Growing gaps between repetitions never exceed this",
+        mechanism="charon.conf",
+    ),
+    "ipsecGlobMaxNegotiationTimeoutsec": Traits(
+        stage="gateway",
+        effect="An IKE negotiation that is not finished after this time is given up and the peer leaves going-up",
+        mechanism="monitor",
+        limit="In v1 as XAUTH or mode config client charon also has a fixed 30 s",
+    ),
+    "ipsecGlobMaxIkeSas": Traits(
+        stage="gateway",
+        effect="When more IKEv1 SAs than this exist the one that expires first is ended, then the longest idle",
+        mechanism="monitor",
+        limit="Cap is enforced after establishment: the count overshoots for a moment",
+    ),
+    "ipsecGlobIgnoreCrPayloads": Traits(
+        stage="gateway",
+        effect="true: own certificate is sent whether or not the peer asked, and its choice of CA is disregarded",
+        mechanism="plan.ike",
+        limit=(
+            "charon still reads requests for choosing among several own certificates; we load exactly one per "
+            "connection"
+        ),
+        disturbs="reloads connection",
+    ),
+    "ipsecGlobNoCrPayloads": Traits(
+        stage="gateway",
+        effect="true: our IKE messages carry no certificate request",
+        mechanism="plan.ike",
+        disturbs="reloads connection",
+    ),
+    "ipsecGlobNoKeyHashPayloads": Traits(
+        stage="gateway",
+        effect="Nothing: key hash payloads belong to RSA encryption only",
+        mechanism="none",
+        limit="No engine does RSA encryption, so no key hash is ever sent; false behaves as true; column tells so",
+    ),
+    "ipsecGlobNoCrls": Traits(
+        stage="gateway",
+        effect="true is what always happens: CRLs are not sent inside IKE",
+        mechanism="none",
+        limit=(
+            "charon has no code to send CRLs (it does read received ones); writing false answers "
+            "inconsistentValue; equivalent: publish the CRL by HTTP or LDAP"
+        ),
+    ),
+    "ipsecGlobSendFullCertChains": Traits(
+        stage="gateway",
+        effect="true: intermediate CA certificates accompany our certificate; false: only our own certificate is sent",
+        mechanism="plan.credentials",
+        limit="With false an intermediate that also verifies a peer must stay loaded, and is sent",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecGlobTrustIcmpMsg": Traits(
+        stage="gateway",
+        effect=(
+            "true: host or port unreachable on the very first message ends the negotiation at once instead of "
+            "after all repetitions"
+        ),
+        mechanism="monitor",
+        limit="charon itself ignores ICMP; without CAP_NET_RAW the row says so",
+    ),
+    "ipsecGlobSpiSize": Traits(
+        stage="gateway",
+        effect="Nothing: length of zeroed SPIs in ISAKMP proposals is an option of the original IKE library",
+        mechanism="none",
+        limit="charon always sends an empty SPI in phase 1 proposals; only stored",
+    ),
+    "ipsecGlobZeroIsakmpCookies": Traits(
+        stage="gateway",
+        effect="Nothing: see ipsecGlobSpiSize",
+        mechanism="none",
+        limit=(
+            "charon always sends an empty SPI; accepted (the guide screen defaults to yes) and reported as "
+            "without effect"
+        ),
+    ),
+    "ipsecGlobMaxKeyLength": Traits(
+        stage="gateway",
+        effect="Proposals with a longer cipher key than this are neither offered nor accepted",
+        mechanism="plan.ike",
+        limit=(
+            "Values of 256 and more change nothing (no longer key exists in the engine); a peer whose whole list "
+            "is dropped is failed: 'no proposal within ipsecGlobMaxKeyLength'"
+        ),
+        disturbs="renegotiates peer",
+    ),
+    "ipsecGlobNoInitialContact": Traits(
+        stage="gateway",
+        effect="true: our first contact message no longer tells the peer to forget older SAs",
+        mechanism="plan.ike",
+        limit=(
+            "never also makes charon ignore the peer's INITIAL_CONTACT; the monitor then ends older IKE_SAs of "
+            "the same peer itself"
+        ),
+        disturbs="reloads connection",
+    ),
+    "ipsecGlobIkeProfile": Traits(
+        refers="ikeProfileTable",
+        effect=(
+            "Peers without an own profile, and every `default` in a v1 profile, take their values from this "
+            "ikeProfile row"
+        ),
+        mechanism="plan.ike",
+        limit="A number of no existing row is inconsistentValue",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecGlobIpsecProfile": Traits(
+        refers="ipsecProfileTable",
+        effect=(
+            "Rules and peers without an own phase 2 profile, and every `default` in one, take values from this "
+            "ipsecProfile row"
+        ),
+        mechanism="plan.ike",
+        limit="A number of no existing row is inconsistentValue",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecGlobEnabled": Traits(
+        effect=(
+            "true: our policies and connections appear; false: tunnels end, all policies of ours vanish and "
+            "traffic flows as if there were no IPsec"
+        ),
+        mechanism="plan.spd",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecGlobBlockTimeout": Traits(
+        stage="gateway",
+        effect=(
+            "Peers that have a block time give up an unfinished negotiation after this time instead of the "
+            "general limit"
+        ),
+        mechanism="monitor",
+    ),
+    "ipsecGlobDPDIdleThreshold": Traits(
+        stage="gateway",
+        effect="Silence of this length makes the gateway probe the peer",
+        mechanism="plan.ike",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecGlobDPDMaxRetries": Traits(
+        stage="gateway",
+        effect="More unanswered probes delay the verdict that a peer is dead (IKEv1)",
+        mechanism="plan.ike",
+        limit=(
+            "Only the total time is kept: charon probes every dpd_delay, not every retry time; IKEv2 uses "
+            "ipsecGlobMaxRetries and the retransmission times"
+        ),
+        disturbs="renegotiates peer",
+    ),
+    "ipsecGlobDPDRetryTimeout": Traits(
+        stage="gateway",
+        effect="Longer probe spacing delays the verdict that a peer is dead (IKEv1)",
+        mechanism="plan.ike",
+        limit="Spacing itself cannot be set; no effect in IKEv2",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecGlobIkev2Enabled": Traits(
+        stage="gateway",
+        effect="false: IKEv2 peers are taken down and IKEv2 requests are not answered",
+        mechanism="plan.ike",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecGlobContPreIpsecRules": Traits(
+        heads="ipsecTrafficTable",
+        effect="The rule chain starting here decides before all peers; rules before this head are ignored",
+        mechanism="plan.spd",
+    ),
+    "ipsecGlobContDefaultRule": Traits(
+        effect="Packets no rule matched are discarded (drop) or pass in clear (pass)",
+        mechanism="plan.spd",
+        limit="A SET to drop that cuts the SET's own flow is refused without ipsecGwAllowLockout",
+    ),
+    "ipsecGlobContUse32BitCpi": Traits(
+        stage="gateway",
+        effect="Nothing: CPI width on the wire is fixed at 16 bits by RFC 3173 and charon",
+        mechanism="none",
+        limit="true refused (inconsistentValue); false is what always happens",
+    ),
+    "ipsecGlobContNoWellKnownCpis": Traits(
+        stage="gateway",
+        effect="true is what always happens: CPIs are random between 256 and 61439",
+        mechanism="none",
+        limit=(
+            "The default false (well-known CPIs) cannot be done; row reads back what was set, limit says 'CPIs "
+            "are always random'"
+        ),
+    ),
+    "ipsecGlobContDefaultPmtuTtl": Traits(
+        stage="gateway",
+        effect="A path MTU learnt from ICMP is forgotten after this time",
+        mechanism="backends.link",
+        limit=(
+            "Valid for all traffic of the network namespace; Linux forgets at once, no stepwise raise; left alone"
+            " until written"
+        ),
+    ),
+    "ipsecGlobContPrivateInterface": Traits(
+        stage="gateway",
+        effect=(
+            "Packets that claim an inside source address but do not come from this interface (or the tunnel) are "
+            "dropped; negative = off"
+        ),
+        mechanism="backends.link",
+        limit="Needs nftables (not in User Mode Linux); without it row says failed",
+    ),
+    "ipsecGlobContSaSyncInterface": Traits(
+        stage="gateway",
+        effect="true: SAs whose packets left by an interface end when that interface goes down",
+        mechanism="monitor",
+        limit="Interface is the one owning the outer address, not that of each route",
+    ),
+    "ipsecGlobContPostIpsecRules": Traits(
+        heads="ipsecTrafficTable",
+        effect="The rule chain starting here decides after all peers",
+        mechanism="plan.spd",
+    ),
+    "ipsecGlobContDefaultPfsIdentity": Traits(
+        stage="gateway",
+        effect="Default for replacing the phase 1 SA after each phase 2 (identity PFS)",
+        mechanism="monitor",
+        limit="as ikePrfPfsIdentity",
+    ),
+    "ipsecGlobContIkeLoggingLevel": Traits(
+        stage="gateway",
+        effect="More or fewer details of IKE in the log",
+        mechanism="log",
+        limit="charon level 4 (keys in clear) is never used, 10 and more act as 9: house rule on secrets",
+    ),
+    "ipsecGlobContDialBlockTime": Traits(
+        stage="later",
+        effect="Nothing yet: no ISDN line to block",
+        mechanism="none",
+        limit="No ISDN hardware; becomes live with callback by SIP (later)",
+    ),
+    "ipsecGlobContPfsIdentityDelay": Traits(
+        stage="gateway",
+        effect="Time between the end of phase 2 and the replacement of phase 1",
+        mechanism="monitor",
+    ),
+    "ipsecGlobContHeartbeatInterval": Traits(
+        stage="gateway",
+        effect="Silence after which a peer under heartbeat supervision is probed",
+        mechanism="plan.ike",
+        limit="The vendor heartbeat packets are proprietary: DPD instead",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecGlobContHeartbeatTolerance": Traits(
+        stage="gateway",
+        effect="More missed beats delay the verdict that the peer is dead (IKEv1)",
+        mechanism="plan.ike",
+        limit="As DPDMaxRetries",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecGlobContObsoleteFeatureMask": Traits(
+        stage="gateway",
+        effect="Nothing: bits revive internals of the original packet filter",
+        mechanism="none",
+        limit="No such internals here; only stored",
+    ),
+    "ipsecGlobContP1Always": Traits(
+        stage="gateway",
+        effect="enabled: each phase 2 rekey is preceded by a fresh phase 1 (IKEv1)",
+        mechanism="monitor",
+        limit=(
+            "Volume limits: just after instead of before the soft EXPIRE; rekeys the peer starts are not covered;"
+            " no meaning in IKEv2"
+        ),
+    ),
+    "ipsecGlobContHwAccel": Traits(
+        stage="gateway",
+        effect="yes: ESP is offloaded to the network card where it can",
+        mechanism="plan.ike",
+        limit="Separate crypto engines are used by the kernel by itself; auto falls back silently",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecGlobContSupportVarKeyLength4Twofish": Traits(
+        stage="gateway",
+        effect="no: Twofish is offered with 128 bits only and ipsecAlgorithmTable says 128..128",
+        mechanism="plan.ike",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecGlobContIkev2Profile": Traits(
+        stage="gateway",
+        effect="IKEv2 peers without a profile, and every inherited value, use this row",
+        mechanism="plan.ike",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecGlobContMaxIkev2Sas": Traits(
+        stage="gateway",
+        effect="As ipsecGlobMaxIkeSas for IKEv2",
+        mechanism="monitor",
+        limit="as there",
+    ),
+    "ipsecGlobContPathFinder": Traits(
+        stage="gateway",
+        effect="Nothing: IKE and ESP in pseudo-HTTPS is proprietary",
+        mechanism="none",
+        limit=(
+            "enabled refused (inconsistentValue); modern equivalent RFC 9329 (TCP encapsulation) is not in charon"
+            " 5.9.8; NAT-T enforce is the nearest"
+        ),
+    ),
+    "ipsecGlobContXauthTimeout": Traits(
+        stage="later",
+        effect="A user has this long to answer the login prompt",
+        mechanism="charon.conf",
+        limit="One value for the whole of phase 1 plus XAUTH; as client charon waits a fixed 30 s for the request",
+    ),
+    "ipsecGlobContCompatiblity": Traits(
+        stage="gateway",
+        effect="Nothing: chooses between two numbers for RIPEMD-160",
+        mechanism="none",
+        limit="No engine has RIPEMD-160; setting bit 0 is refused",
+    ),
+    "ipsecGlobContMaxIkev2RdrEntries": Traits(
+        stage="later",
+        effect="0: redirects of IKEv2 gateways are not followed; else so many are remembered in ikev2RedirectTable",
+        mechanism="charon.conf",
+        limit="charon follows by itself; table columns of selectors stay empty",
+    ),
+    "ipsecGlobContMobikeFactor": Traits(
+        stage="gateway",
+        effect="MOBIKE peers are probed this many times less often",
+        mechanism="plan.ike",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecGlobContDnsSelectRoundRobin": Traits(
+        stage="gateway",
+        effect="enabled: each try at a peer with several addresses goes to the next one",
+        mechanism="plan.ike",
+        limit="Rotation only among answers we got; charon resolver not used",
+        disturbs="reloads connection",
+    ),
+}

@@ -1,0 +1,205 @@
+"""Traits of phase 1: proposals, profiles and SAs: one row per writable or secret object. See traits.py."""
+
+from agent.mib.schema import Role, Traits
+
+TRAITS = {
+    "ikeSaState": Traits(
+        deletes=7,
+        stage="gateway",
+        effect="delete ends the IKEv1 SA",
+        mechanism="monitor",
+        limit="charon ends the phase 2 SAs with it, unlike the original; other values inconsistentValue",
+        disturbs="renegotiates peer",
+    ),
+    "ikePropNextChoice": Traits(
+        links="ikeProposalTable",
+        effect="Adds the next row as a further alternative",
+        mechanism="plan.ike",
+        limit="A ring is inconsistentValue; deleting a middle row closes the chain",
+        disturbs="renegotiates peer",
+    ),
+    "ikePropDescription": Traits(
+        effect="The label names the row in every log line, event, explain answer and notification about it",
+        mechanism="log",
+    ),
+    "ikePropEncAlg": Traits(
+        role=Role.CREATING,
+        effect="Phase 1 cipher of this alternative; creates the row",
+        mechanism="plan.ike",
+        limit=(
+            "none 1 refused (no phase 1 without cipher); Twofish needs charon.accept_private_algs=yes (we set it;"
+            " read per negotiation)"
+        ),
+        disturbs="renegotiates peer",
+    ),
+    "ikePropHashAlg": Traits(
+        deletes=1,
+        effect="Phase 1 hash and PRF of this alternative; delete removes the row",
+        mechanism="plan.ike",
+        limit=(
+            "none 2 refused; ripemd160 5 and tiger192 6 refused when named, the DEFVAL ripemd160 leaves the row "
+            "`failed`"
+        ),
+        disturbs="renegotiates peer",
+    ),
+    "ikePropGroup": Traits(
+        effect="Diffie-Hellman group of this alternative where the profile names none; rules in IKEv2",
+        mechanism="plan.ike",
+        limit="Other numbers refused",
+        disturbs="renegotiates peer",
+    ),
+    "ikePropAuthMethod": Traits(
+        stage="gateway",
+        effect="The alternative counts only for peers that authenticate this way",
+        mechanism="plan.ike",
+        limit="One method per connection in charon, so methods cannot be mixed in one offer; 2, 4 refused",
+        disturbs="renegotiates peer",
+    ),
+    "ikePropEncKeySize": Traits(
+        effect="Key length offered first",
+        mechanism="plan.ike",
+        limit="CAST is always 128; blowfish 40..127 and >256 impossible: clamped, row says so",
+        disturbs="renegotiates peer",
+    ),
+    "ikePropEncKeySizeMin": Traits(
+        stage="gateway",
+        effect="Shortest key accepted from the peer",
+        mechanism="plan.ike",
+        limit="What is accepted is also offered",
+        disturbs="renegotiates peer",
+    ),
+    "ikePropEncKeySizeMax": Traits(
+        stage="gateway",
+        effect="Longest key accepted from the peer",
+        mechanism="plan.ike",
+        limit="as Min",
+        disturbs="renegotiates peer",
+    ),
+    "ikePrfDescription": Traits(
+        stage="gateway",
+        effect="The label names the row in every log line, event, explain answer and notification about it",
+        mechanism="log",
+    ),
+    "ikePrfAuthMethod": Traits(
+        deletes=15,
+        effect="Peers prove themselves by pre-shared key or RSA signature; delete removes the row",
+        mechanism="plan.ike",
+        limit=(
+            "dss-sig 2 and rsa-enc 4 refused (inconsistentValue: charon has no DSA and reads rsa-encryption as "
+            "something else)"
+        ),
+        disturbs="renegotiates peer",
+    ),
+    "ikePrfMode": Traits(
+        effect="Phase 1 uses main or aggressive mode, and accepts the other one or not",
+        mechanism="plan.ike",
+        limit=(
+            "Aggressive + PSK as responder needs "
+            "charon.i_dont_care_about_security_and_use_aggressive_mode_psk=yes (reload-settings), set while such "
+            "a row exists; offline dictionary attack is possible and the row warns"
+        ),
+        disturbs="renegotiates peer",
+    ),
+    "ikePrfProposal": Traits(
+        role=Role.CREATING,
+        refers="ikeProposalTable",
+        effect="Phase 1 offers the proposals of the chain starting here; row is created by it",
+        mechanism="plan.ike",
+        limit="An element the engine lacks is left out and that proposal row is `failed`; none left = peer failed",
+        disturbs="renegotiates peer",
+    ),
+    "ikePrfGroup": Traits(
+        effect="Phase 1 uses this Diffie-Hellman group, whatever the proposals say (IKEv1)",
+        mechanism="plan.ike",
+        limit="3, 4, 6..13 refused",
+        disturbs="renegotiates peer",
+    ),
+    "ikePrfCert": Traits(
+        stage="gateway",
+        effect="Own certificate of this number is used for RSA signatures",
+        mechanism="plan.credentials",
+        limit="Ignored with PSK",
+        disturbs="renegotiates peer",
+    ),
+    "ikePrfLocalId": Traits(
+        effect="We introduce ourselves by this identity; empty chooses by itself",
+        mechanism="plan.ike",
+        limit="Ranges and subnets: ipv4net:/ipv4range: in IKEv1 only; not matched by every peer",
+        disturbs="renegotiates peer",
+    ),
+    "ikePrfCaCerts": Traits(
+        stage="gateway",
+        effect="Only peers certified under these CAs are accepted",
+        mechanism="plan.credentials",
+        limit="A number of no CA certificate is inconsistentValue",
+        disturbs="renegotiates peer",
+    ),
+    "ikePrfPfsIdentity": Traits(
+        stage="gateway",
+        effect="true: each phase 2 is negotiated under its own phase 1 keys",
+        mechanism="monitor",
+        limit=(
+            "charon cannot drop phase 1 and keep phase 2 (terminate takes the children, tried): a fresh unused "
+            "phase 1 stands by instead"
+        ),
+    ),
+    "ikePrfHeartbeats": Traits(
+        stage="gateway",
+        effect="Dead peers are noticed and their SAs removed, or not",
+        mechanism="plan.ike",
+        limit=(
+            "Vendor heartbeats are proprietary: DPD stands in; dpd cannot be limited to moments with outgoing "
+            "data; one-way send is only answering"
+        ),
+        disturbs="renegotiates peer",
+    ),
+    "ikePrfBlockTime": Traits(
+        stage="gateway",
+        effect="After a failed own attempt the peer is blocked this long; Ttl counts down",
+        mechanism="monitor",
+    ),
+    "ikePrfNatT": Traits(
+        stage="gateway",
+        effect="ESP travels in UDP when NAT is found, always, or a NATed peer is refused",
+        mechanism="plan.ike",
+        limit="charon cannot hide NAT-T support: the vendor ids are sent also with disabled",
+        disturbs="renegotiates peer",
+    ),
+    "ikePrfMtuMax": Traits(
+        stage="gateway",
+        effect="Packets into the tunnel are at most this large",
+        mechanism="backends.link",
+        limit="List peers: only TCP is limited, other packets follow the kernel's path MTU; IPv4 peers only",
+    ),
+    "ikePrfLifeSeconds": Traits(
+        effect="Phase 1 is renewed before this age and never older",
+        mechanism="plan.ike",
+        limit="Values 1..9 refused (bound of ours)",
+        disturbs="renegotiates peer",
+    ),
+    "ikePrfLifeKBytes": Traits(
+        stage="gateway",
+        effect="Phase 1 is renewed after this many kB of IKE messages",
+        mechanism="monitor",
+        limit=(
+            "charon neither counts nor proposes volume in phase 1; without nftables not enforced (row says so); "
+            "limit is ours alone, not negotiated"
+        ),
+    ),
+    "ikePrfLifeRekeyPercent": Traits(
+        stage="gateway",
+        effect="Phase 1 renewal starts at this share of the lifetime",
+        mechanism="plan.ike",
+        limit="Vendor calls it obsolete; we honour it",
+        disturbs="renegotiates peer",
+    ),
+    "ikePrfLifePolicy": Traits(
+        effect="Peer proposals of other lifetimes are taken, or the SA is ended",
+        mechanism="monitor",
+        limit=(
+            "strict: charon accepts first, so the SA lives a moment; as phase 1 responder charon does not tell "
+            "the offered lifetime, so strict cannot act; notify: no RESPONDER-LIFETIME is sent; meaningless in "
+            "IKEv2"
+        ),
+    ),
+}

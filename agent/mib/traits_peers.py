@@ -1,0 +1,367 @@
+"""Traits of peers and traffic rules: one row per writable or secret object. See traits.py."""
+
+from agent.mib.schema import Role, Traits
+
+TRAITS = {
+    "ipsecPeerDescription": Traits(
+        effect="The label names the row in every log line, event, explain answer and notification about it",
+        mechanism="log",
+    ),
+    "ipsecPeerPeerIds": Traits(
+        effect="Only a peer with this identity is accepted",
+        mechanism="plan.ike",
+        limit=(
+            "Ranges (ipv4range:) and nets (ipv4net:) for IKEv1 only, refused for IKEv2; PSK of the peer is owned "
+            "by these ids"
+        ),
+        disturbs="renegotiates peer",
+    ),
+    "ipsecPeerLocalAddress": Traits(
+        effect="IKE and ESP leave from this address",
+        mechanism="plan.ike",
+        limit="Not an address of this host: row failed",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecPeerTrafficList": Traits(
+        role=Role.CREATING,
+        heads="ipsecTrafficTable",
+        effect="The rule chain starting here belongs to this peer; creates the row",
+        mechanism="plan.spd",
+        limit=(
+            "A list shared by two peers gives each its own child and reqid; with equal selectors the later peer's"
+            " rule is `shadowed`; children of removed rules are terminated, others stay"
+        ),
+        disturbs="renegotiates peer",
+    ),
+    "ipsecPeerDynamicAddress": Traits(
+        effect="The tunnel goes to this address or host name; empty: the peer must call us",
+        mechanism="plan.ike",
+        limit=(
+            "PSK main mode with an empty address works only with the PSK owned by the address: aggressive or "
+            "IKEv2 needed, row says so"
+        ),
+        disturbs="renegotiates peer",
+    ),
+    "ipsecPeerVirtualInterface": Traits(
+        stage="gateway",
+        effect="An interface with number peer + 100000 appears; all that is routed to it is encrypted",
+        mechanism="backends.link",
+        limit="Kernel without xfrm_interface (User Mode Linux): row failed with reason; peers 1..2147383647",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecPeerStartMode": Traits(
+        effect="on-demand: first packet starts the tunnel; always-up: it stands without traffic and returns by itself",
+        mechanism="monitor",
+        limit="always-up without address of the peer: row says it waits for the peer",
+    ),
+    "ipsecPeerPreSharedKey": Traits(
+        role=Role.SECRET,
+        sealed_in="ipsecPeerPreSharedKeyData",
+        effect="Both sides need the same key; reads back as *",
+        mechanism="plan.credentials",
+        limit=(
+            "Running SAs live on until their next authentication (v1: next renewal of phase 1); empty: PSK peers "
+            "failed with 'no pre-shared key'; not shown, logged or exported; settable only by authPriv or "
+            "loopback; writing * keeps the old key"
+        ),
+    ),
+    "ipsecPeerIsdnCB": Traits(
+        stage="later",
+        effect="Nothing yet: a call that wakes the other side",
+        mechanism="none",
+        limit=(
+            "No ISDN hardware; nearest equivalent is a SIP call (RFC 7433 user-to-user data) as trigger, planned "
+            "later; today anything but disabled makes the row `failed`: 'no call service'"
+        ),
+    ),
+    "ipsecPeerPriority": Traits(
+        effect="Of two peers whose nets overlap the lower number gets the packet",
+        mechanism="plan.spd",
+        limit="charon chooses its connection by identities and addresses, not by this",
+    ),
+    "ipsecPeerIkeProfile": Traits(
+        refers="ikeProfileTable",
+        effect="Phase 1 settings come from this row of the v1 or v2 profile table",
+        mechanism="plan.ike",
+        limit="Missing row: inconsistentValue; changing IkeVersion re-checks it",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecPeerIpsecProfile": Traits(
+        refers="ipsecProfileTable",
+        effect="Phase 2 settings of rules without own profile come from this row",
+        mechanism="plan.ike",
+        limit="Missing row: inconsistentValue",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecPeerAdminStatus": Traits(
+        deletes=15,
+        effect=(
+            "up: usable; down: tunnel ends and stays down; dialup: one attempt now; callback: as if called; "
+            "delete removes the peer"
+        ),
+        mechanism="monitor",
+        limit="Repeated dialup needs the reset to up, else diff is empty; callback without ISDN equals dialup",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecPeerPreSharedKeyData": Traits(
+        role=Role.SEALED,
+        effect="Hidden column: not reachable by SNMP; holds the sealed key",
+        mechanism="store",
+        limit="not-accessible: no read, no write by SNMP",
+    ),
+    "ipsecPeerIsdnCBMode": Traits(
+        stage="later",
+        effect="Nothing: choice of ISDN B or D channel",
+        mechanism="none",
+        limit="No ISDN; no SIP counterpart",
+    ),
+    "ipsecPeerIsdnCBDChanMode": Traits(
+        stage="later",
+        effect="Nothing: which ISDN element carries address and token",
+        mechanism="none",
+        limit="No ISDN; with SIP the user-to-user header is the only place",
+    ),
+    "ipsecPeerType": Traits(
+        stage="later",
+        effect="dynamic-client: one row serves many callers, each with policies of its own",
+        mechanism="plan.ike",
+        limit="Needs identity wildcard or certificates; refused until built (stage later)",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecPeerDynAddrPoolId": Traits(
+        stage="later",
+        effect="Callers get an address of this pool",
+        mechanism="plan.ike",
+        limit="The MIB has no pool table: EXT table needed; charon refuses a pool without addrs",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecPeerDynAddrLocalIp": Traits(
+        stage="later",
+        effect="Own inner address towards pool clients",
+        mechanism="plan.ike",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecPeerXauthProfile": Traits(
+        stage="later",
+        effect="A login is asked for, or given, after phase 1",
+        mechanism="plan.ike",
+        limit="IKEv1 only; with IKEv2 refused (EAP is the equivalent)",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecPeerDynAddrRole": Traits(
+        stage="later",
+        effect="client: we ask for an inner address; server: we give one",
+        mechanism="plan.ike",
+        limit="server with no valid pool acts as none, row says so",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecPeerIkeVersion": Traits(
+        stage="gateway",
+        effect="The peer speaks IKEv1 or IKEv2 only",
+        mechanism="plan.ike",
+        limit="ikev2 while ipsecGlobIkev2Enabled=false: row unused",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecPeerLocalId": Traits(
+        stage="gateway",
+        effect="Own identity of an IKEv2 peer",
+        mechanism="plan.ike",
+        limit="Ranges and nets refused; ignored with IKEv1 (row unaffected)",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecPeerAuthMethod": Traits(
+        stage="gateway",
+        effect="IKEv2 peer proves itself by PSK or certificate",
+        mechanism="plan.ike",
+        limit="dss-sig 2 refused; ignored with IKEv1",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecPeerCert": Traits(
+        stage="gateway",
+        effect="Own certificate of an IKEv2 peer",
+        mechanism="plan.credentials",
+        limit="ignored with PSK or IKEv1",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecPeerCaCerts": Traits(
+        stage="gateway",
+        effect="CAs accepted for an IKEv2 peer",
+        mechanism="plan.credentials",
+        limit="ignored with IKEv1",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecPeerDynAddrMode": Traits(
+        stage="later",
+        effect="Client asks (pull) or gateway tells (push)",
+        mechanism="plan.ike",
+        limit="IKEv2 has pull only: push with ikev2 refused",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecPeerMobike": Traits(
+        stage="gateway",
+        effect="The tunnel survives a change of our or the peer's address (IKEv2)",
+        mechanism="plan.ike",
+        limit="MOBIKE floats to port 4500; ignored with IKEv1; NatT disabled turns it off",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecPeerPublicIfIndex": Traits(
+        stage="gateway",
+        effect="Own calls leave by this interface",
+        mechanism="plan.ike",
+        limit="Interface without address or gone: row failed; responder ignores it",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecPeerPublicIfIndexMode": Traits(
+        stage="gateway",
+        effect="force: even against a better route; preferred: only if no better route exists",
+        mechanism="backends.link",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecPeerChildAllocMode": Traits(
+        stage="gateway",
+        effect="single: one SA pair for everything of the peer; multi: one per rule (IKEv2)",
+        mechanism="plan.ike",
+        limit="IKEv1 with single: ignored (one selector pair per child)",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecPeerIfStateMode": Traits(
+        stage="gateway",
+        effect="full: the interface shows dormant and blocked; reduced: only up or down",
+        mechanism="backends.link",
+        limit="Only always-up peers with virtual interface; blocked shows as lowerLayerDown",
+    ),
+    "ipsecPeerSecondaryPeerIndex": Traits(
+        stage="gateway",
+        effect="When this peer cannot be reached the backup peer takes over its traffic",
+        mechanism="monitor",
+        limit=(
+            "Refused unless always-up and IfStateMode reduced (SET of all three at once is fine); itself or a "
+            "ring: inconsistentValue"
+        ),
+    ),
+    "ipsecPeerDelayBackToPrimary": Traits(
+        stage="gateway",
+        effect="Return to the recovered primary waits this long",
+        mechanism="monitor",
+    ),
+    "ipsecTrNextIndex": Traits(
+        links="ipsecTrafficTable",
+        effect="Puts the next rule behind this one",
+        mechanism="plan.spd",
+        limit="Ring: inconsistentValue",
+    ),
+    "ipsecTrDescription": Traits(
+        effect="The label names the row in every log line, event, explain answer and notification about it",
+        mechanism="log",
+    ),
+    "ipsecTrLocalAddress": Traits(
+        effect="Packets of this local host, net or range start match",
+        mechanism="plan.spd",
+        limit=(
+            "Host bits beyond the mask are inconsistentValue; 0.0.0.0 with mask 0 = any; pass and drop rules "
+            "disturb nothing"
+        ),
+        disturbs="renegotiates peer",
+    ),
+    "ipsecTrLocalMaskLen": Traits(
+        effect="Size of the local net; 32 is one host",
+        mechanism="plan.spd",
+        limit=(
+            "0 (no DEFVAL) with a non-zero address is inconsistentValue: a forgotten mask must not widen a host "
+            "to everything"
+        ),
+        disturbs="renegotiates peer",
+    ),
+    "ipsecTrLocalRange": Traits(
+        stage="gateway",
+        effect="The rule covers local addresses up to this one",
+        mechanism="plan.spd",
+        limit=(
+            "End below start: inconsistentValue; up to 62 prefixes a side, so up to 62 x 62 pairs x 5 policies "
+            "when both sides are ranges: bounded and reported"
+        ),
+        disturbs="renegotiates peer",
+    ),
+    "ipsecTrRemoteAddress": Traits(
+        effect="Packets to this remote host, net or range start match",
+        mechanism="plan.spd",
+        limit="as LocalAddress",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecTrRemoteMaskLen": Traits(
+        effect="Size of the remote net",
+        mechanism="plan.spd",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecTrRemoteRange": Traits(
+        stage="gateway",
+        effect="The rule covers remote addresses up to this one",
+        mechanism="plan.spd",
+        limit="as LocalRange",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecTrProto": Traits(
+        role=Role.CREATING,
+        effect="Only packets of this protocol match; creates the row",
+        mechanism="plan.spd",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecTrLocalPort": Traits(
+        effect="Only this local port matches",
+        mechanism="plan.spd",
+        limit="Only tcp, udp, sctp, udplite: else inconsistentValue; ICMP type and code have no object",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecTrRemotePort": Traits(
+        effect="Only this remote port matches",
+        mechanism="plan.spd",
+        limit="as LocalPort",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecTrAction": Traits(
+        deletes=1,
+        effect="Packets are encrypted, pass, are dropped, or pass before all rules; delete removes the rule",
+        mechanism="plan.spd",
+        limit="protect in pre and post lists: skipped, row unused",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecTrInterface": Traits(
+        stage="gateway",
+        effect="The rule counts only on this interface",
+        mechanism="plan.spd",
+        limit=(
+            "Kernel matches ifindex against the OUTPUT device in every direction; without nftables a rule with an"
+            " inbound part is failed; interface gone: row waits"
+        ),
+        disturbs="renegotiates peer",
+    ),
+    "ipsecTrDirection": Traits(
+        effect="A pass or drop rule counts for both directions or one",
+        mechanism="plan.spd",
+        limit="Ignored by protect",
+    ),
+    "ipsecTrLocalAddressType": Traits(
+        stage="gateway",
+        effect="ph1: the rule covers our own outer address, whatever it is just now",
+        mechanism="plan.spd",
+        limit="In pre and post lists: address of the default route",
+        disturbs="renegotiates peer",
+    ),
+    "ipsecTrRemoteAddressType": Traits(
+        stage="gateway",
+        effect="ph1: the peer's outer address; dhcp: the client's requests to a DHCP server",
+        mechanism="plan.spd",
+        limit=(
+            "dhcp: lease addresses are not followed (needs DHCP over IPsec, later); in pre and post lists peer is"
+            " meaningless: row unused"
+        ),
+        disturbs="renegotiates peer",
+    ),
+    "ipsecTrProfile": Traits(
+        refers="ipsecProfileTable",
+        effect="This rule has phase 2 settings of its own",
+        mechanism="plan.ike",
+        limit="Missing row: inconsistentValue; ignored unless protect",
+        disturbs="renegotiates peer",
+    ),
+}

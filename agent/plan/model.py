@@ -1,0 +1,240 @@
+"""Plain data that goes into a plan and comes out of it.
+
+`plan` knows neither store nor kernel: configuration is read through the two small
+protocols below, the world through `Environment`, and the result is data that a backend
+carries out. Addresses are packed octets (4 or 16), ports and masks host integers.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from agent.mib.ber import Value
+
+
+class RowView(Protocol):
+    """A row of a stored table; columns by object name, decoded."""
+
+    @property
+    def number(self) -> int: ...
+    def __getitem__(self, column: str) -> Value: ...
+
+
+class ConfigurationView(Protocol):
+    """A configuration, immutable while it is looked at. Only rows whose RowStatus is active are to be used."""
+
+    @property
+    def generation(self) -> int: ...
+    def rows(self, table: str) -> Iterable[RowView]: ...
+    def row(self, table: str, number: int) -> RowView | None: ...
+    def scalar(self, name: str) -> Value: ...
+
+
+class RowChangeView(Protocol):
+    """One row before and after a commit; `columns` are the names of the cells that differ, all of a new or removed
+    row."""
+
+    @property
+    def table(self) -> str: ...
+    @property
+    def number(self) -> int: ...
+    @property
+    def before(self) -> RowView | None: ...
+    @property
+    def after(self) -> RowView | None: ...
+    @property
+    def columns(self) -> frozenset[str]: ...
+
+
+# ---- the security policy database ---------------------------------------------------
+
+
+class Direction(enum.IntEnum):
+    """XFRM_POLICY_IN, _OUT, _FWD."""
+
+    IN = 0
+    OUT = 1
+    FWD = 2
+
+
+class Action(enum.IntEnum):
+    """XFRM_POLICY_ALLOW, _BLOCK."""
+
+    ALLOW = 0
+    BLOCK = 1
+
+
+class Prefix(NamedTuple):
+    """A net: packed address with the host bits zero, and its length in bits."""
+
+    address: bytes
+    length: int
+
+
+class Ports(NamedTuple):
+    """Ports p with p & mask == port; (0, 0) is any port."""
+
+    port: int
+    mask: int
+
+
+ANY_PORT = Ports(0, 0)
+
+
+class Selector(NamedTuple):
+    """What a policy matches, as the packet carries it (source first). Protocol 0 is any."""
+
+    source: Prefix
+    destination: Prefix
+    protocol: int = 0
+    source_port: Ports = ANY_PORT
+    destination_port: Ports = ANY_PORT
+
+
+class Template(NamedTuple):
+    """xfrm_user_tmpl: which SA has to be used. protocol 50 ESP, 51 AH, 108 IPComp; mode 0 transport, 1 tunnel."""
+
+    source: bytes
+    destination: bytes
+    protocol: int
+    mode: int
+    reqid: int
+    optional: bool = False
+
+
+class PolicyKey(NamedTuple):
+    """The kernel holds one policy per direction and selector."""
+
+    direction: Direction
+    selector: Selector
+
+
+class RowRef(NamedTuple):
+    """A row by table name and number."""
+
+    table: str
+    number: int
+
+
+class Policy(NamedTuple):
+    """One policy of the SPD. Lower `priority` is looked at first. `row`: the traffic rule or scalar group it
+    comes from; `peer`: number of the peer it belongs to, 0 for none; `rule`: why it is there, for `explain`."""
+
+    key: PolicyKey
+    priority: int
+    action: Action
+    templates: tuple[Template, ...]
+    row: RowRef
+    peer: int
+    rule: str
+
+
+# ---- what charon gets ---------------------------------------------------------------
+
+ViciValue = str | list[str] | Mapping[str, "ViciValue"]
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """One CHILD_SA configuration: one protect rule of one peer."""
+
+    name: str
+    peer: int
+    rule: int
+    reqid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A connection for VICI load-conn, without its secrets. `initiator`: the one to use for `initiate`
+    (a peer may have a second, responder-only one). Equal settings mean nothing to do."""
+
+    name: str
+    peer: int
+    settings: Mapping[str, ViciValue]
+    children: tuple[Child, ...]
+    initiator: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A pre-shared key for VICI load-shared; `sealed` is opened only by the backend, at the moment of loading."""
+
+    id: str
+    peer: int
+    sealed: bytes
+    owners: tuple[str, ...]
+
+
+# ---- the world ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What this engine can do, as data: used for refusing, for documents and for a row's last error."""
+
+    engine: str = "memory"
+    ike_ciphers: frozenset[str] = frozenset()
+    ike_hashes: frozenset[str] = frozenset()
+    ike_groups: frozenset[int] = frozenset()
+    esp_ciphers: frozenset[str] = frozenset()
+    esp_macs: frozenset[str] = frozenset()
+    nftables: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """A CHILD_SA that is up, from child-updown or list-sas: what the templates have to follow."""
+
+    child: str
+    local: bytes
+    remote: bytes
+    mode: int  # 0 transport, 1 tunnel
+    protocol: int  # 50 ESP, 51 AH
+    ipcomp: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What a plan must know of the world. `sources`: the address this host would send from, per peer address."""
+
+    capabilities: Capabilities = Capabilities()
+    names: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
+    own_addresses: frozenset[bytes] = frozenset()
+    sources: Mapping[bytes, bytes] = field(default_factory=dict)
+    tunnels: Mapping[str, Tunnel] = field(default_factory=dict)
+    reqids: Mapping[str, int] = field(default_factory=dict)  # child name → reqid in use, kept over restarts
+
+
+class ApplyState(enum.IntEnum):
+    """ipsecGw…ApplyState."""
+
+    PENDING = 1
+    APPLIED = 2
+    FAILED = 3
+    UNUSED = 4
+    SHADOWED = 5
+
+
+class Verdict(NamedTuple):
+    """What the plan says of a row: FAILED, UNUSED or SHADOWED with the reason, or APPLIED once it is made real
+    (then `text` may hold a warning)."""
+
+    state: ApplyState
+    text: str = ""
+
+
+class Flow(NamedTuple):
+    """A packet for `explain`. `way`: 'out' made here, 'in' for this host, 'forward'. `decrypted`: peer number of the
+    tunnel it came out of, 0 for a plain one."""
+
+    source: bytes
+    destination: bytes
+    protocol: int
+    source_port: int = 0
+    destination_port: int = 0
+    way: str = "out"
+    decrypted: int = 0

@@ -1,0 +1,102 @@
+"""The modules, their compiled form and the traits agree."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from agent.mib import load_schema
+from agent.mib.ber import Wire
+from agent.mib.compile import MIBS, compiled_text
+from agent.mib.compiled import COMPILED
+from agent.mib.schema import Access, Keeping, Role
+from agent.mib.traits import TRAITS, SchemaError, check_traits
+
+SCHEMA = load_schema()
+
+
+@pytest.mark.slow
+def test_compiled_json_is_what_the_modules_say() -> None:
+    assert COMPILED.read_text() == compiled_text()
+
+
+def test_modules_pass_smilint_but_for_hyphens_and_readable_indices() -> None:
+    if not shutil.which("smilint"):
+        pytest.skip("smilint is not installed")
+    path = f"{MIBS}:{MIBS / 'base'}"
+    for module in ("IPSEC-GATEWAY-MIB", "IPSEC-GATEWAY-EXT-MIB"):
+        out = subprocess.run(
+            ["smilint", "-l", "4", str(MIBS / module)], env={"SMIPATH": path}, capture_output=True, text=True
+        )
+        left = [
+            line
+            for line in (out.stdout + out.stderr).splitlines()
+            if "hyphen" not in line
+            and "should be not-accessible" not in line
+            and "illegal `RowStatus' access" not in line
+        ]
+        assert left == []
+
+
+def test_snmptranslate_knows_the_names() -> None:
+    if not shutil.which("snmptranslate"):
+        pytest.skip("snmptranslate is not installed")
+    path = f"{MIBS}:{MIBS / 'base'}"
+    names = [column.name for column in SCHEMA.ordered]
+    out = subprocess.run(
+        ["snmptranslate", "-M", path, "-m", "ALL", "-IR", "-On", *names], capture_output=True, text=True
+    )
+    oids = [line for line in out.stdout.splitlines() if line]
+    assert oids == ["." + ".".join(map(str, column.oid)) for column in SCHEMA.ordered]
+
+
+def test_every_default_is_a_value_of_its_object() -> None:
+    assert [c.name for c in SCHEMA.columns.values() if c.problem(c.default)] == []
+
+
+def test_a_few_facts_of_the_published_modules() -> None:
+    peer = SCHEMA.columns["ipsecPeerAdminStatus"]
+    assert peer.oid == (1, 3, 6, 1, 4, 1, 272, 4, 26, 5, 1, 50)
+    assert peer.labels == {"up": 1, "down": 2, "dialup": 4, "callback": 5, "delete": 15}
+    assert peer.default == 1
+    assert SCHEMA.columns["ikePrfGroup"].ranges == ((0, 16),)  # widened by 0, unset
+    assert SCHEMA.columns["ipsecBundleInBytesNetto"].wire is Wire.COUNTER64
+    assert SCHEMA.columns["ipsecPropAesKeySize"].labels["unset"] == 0
+    assert SCHEMA.columns["ipsecPeerPreSharedKeyData"].access is Access.NOT_ACCESSIBLE
+
+
+def test_row_status_stands_with_the_stored_row() -> None:
+    for table in SCHEMA.tables.values():
+        if table.keeping is Keeping.STORED and not table.scalar:
+            assert table.row_status is not None and table.row_status.table == table.name
+            assert table.index is not None
+            if table.name != "ipsecGwUserTable":
+                assert len(table.creating) == 1
+                assert table.deleting is not None
+
+
+def test_traits_without_an_object_stop_the_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TRAITS, "ipsecNothing", TRAITS["ipsecGlobEnabled"])
+    with pytest.raises(SchemaError, match="ipsecNothing: traits without an object"):
+        check_traits(SCHEMA.tables.values())
+
+
+def test_fifty_objects_act_in_the_first_stage() -> None:
+    acting = [
+        c
+        for c in SCHEMA.columns.values()
+        if c.oid[:9] == (1, 3, 6, 1, 4, 1, 272, 4, 26)
+        and c.oid[9] != 200
+        and (c.writable or c.traits.role is Role.SEALED)
+        and c.traits.stage == "skeleton"
+    ]
+    assert len(acting) == 50 + 2  # and both LifePolicy columns
+
+
+def test_values_are_shown_as_a_person_reads_them() -> None:
+    columns = SCHEMA.columns
+    assert columns["ipsecGlobContDefaultRule"].show(1) == "drop(1)"
+    assert columns["ipsecTrLocalAddress"].show(bytes((10, 0, 0, 1))) == "10.0.0.1"
+    assert columns["ipsecPeerDescription"].show(b"a\x1b[31m") == '"a\\x1b[31m"'
+    assert columns["ipsecPeerPreSharedKey"].show(b"hush") == '"*"'
+    assert columns["ikePrfGroup"].problem(17) == "accepted: 0..16"
