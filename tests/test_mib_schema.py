@@ -9,6 +9,7 @@ from agent.mib import load_schema
 from agent.mib.ber import Wire
 from agent.mib.compile import MIBS, compiled_text
 from agent.mib.compiled import COMPILED
+from agent.mib.document import document
 from agent.mib.schema import Access, Keeping, Role
 from agent.mib.traits import TRAITS, SchemaError, check_traits
 
@@ -100,3 +101,7 @@ def test_values_are_shown_as_a_person_reads_them() -> None:
     assert columns["ipsecPeerDescription"].show(b"a\x1b[31m") == '"a\\x1b[31m"'
     assert columns["ipsecPeerPreSharedKey"].show(b"hush") == '"*"'
     assert columns["ikePrfGroup"].problem(17) == "accepted: 0..16"
+
+
+def test_the_page_of_objects_is_what_the_schema_says() -> None:
+    assert (MIBS.parent / "docs" / "objects.md").read_text() == document(SCHEMA)
