@@ -1,0 +1,241 @@
+"""The raw AF_NETLINK socket for XFRM: batches, dumps and events.
+
+The kernel answers a request within `sendmsg`: the replies lie in the receive queue when
+it returns. So batches are sent and their answers read on the event loop without waiting,
+which costs tens of microseconds per message; only long work is cut into pieces by the
+caller. Source: RFC 3549 sections 2.2 to 2.3 and linux/netlink.h.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Final, NamedTuple
+
+from agent.backends.engine import EngineError
+from agent.backends.xfrm.messages import (
+    MSG_DELPOLICY,
+    MSG_NEWPOLICY,
+    MSG_UPDPOLICY,
+    attributes,
+)
+from agent.backends.xfrm.structures import ERROR, HEADER
+
+NETLINK_XFRM: Final = 6
+SOL_NETLINK: Final = 270
+NETLINK_ADD_MEMBERSHIP: Final = 1
+NETLINK_CAP_ACK: Final = 10  # errors do not repeat the request
+NETLINK_EXT_ACK: Final = 11  # errors carry a text
+SO_RCVBUFFORCE: Final = 33
+SO_ATTACH_FILTER: Final = 26
+
+FLAG_REQUEST: Final = 1
+FLAG_ACK: Final = 4
+FLAG_DUMP: Final = 0x300
+FLAG_DUMP_INTERRUPTED: Final = 0x10
+FLAG_ERROR_ATTRIBUTES: Final = 0x200
+TYPE_ERROR: Final = 2
+TYPE_DONE: Final = 3
+ERROR_TEXT: Final = 1
+
+RECEIVE_BUFFER: Final = 4 << 20  # some 5,000 events while the loop is busy
+READ_SIZE: Final = 1 << 17  # the kernel fills at most 32 KiB per datagram of a dump
+ANSWER_SECONDS: Final = 5  # the kernel answers at once; more than this is a defect, not a wait
+
+_write_header = HEADER.packer("len", "type", "flags", "seq", "pid")
+_read_header = HEADER.picker("len", "type", "flags", "seq")
+_read_error = ERROR.picker("error")
+
+
+class Overrun(Exception):
+    """Messages were lost (ENOBUFS): what is known of the kernel is old, dump again."""
+
+
+class Refusal(NamedTuple):
+    """Why the kernel refused a message: errno and its extended text, or the errno's."""
+
+    number: int
+    text: str
+
+
+class Message(NamedTuple):
+    """A received message: `data[start:end]` is its body behind the header."""
+
+    type: int
+    flags: int
+    sequence: int
+    data: bytes
+    start: int
+    end: int
+
+
+class XfrmSocket:
+    """One socket, in the network namespace of the thread that makes it. All methods but `receive` block, if ever,
+    for the kernel's own work. Raises EngineError where the kernel has no XFRM."""
+
+    def __init__(self, groups: Sequence[int] = ()) -> None:
+        try:
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_XFRM)
+        except OSError as error:
+            raise EngineError(f"the kernel has no XFRM: {error.strerror}") from error
+        self._sequence = 0
+        try:
+            self._socket.bind((0, 0))
+            self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
+            self._socket.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
+            try:
+                self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
+            except PermissionError:
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+            if not groups:
+                seconds = struct.pack("@ll", ANSWER_SECONDS, 0)
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
+            for group in groups:
+                self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
+        except OSError as error:
+            self._socket.close()
+            raise EngineError(f"XFRM netlink: {error.strerror}") from error
+        self.port: int = self._socket.getsockname()[0]
+
+    def __enter__(self) -> XfrmSocket:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    # ---- requests ---------------------------------------------------------------------
+
+    def batch(self, requests: Sequence[tuple[int, bytes]]) -> dict[int, Refusal]:
+        """Send (type, body) in one sendmsg; the refused ones by position. The kernel works them off in order and
+        goes on behind a refused one. Raises Overrun when answers were lost."""
+        if not requests:
+            return {}
+        first = self._sequence + 1
+        parts: list[bytes] = []
+        for type, body in requests:
+            self._sequence += 1
+            flags = FLAG_REQUEST | FLAG_ACK if self._sequence - first + 1 == len(requests) else FLAG_REQUEST
+            parts += (self._header(type, flags, body), body, bytes(-len(body) % 4))
+        self._send(parts)
+        refused: dict[int, Refusal] = {}
+        while True:
+            for message in self._receive():
+                if message.type != TYPE_ERROR or message.sequence < first:
+                    continue
+                refusal = read_refusal(message)
+                if refusal is not None:
+                    refused[message.sequence - first] = refusal
+                if message.sequence == self._sequence:
+                    return refused
+
+    def dump(self, type: int, body: bytes = b"") -> Iterator[list[Message]]:
+        """The parts of a dump as the kernel fills them; pause between two of them as you like, but let no other
+        request in between. Raises Overrun when it has to be begun again."""
+        self._sequence += 1
+        sequence = self._sequence
+        flags = FLAG_REQUEST | FLAG_DUMP
+        self._send([self._header(type, flags, body), body])
+        while True:
+            part: list[Message] = []
+            for message in self._receive():
+                if message.sequence != sequence:
+                    continue
+                if message.flags & FLAG_DUMP_INTERRUPTED:
+                    raise Overrun("the dump was interrupted by a change")
+                if message.type == TYPE_ERROR:
+                    refusal = read_refusal(message)
+                    raise EngineError(f"dump refused: {refusal.text if refusal else 'no reason'}")
+                if message.type == TYPE_DONE:
+                    yield part
+                    return
+                part.append(message)
+            yield part
+
+    # ---- events -----------------------------------------------------------------------
+
+    def receive(self) -> list[Message]:
+        """What lies there, without waiting; [] when nothing does. Raises Overrun when events were lost."""
+        return self._receive(socket.MSG_DONTWAIT)
+
+    def ignore_policy_changes_of(self, port: int) -> None:
+        """Let no announcement of a policy change through that was made by this netlink port: 50,000 of our own
+        would overrun the queue. A classic BPF program over the netlink header, whose fields it loads in network order.
+        """
+        pass_on, drop = 6, 7
+        program = [
+            (0x28, 0, 0, 4),  # load half word: type
+            (0x15, 2, 0, socket.htons(MSG_NEWPOLICY)),
+            (0x15, 1, 0, socket.htons(MSG_DELPOLICY)),
+            (0x15, 0, pass_on - 4, socket.htons(MSG_UPDPOLICY)),
+            (0x20, 0, 0, 12),  # load word: port of the one who did it
+            (0x15, drop - 6, 0, socket.htonl(port)),
+            (0x06, 0, 0, 0xFFFFFFFF),
+            (0x06, 0, 0, 0),
+        ]
+        code = b"".join(struct.pack("=HBBI", *line) for line in program)
+        storage = ctypes.create_string_buffer(code)
+        self._socket.setsockopt(
+            socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", len(program), ctypes.addressof(storage))
+        )
+
+    # ---- octets -----------------------------------------------------------------------
+
+    def _header(self, type: int, flags: int, body: bytes) -> bytes:
+        """Header of the request now counted. XFRM copies its port into the announcements of what it did."""
+        return _write_header(HEADER.size + len(body), type, flags, self._sequence, self.port)
+
+    def _send(self, parts: list[bytes]) -> None:
+        try:
+            self._socket.send(b"".join(parts))
+        except OSError as error:
+            raise EngineError(f"XFRM netlink: {error.strerror}") from error
+
+    def _receive(self, flags: int = 0) -> list[Message]:
+        try:
+            data = self._socket.recv(READ_SIZE, flags)
+        except BlockingIOError as error:
+            if flags:
+                return []
+            raise EngineError(f"the kernel did not answer within {ANSWER_SECONDS} s") from error
+        except OSError as error:
+            if error.errno == errno.ENOBUFS:
+                raise Overrun("netlink messages were lost") from error
+            raise EngineError(f"XFRM netlink: {error.strerror}") from error
+        return list(split(data))
+
+
+def split(data: bytes) -> Iterator[Message]:
+    """The messages of a datagram; stops at one that does not fit."""
+    at, size = 0, len(data)
+    while at + HEADER.size <= size:
+        length, type, flags, sequence = _read_header(data, at)
+        if length < HEADER.size or at + length > size:
+            return
+        yield Message(type, flags, sequence, data, at + HEADER.size, at + length)
+        at += (length + 3) & ~3
+
+
+def read_refusal(message: Message) -> Refusal | None:
+    """What an NLMSG_ERROR says; None for an acknowledgement."""
+    number = -_read_error(message.data, message.start)[0]
+    if not number:
+        return None
+    text = ""
+    if message.flags & FLAG_ERROR_ATTRIBUTES:
+        for type, start, end in attributes(message.data, message.start + ERROR.size, message.end):
+            if type == ERROR_TEXT:
+                text = message.data[start:end].rstrip(b"\0").decode("utf-8", "backslashreplace")
+    return Refusal(number, text or os.strerror(number))
