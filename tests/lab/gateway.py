@@ -1,0 +1,169 @@
+"""A gateway of the lab: one agent with its private charon in a namespace, and what the kernel there really holds.
+
+The agent is started as an operator would start it. Its state folder is on the guest's tmpfs, since SQLite's WAL wants
+shared memory and locks that the host's file system, passed through, does not promise. `/run` of a gateway is a folder
+of its own that outlives its agent, as `/run` of a real box does.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.lab.station import ADDRESS, COMMUNITY, Station
+from tests.lab.topology import Site, run
+
+ROOT = Path("/dev/shm/gateways")
+OUT = Path("/run/out")
+FOREIGN_SPI = 0x4242
+ENTER = 'mount --bind "$1" /run && shift && exec "$@"'
+HEAD = re.compile(r"src (\S+) dst (\S+)\n\s+proto (\w+) spi (0x[0-9a-f]+)\S* reqid (\d+)\S* mode (\w+)")
+USED = re.compile(r"lifetime current:\s+(\d+)\s*\(bytes\), (\d+)\s*\(packets\)")
+
+
+class State(NamedTuple):
+    """An SA of the kernel, with its counters (`ip -s xfrm state`)."""
+
+    source: str
+    destination: str
+    protocol: str
+    spi: int
+    reqid: int
+    mode: str
+    bytes: int
+    packets: int
+
+
+class Gateway:
+    """Start, kill and look into one gateway. `agent` is the serving process while there is one."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.name = site.gateway
+        self.station = Station(site.gateway)
+        self.folder = ROOT / site.gateway
+        self.state = self.folder / "state"
+        self.agent: subprocess.Popen[bytes] | None = None
+        (self.folder / "run").mkdir(parents=True, exist_ok=True)
+
+    def start(self) -> None:
+        """Start the agent; `ready` waits for it."""
+        serve = [str(Path(sys.executable).parent / "ipsec-agent"), "serve", "--backend", "linux"]
+        serve += ["--state", str(self.state), "--listen", ADDRESS, "--write-community", COMMUNITY]
+        command = ["ip", "netns", "exec", self.name, "sh", "-c", ENTER, "sh", str(self.folder / "run"), *serve]
+        with (self.folder / "agent.log").open("ab") as log:
+            self.agent = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def ready(self, seconds: float = 60) -> bool:
+        return self.station.answers(seconds)
+
+    def kill_agent(self) -> None:
+        """kill -9, and the corpse taken away."""
+        assert self.agent is not None
+        self.agent.kill()
+        self.agent.wait()
+        self.agent = None
+
+    def stop_agent(self) -> int:
+        """SIGTERM; the exit status."""
+        assert self.agent is not None
+        self.agent.terminate()
+        status = self.agent.wait()
+        self.agent = None
+        return status
+
+    def charons(self) -> list[int]:
+        """Processes of charon in this gateway's namespace."""
+        own = Path(f"/run/netns/{self.name}").stat().st_ino
+        found = []
+        for process in Path("/proc").iterdir():
+            try:
+                if (
+                    process.name.isdigit()
+                    and (process / "comm").read_text().strip() == "charon"
+                    and (process / "ns/net").stat().st_ino == own
+                    and "Z" not in (process / "stat").read_text().rpartition(")")[2][:3]
+                ):
+                    found.append(int(process.name))
+            except OSError:
+                continue  # it ended while we looked
+        return found
+
+    def kill_charon(self) -> int:
+        """kill -9; how many there were."""
+        found = self.charons()
+        for process in found:
+            os.kill(process, signal.SIGKILL)
+        return len(found)
+
+    def states(self) -> list[State]:
+        """SAs in the kernel, without larval ones (SPI 0)."""
+        found = []
+        text = run(self.name, ["ip", "-s", "xfrm", "state"])
+        for block in re.split(r"^(?=src )", text, flags=re.MULTILINE):
+            head = HEAD.match(block)
+            used = USED.search(block)
+            if head and used and int(head[4], 16):
+                found.append(
+                    State(
+                        head[1], head[2], head[3], int(head[4], 16), int(head[5]), head[6], int(used[1]), int(used[2])
+                    )
+                )
+        return found
+
+    def policies(self) -> set[str]:
+        """Policies of the kernel, one text each, without those that sockets carry."""
+        text = run(self.name, ["ip", "xfrm", "policy"])
+        blocks = re.split(r"^(?=src )", text, flags=re.MULTILINE)
+        return {" ".join(block.split()) for block in blocks if block.strip() and "socket " not in block}
+
+    def connected(self, remote: Site) -> bool:
+        """Is there an SA with that gateway?"""
+        return any({remote.outer, self.site.outer} == {each.source, each.destination} for each in self.states())
+
+    def connections(self) -> list[str]:
+        """Names of the connections that charon has loaded, asked at its own VICI socket."""
+        import vici  # late: the guest is slow to import, and most scenarios need none
+
+        sockets = [path for path in self.folder.rglob("*vici*") if path.is_socket()]
+        if not sockets:
+            raise RuntimeError(f"{self.name}: no VICI socket below {self.folder}")
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(sockets[0]))
+            return [str(name) for each in vici.Session(connection).list_conns() for name in each]
+
+    def leftovers(self, remote: Site, peer: int) -> str:
+        """What there still is of a peer: policies with its net, SAs with its address, connections of its number."""
+        found = [policy for policy in self.policies() if f"{remote.net}/24" in policy]
+        found += [f"SA {each}" for each in self.states() if remote.outer in (each.source, each.destination)]
+        found += [name for name in self.connections() if re.match(rf"peer-{peer}(-|$)", name)]
+        return "; ".join(found)
+
+    def keep_logs(self) -> None:
+        """Copy the logs of agent and charon to the host."""
+        target = OUT / self.name
+        for log in [*self.folder.rglob("*.log"), *self.folder.rglob("strongswan.conf")]:
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(log, target / log.name)
+
+
+def add_foreign(gateway: Gateway) -> None:
+    """Policies and an SA that somebody else put there: a drop, a pass, a protecting one, one that is on our nets."""
+    lines = [
+        "xfrm policy add src 172.31.0.0/16 dst 172.30.0.0/16 dir out action block priority 5",
+        "xfrm policy add src 172.30.0.0/16 dst 172.31.0.0/16 dir fwd priority 77",
+        "xfrm policy add src 10.77.0.0/24 dst 10.78.0.0/24 dir out priority 3000 tmpl src 192.0.2.77 dst 192.0.2.78"
+        " proto esp reqid 4242 mode tunnel",
+        "xfrm policy add src 10.1.0.9/32 dst 10.2.0.9/32 dir fwd action block priority 1",
+        f"xfrm state add src 192.0.2.77 dst 192.0.2.78 proto esp spi {FOREIGN_SPI:#x} reqid 4242 mode tunnel"
+        " auth-trunc hmac(sha1) 0x0102030405060708090a0b0c0d0e0f1011121314 96"
+        " enc cbc(aes) 0x0102030405060708090a0b0c0d0e0f10",
+    ]
+    run(gateway.name, ["ip", "-batch", "-"], text="\n".join(lines) + "\n")
