@@ -42,3 +42,7 @@ def test_tunnels_rules_crash_and_removal(tmp_path: Path) -> None:
 
 def test_lifetimes_and_dead_peers(tmp_path: Path) -> None:
     play("second", tmp_path)
+
+
+def test_settings_of_both_phases(tmp_path: Path) -> None:
+    play("third", tmp_path)

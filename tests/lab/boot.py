@@ -142,7 +142,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="scripts/lab", description="Tunnels between real gateways, in User Mode Linux."
     )
-    parser.add_argument("scenarios", nargs="*", metavar="first|second|scenario", help="default: both boots")
+    parser.add_argument("scenarios", nargs="*", metavar="first|second|third|scenario", help="default: all boots")
     parser.add_argument("--list", action="store_true", help="tell the scenarios and run none")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where console and logs go; else a folder in /tmp")
     arguments = parser.parse_args()

@@ -14,8 +14,9 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tests.lab.station import ADDRESS, COMMUNITY, Station
 from tests.lab.topology import Site, run
@@ -128,8 +129,8 @@ class Gateway:
         """Is there an SA with that gateway?"""
         return any({remote.outer, self.site.outer} == {each.source, each.destination} for each in self.states())
 
-    def connections(self) -> list[str]:
-        """Names of the connections that charon has loaded, asked at its own VICI socket."""
+    def vici(self, question: str) -> list[tuple[str, dict[str, Any]]]:
+        """Answers of `list_sas` or `list_conns`, by connection name, asked at charon's own VICI socket."""
         import vici  # late: the guest is slow to import, and most scenarios need none
 
         sockets = [path for path in self.folder.rglob("*vici*") if path.is_socket()]
@@ -137,7 +138,22 @@ class Gateway:
             raise RuntimeError(f"{self.name}: no VICI socket below {self.folder}")
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(str(sockets[0]))
-            return [str(name) for each in vici.Session(connection).list_conns() for name in each]
+            answers = getattr(vici.Session(connection), question)()
+            return [(name, text_of(value)) for each in answers for name, value in each.items()]
+
+    def connections(self) -> list[str]:
+        """Names of the connections that charon has loaded."""
+        return [name for name, _ in self.vici("list_conns")]
+
+    def negotiated(self) -> list[dict[str, str]]:
+        """What charon says of each installed child: its own fields, and those of its IKE SA with `ike-` before them."""
+        found = []
+        for _, sa in self.vici("list_sas"):
+            own = {f"ike-{key}": value for key, value in sa.items() if isinstance(value, str)}
+            for child in sa.get("child-sas", {}).values():
+                if child.get("state") == "INSTALLED":
+                    found.append({**own, **{key: value for key, value in child.items() if isinstance(value, str)}})
+        return found
 
     def leftovers(self, remote: Site, peer: int) -> str:
         """What there still is of a peer: policies with its net, SAs with its address, connections of its number."""
@@ -152,6 +168,17 @@ class Gateway:
         for log in [*self.folder.rglob("*.log"), *self.folder.rglob("strongswan.conf")]:
             target.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(log, target / log.name)
+
+
+def text_of(value: Any) -> Any:
+    """A VICI message with its octets as text."""
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if isinstance(value, list):
+        return [text_of(each) for each in value]
+    if isinstance(value, Mapping):
+        return {str(key): text_of(each) for key, each in value.items()}
+    return value
 
 
 def add_foreign(gateway: Gateway) -> None:

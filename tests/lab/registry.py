@@ -1,4 +1,4 @@
-"""What a scenario is: a function that is given the world, in one of two boots, and states what it checked.
+"""What a scenario is: a function that is given the world, in one of the boots, and states what it checked.
 
 The list is read on the host (which boot, which order) and run in the guest.
 """
@@ -43,7 +43,8 @@ def scenario(boot: str, *needs: str) -> Callable[[Callable[[World], None]], Call
 def chosen(names: list[str]) -> dict[str, list[str]]:
     """Scenarios per boot, with what they need, for names of scenarios or boots; all for none. Raises KeyError."""
     import tests.lab.first
-    import tests.lab.second  # noqa: F401  (importing registers)
+    import tests.lab.second
+    import tests.lab.third  # noqa: F401  (importing registers)
 
     wanted: set[str] = set()
     boots = {each.boot for each in SCENARIOS.values()}

@@ -1,0 +1,202 @@
+"""The third boot: one setting after the other is changed by snmpset, and the tunnel shows it.
+
+What EFFECTS of the skeleton are visible only in a negotiation is here as a table: the cells changed at both gateways,
+and what charon then says of the SA that traffic brought up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import NamedTuple
+
+from tests.lab import recipes
+from tests.lab.gateway import Gateway
+from tests.lab.recipes import Cells
+from tests.lab.registry import scenario
+from tests.lab.sightings import apply_state, established
+from tests.lab.station import Refused
+from tests.lab.topology import SITES, batch, ping, send_udp
+from tests.lab.wire import ESP, plain, summary
+from tests.lab.world import World
+
+A, B = SITES["a"], SITES["b"]
+PEER = 1
+
+
+class Setting(NamedTuple):
+    """`cells` at both gateways, more at one, and fields of the child and, with `ike-`, of its IKE SA at gwa."""
+
+    what: str
+    cells: Cells
+    shows: Mapping[str, str]
+    at_a: Cells = {}  # noqa: RUF012  (never written)
+    at_b: Cells = {}  # noqa: RUF012
+
+
+SETTINGS = [
+    Setting("as configured", {}, {"ike-encr-alg": "AES_CBC", "ike-encr-keysize": "256", "ike-dh-group": "MODP_2048"}),
+    Setting("phase 1 cipher 3DES", {"ikePropEncAlg.1": "des3-cbc"}, {"ike-encr-alg": "3DES_CBC"}),
+    Setting(
+        "phase 1 AES of 128 bits",
+        {"ikePropEncAlg.1": "aes-cbc", "ikePropEncKeySize.1": 128},
+        {"ike-encr-alg": "AES_CBC", "ike-encr-keysize": "128"},
+    ),
+    Setting("phase 1 hash SHA-1", {"ikePropHashAlg.1": "sha1"}, {"ike-integ-alg": "HMAC_SHA1_96"}),
+    Setting("group of the proposal", {"ikePropGroup.1": 5}, {"ike-dh-group": "MODP_1536"}),
+    Setting("group of the profile before it", {"ikePrfGroup.1": 2}, {"ike-dh-group": "MODP_1024"}),
+    Setting(
+        "phase 2 AES of 128 bits", {"ipsecPropAesKeySize.1": "aes128"}, {"encr-alg": "AES_CBC", "encr-keysize": "128"}
+    ),
+    Setting(
+        "the other global profile",
+        {
+            "ikePropEncAlg.2": "aes-cbc",
+            "ikePropHashAlg.2": "sha2-512",
+            "ikePropGroup.2": 14,
+            "ikePrfProposal.2": 2,
+            "ikePrfMode.2": "id-protect",
+            "ipsecGlobIkeProfile.0": 2,
+        },
+        {"ike-integ-alg": "HMAC_SHA2_512_256", "ike-encr-keysize": "256"},
+    ),
+    Setting(
+        "the peer's own profile before it, where the far side has only its second choice",
+        {"ipsecPeerIkeProfile.1": 1, "ikePrfGroup.1": 0},
+        {"ike-integ-alg": "HMAC_SHA2_512_256"},
+        at_a={"ikePropNextChoice.1": 2},
+        at_b={"ikePrfProposal.1": 2},
+    ),
+    Setting(
+        "aggressive at one side, main mode preferred at the other",
+        {"ikePropNextChoice.1": 0, "ikePrfProposal.1": 2},
+        {"ike-integ-alg": "HMAC_SHA2_512_256"},
+        at_a={"ikePrfMode.1": "aggressive"},
+    ),
+    Setting(
+        "an identity of its own, which the far side asks for",
+        {},
+        {"ike-local-id": "branch.example.org"},
+        at_a={"ikePrfLocalId.1": "branch.example.org"},
+        at_b={"ipsecPeerPeerIds.1": "branch.example.org"},
+    ),
+]
+
+
+@scenario("third")
+def start_plain(world: World) -> None:
+    """Two gateways that find each other by address."""
+    world.start("ab")
+    for gateway, local, remote in ((world.a, A, B), (world.b, B, A)):
+        gateway.station.set(
+            {
+                **recipes.algorithms(),
+                **recipes.rule(1, local, remote),
+                **recipes.peer(PEER, remote, 1),
+                **recipes.enabled(True),
+            }
+        )
+    for gateway in (world.a, world.b):
+        world.eventually(partial(apply_state, gateway, "Peer", PEER), f"{gateway.name}: the peer is applied")
+
+
+@scenario("third", "start_plain")
+def settings(world: World) -> None:
+    """Each setting of phase 1 and phase 2 is what the next tunnel negotiates."""
+    for setting in SETTINGS:
+        for gateway, own in ((world.b, setting.at_b), (world.a, setting.at_a)):
+            if cells := {**setting.cells, **own}:
+                gateway.station.set(cells)
+        world.eventually(partial(shown, world.a, setting.shows), setting.what, 25)
+
+
+def shown(gateway: Gateway, wanted: Mapping[str, str]) -> str:
+    """'' when traffic passes and each installed child shows these fields."""
+    _, answered = ping(A, B.address, 3)
+    children = gateway.negotiated()
+    seen = [{name: child.get(name, "none") for name in wanted} for child in children]
+    if not seen or any(each != wanted for each in seen):
+        return f"{seen or 'no child'}; {apply_state(gateway, 'Peer', PEER)}"
+    return "" if answered else "no answer"
+
+
+@scenario("third", "start_plain")
+def local_address(world: World) -> None:
+    """IKE and ESP leave from the local address that the peer names."""
+    second = A.outer.rsplit(".", 1)[0] + ".129"
+    batch(A.gateway, f"addr add {second}/32 dev out")
+    batch("wan", f"route add {second} via {A.outer}")
+    world.b.station.set({"ipsecPeerDynamicAddress.1": second})
+    world.a.station.set({"ipsecPeerLocalAddress.1": second})
+    capture = world.capture()
+    world.eventually(lambda: "" if ping(A, B.address, 3)[1] == 3 else "no answer", "the ping passes", 25)
+    capture.take()
+    ping(A, B.address, 3)
+    sources = {each.source for each in capture.take() if each.link == "a"}
+    world.check(sources == {second}, "from the second address only", sources)
+    capture.close()
+
+
+@scenario("third", "start_plain")
+def one_port(world: World) -> None:
+    """A rule of one UDP port protects that port and leaves the rest to the rules behind it."""
+    rest = recipes.rule(3, A, B, action="pass")
+    world.a.station.set({**recipes.udp_rule(1, A, B, 7100, "protect", following=3), **rest})
+    world.b.station.set(
+        {**recipes.rule(1, B, A, following=3), "ipsecTrProto.1": "udp", "ipsecTrLocalPort.1": 7100}
+        | recipes.rule(3, B, A, action="pass")
+    )
+    world.eventually(partial(apply_state, world.a, "Traffic", 3), "the rule behind is applied")
+    capture = world.capture()
+    world.check(ping(A, B.address, 2)[1] == 2, "a ping passes")
+    world.check(len(plain(capture.take())) >= 4, "in plain")
+
+    def protected() -> str:
+        capture.take()
+        send_udp(A.host, A.address, B.address, 7100)
+        send_udp(A.host, A.address, B.address, 7100)
+        packets = capture.take()
+        inside = any(each.protocol == ESP and each.link == "a" for each in packets)
+        leaked = any(each.destination_port == 7100 for each in plain(packets))
+        return "" if inside and not leaked else summary(packets)
+
+    world.eventually(protected, "and UDP to 7100 leaves as ESP", 20)
+    capture.close()
+    for gateway, local, remote in ((world.a, A, B), (world.b, B, A)):
+        gateway.station.set({**recipes.rule(1, local, remote), "ipsecTrLocalPort.1": 0, "ipsecTrRemotePort.1": 0})
+
+
+@scenario("third", "start_plain")
+def wrong_key(world: World) -> None:
+    """With another key no tunnel comes up and nothing leaves in plain; with the right one it does."""
+    world.a.station.set({f"ipsecPeerAdminStatus.{PEER}": "down", f"ipsecPeerPreSharedKey.{PEER}": "quite another"})
+    world.check(world.a.station.get(f"ipsecPeerPreSharedKey.{PEER}") == "*", "the key reads back as *")
+    world.eventually(world.a.states, "no SA")
+    world.a.station.set({f"ipsecPeerAdminStatus.{PEER}": "up"})
+    capture = world.capture()
+    _, answered = ping(A, B.address, 5, interval=0.5)
+    packets = capture.take()
+    world.check(not answered and not world.a.states(), "no tunnel", world.a.states())
+    world.check(not plain(packets), "nothing in plain", summary(packets))
+    world.a.station.set({f"ipsecPeerAdminStatus.{PEER}": "down", f"ipsecPeerPreSharedKey.{PEER}": recipes.KEY})
+    world.a.station.set({f"ipsecPeerAdminStatus.{PEER}": "up"})
+
+    def returns() -> str:
+        ping(A, B.address, 2)
+        return established(world.a, PEER)
+
+    world.eventually(returns, "with the right key it comes up", 40)
+    capture.close()
+
+
+@scenario("third", "start_plain")
+def refusals(world: World) -> None:
+    """What the engine cannot do is refused when it is named, and says what is accepted."""
+    for cells in ({"ikePrfAuthMethod.1": "rsa-enc"}, {"ikePropHashAlg.1": "tiger192"}, {"ipsecGlobIkeProfile.0": 77}):
+        try:
+            world.a.station.set(dict(cells))
+            text = ""
+        except Refused as refused:
+            text = str(refused)
+        name, value = next(iter(cells.items()))
+        world.check(name.partition(".")[0] in text, f"{name} = {value} is refused by name", text or "accepted")
