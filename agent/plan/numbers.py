@@ -1,0 +1,105 @@
+"""Our number spaces: what in kernel and IKE daemon is ours is told by nothing else.
+
+The reconciler, `flush` and the boot loader remove only what lies in these ranges or bears
+these names, so they are shared and never narrowed: an older agent's leavings must still be
+recognised. Priorities are 32 bits, lower ones are looked at first; policies of others
+(an administrator's with 0, other daemons' with some 100,000) come before all of ours.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+# ---- policy indices -------------------------------------------------------------------
+# The kernel numbers policies 8, 16, 24 … when the caller names no index, and demands that the low three bits are the
+# direction (0 in, 1 out, 2 fwd; 3 and 4 are socket policies). The upper half of the positive numbers is out of the
+# counter's reach (134 million policies) and positive wherever somebody prints it as an int.
+POLICY_INDEX_FIRST: Final = 0x4000_0000
+POLICY_INDEX_LAST: Final = 0x7FFF_FFFF
+
+# ---- priorities -----------------------------------------------------------------------
+PRIORITY_EXEMPTION: Final = 0x1000_0000  # neighbour discovery, loopback, our own IKE and ESP; all pass, so one number
+PRIORITY_ALWAYS_PLAIN: Final = 0x1800_0000  # all pass, so one number
+PRIORITY_PRE: Final = 0x2000_0000  # + PLACE_WIDTH × place in the chain
+PRIORITY_PEERS: Final = 0x4000_0000  # + PLACE_WIDTH × label; see agent.plan.order
+PRIORITY_COMPANIONS: Final = 0x8000_0000  # plain companions of protect rules, behind every rule of a peer
+PRIORITY_COMPANIONS_BLOCKING: Final = PRIORITY_COMPANIONS + 1  # those of a protect rule that is not real
+PRIORITY_POST: Final = 0x9000_0000  # + PLACE_WIDTH × place in the chain
+PRIORITY_DEFAULT: Final = 0xF000_0000
+
+# A place has room for what has to come just before a rule: companions that pass, companions that block, the rule itself.
+PLACE_WIDTH: Final = 4
+PLACE_COMPANION: Final = 0
+PLACE_COMPANION_BLOCKING: Final = 1
+PLACE_RULE: Final = 2
+
+LABELS: Final = (PRIORITY_COMPANIONS - PRIORITY_PEERS) // PLACE_WIDTH  # labels of the peers' rules: 0 … LABELS - 1
+LABEL_STEP: Final = 1024  # distance of neighbours at first: ten rules go in between before anything is numbered anew
+
+# ---- request ids ----------------------------------------------------------------------
+# charon 5.9.8 counts the reqids it allots itself from 1 upward and has no option to begin elsewhere. Ours all come
+# from the configuration, and start where its counter does not get (one for each child without a fixed reqid).
+REQID_FIRST: Final = 0x0001_0000
+REQID_LAST: Final = 0x3FFF_FFFF
+
+# ---- names ----------------------------------------------------------------------------
+NFT_TABLE: Final = "ipsec_agent"  # family inet
+
+MOST_PEER_IDS: Final = 8  # alternatives in ipsecPeerPeerIds, each a connection of its own
+
+_CONNECTION: Final = re.compile(r"peer-([1-9][0-9]{0,9})(?:-i([2-8]))?(-r)?")
+_CHILD: Final = re.compile(r"peer-([1-9][0-9]{0,9})-rule-([1-9][0-9]{0,9})")
+_SECRET: Final = re.compile(r"psk-([1-9][0-9]{0,9})")
+
+
+def connection_name(peer: int, *, identity: int = 1, responder: bool = False) -> str:
+    """`peer-<n>`; of its further identities `peer-<n>-i<k>`, k from 2; with -r those that only answer in the other
+    phase 1 mode."""
+    return f"peer-{peer}" + (f"-i{identity}" if identity > 1 else "") + ("-r" if responder else "")
+
+
+def child_name(peer: int, rule: int) -> str:
+    return f"peer-{peer}-rule-{rule}"
+
+
+def secret_id(peer: int) -> str:
+    return f"psk-{peer}"
+
+
+def peer_of_connection(name: str) -> int:
+    """Number of the peer a connection belongs to; 0 when it is none of ours."""
+    match = _CONNECTION.fullmatch(name)
+    return int(match[1]) if match else 0
+
+
+def peer_and_rule_of_child(name: str) -> tuple[int, int]:
+    """(peer, rule) of a child; (0, 0) when it is none of ours."""
+    match = _CHILD.fullmatch(name)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+def peer_of_secret(id: str) -> int:
+    """Number of the peer a shared secret belongs to; 0 when it is none of ours."""
+    match = _SECRET.fullmatch(id)
+    return int(match[1]) if match else 0
+
+
+def is_our_connection(name: str) -> bool:
+    return _CONNECTION.fullmatch(name) is not None
+
+
+def is_our_child(name: str) -> bool:
+    return _CHILD.fullmatch(name) is not None
+
+
+def is_our_secret(id: str) -> bool:
+    return _SECRET.fullmatch(id) is not None
+
+
+def is_our_index(index: int) -> bool:
+    return POLICY_INDEX_FIRST <= index <= POLICY_INDEX_LAST
+
+
+def is_our_reqid(reqid: int) -> bool:
+    return REQID_FIRST <= reqid <= REQID_LAST
