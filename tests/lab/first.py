@@ -230,6 +230,7 @@ def delete(world: World) -> None:
     world.check([each.spi for each in world.a.states()] == [FOREIGN_SPI], "and the foreign SA", world.a.states())
     world.b.station.set(recipes.enabled(False))
     world.eventually(lambda: world.b.policies(), "likewise at the other side")
+    world.check(world.b.stop_agent() == 0, "SIGTERM ends an agent cleanly")
     capture = world.capture()
     sent, answered = ping(A, B.address, 3)
     world.check(answered == sent, "traffic flows as if there were no IPsec", f"{answered} of {sent}")

@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,7 +64,19 @@ class Gateway:
             self.agent = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def ready(self, seconds: float = 60) -> bool:
-        return self.station.answers(seconds)
+        """Does the agent answer within this time? An agent that has ended never will."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if self.station.answers(3):
+                return True
+            if self.agent is None or self.agent.poll() is not None:
+                return False
+        return False
+
+    def last_words(self) -> str:
+        """The end of what the agent wrote to its standard error."""
+        log = self.folder / "agent.log"
+        return log.read_text(errors="replace")[-1500:].strip() if log.exists() else "no log"
 
     def kill_agent(self) -> None:
         """kill -9, and the corpse taken away."""

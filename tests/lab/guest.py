@@ -11,7 +11,7 @@ import traceback
 
 from tests.lab.registry import SCENARIOS, chosen, report
 from tests.lab.topology import build
-from tests.lab.world import World
+from tests.lab.world import Hopeless, World
 
 
 def main(names: list[str]) -> int:
@@ -19,13 +19,20 @@ def main(names: list[str]) -> int:
     build()
     world = World()
     failed = 0
+    hopeless = ""
     report("ready")
     for name in order:
+        if hopeless:
+            report("end", scenario=name, ok=False, failures=[f"not played after {hopeless}"], seconds=0.0)
+            continue
         world.scenario, world.failures = name, []
         begun = time.monotonic()
         report("begin", scenario=name, text=SCENARIOS[name].text)
         try:
             SCENARIOS[name].play(world)
+        except Hopeless as error:
+            hopeless = name
+            world.failures.append(str(error))
         except Exception as error:
             traceback.print_exc(file=sys.stdout)
             world.failures.append(f"{type(error).__name__}: {error}")

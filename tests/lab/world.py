@@ -11,6 +11,10 @@ from tests.lab.topology import SITES
 from tests.lab.wire import Capture, Packet, plain, summary
 
 
+class Hopeless(Exception):
+    """Nothing that follows in this boot can be played."""
+
+
 class World:
     """One boot. `failures` belong to the scenario being played."""
 
@@ -51,18 +55,17 @@ class World:
                 return self.check(not missing, sentence, missing or "")
             time.sleep(pause)
 
-    def start(self, letters: Iterable[str]) -> bool:
-        """Agents of these sites, all at once, until each answers."""
+    def start(self, letters: Iterable[str]) -> None:
+        """Agents of these sites, all at once, until each answers. Raises Hopeless when one does not."""
         gateways = [self.gateways[letter] for letter in letters]
         begun = time.monotonic()
         for gateway in gateways:
             gateway.start()
-        answered = [gateway.ready() for gateway in gateways]
-        return self.check(
-            all(answered),
-            "the agents answer",
-            f"{', '.join(each.name for each in gateways)} after {time.monotonic() - begun:.1f} s",
-        )
+        for gateway in gateways:
+            if not gateway.ready():
+                raise Hopeless(f"the agent of {gateway.name} does not answer: {gateway.last_words()}")
+        names = " and ".join(each.name for each in gateways)
+        self.check(True, f"the agents of {names} answer", f"after {time.monotonic() - begun:.1f} s")
 
     def check_private(self, packets: list[Packet], *, esp: bool = True) -> bool:
         """Nothing of IPv4 crossed the middle link but IKE and ESP (and with `esp`, some of it)."""
