@@ -1,4 +1,4 @@
-"""The raw AF_NETLINK socket for XFRM: batches, dumps and events.
+"""A raw AF_NETLINK socket: batches, dumps and events.
 
 The kernel answers a request within `sendmsg`: the replies lie in the receive queue when
 it returns. So batches are sent and their answers read on the event loop without waiting,
@@ -26,6 +26,7 @@ from agent.backends.xfrm.messages import (
 )
 from agent.backends.xfrm.structures import ERROR, HEADER
 
+NETLINK_ROUTE: Final = 0
 NETLINK_XFRM: Final = 6
 SOL_NETLINK: Final = 270
 NETLINK_ADD_MEMBERSHIP: Final = 1
@@ -74,15 +75,15 @@ class Message(NamedTuple):
     end: int
 
 
-class XfrmSocket:
+class NetlinkSocket:
     """One socket, in the network namespace of the thread that makes it. All methods but `receive` block, if ever,
-    for the kernel's own work. Raises EngineError where the kernel has no XFRM."""
+    for the kernel's own work. Raises EngineError where the kernel lacks the protocol."""
 
-    def __init__(self, groups: Sequence[int] = ()) -> None:
+    def __init__(self, protocol: int = NETLINK_XFRM, groups: Sequence[int] = ()) -> None:
         try:
-            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_XFRM)
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         except OSError as error:
-            raise EngineError(f"the kernel has no XFRM: {error.strerror}") from error
+            raise EngineError(f"the kernel has no netlink protocol {protocol}: {error.strerror}") from error
         self._sequence = 0
         try:
             self._socket.bind((0, 0))
@@ -99,10 +100,10 @@ class XfrmSocket:
                 self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
         except OSError as error:
             self._socket.close()
-            raise EngineError(f"XFRM netlink: {error.strerror}") from error
+            raise EngineError(f"netlink: {error.strerror}") from error
         self.port: int = self._socket.getsockname()[0]
 
-    def __enter__(self) -> XfrmSocket:
+    def __enter__(self) -> NetlinkSocket:
         return self
 
     def __exit__(
@@ -164,6 +165,18 @@ class XfrmSocket:
                 part.append(message)
             yield part
 
+    def ask(self, type: int, body: bytes) -> Message | Refusal:
+        """One request that is answered by one message. Raises Overrun, EngineError."""
+        self._sequence += 1
+        self._send([self._header(type, FLAG_REQUEST, body), body])
+        while True:
+            for message in self._receive():
+                if message.sequence != self._sequence:
+                    continue
+                if message.type != TYPE_ERROR:
+                    return message
+                return read_refusal(message) or Refusal(0, "no answer")
+
     # ---- events -----------------------------------------------------------------------
 
     def receive(self) -> list[Message]:
@@ -201,7 +214,7 @@ class XfrmSocket:
         try:
             self._socket.send(b"".join(parts))
         except OSError as error:
-            raise EngineError(f"XFRM netlink: {error.strerror}") from error
+            raise EngineError(f"netlink: {error.strerror}") from error
 
     def _receive(self, flags: int = 0) -> list[Message]:
         try:
@@ -213,7 +226,7 @@ class XfrmSocket:
         except OSError as error:
             if error.errno == errno.ENOBUFS:
                 raise Overrun("netlink messages were lost") from error
-            raise EngineError(f"XFRM netlink: {error.strerror}") from error
+            raise EngineError(f"netlink: {error.strerror}") from error
         return list(split(data))
 
 

@@ -1,0 +1,205 @@
+"""This machine as the plan needs it: its addresses, its source address per peer, its TCP connections, names.
+
+Addresses and routes come over rtnetlink, by the same small codec as XFRM, because the
+kernel answers at once and every peer's source is asked anew when a route changes.
+Nothing here needs privileges. Sources: rtnetlink(7), proc(5) for /proc/net/tcp.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from agent.backends.engine import EngineError, HostListener
+from agent.backends.xfrm.messages import attributes, encode_attribute
+from agent.backends.xfrm.netlink import NETLINK_ROUTE, NetlinkSocket, Overrun, Refusal
+from agent.backends.xfrm.structures import U8, U32, Structure
+from agent.plan.model import Flow
+
+RTM_GETADDR: Final = 22
+RTM_GETROUTE: Final = 26
+IFA_ADDRESS: Final = 1
+IFA_LOCAL: Final = 2
+RTA_DST: Final = 1
+RTA_PREFSRC: Final = 7
+GROUPS: Final = (5, 7, 9, 11)  # RTNLGRP_IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE
+SETTLE_SECONDS: Final = 0.1  # an interface that comes up sends a dozen messages
+RESOLVE_SECONDS: Final = 5.0
+TCP_ESTABLISHED: Final = 1
+TCP_LISTEN: Final = 10
+TCP: Final = 6
+
+ADDRESS_MESSAGE: Final = Structure("ifaddrmsg", family=U8, prefixlen=U8, flags=U8, scope=U8, index=U32)
+ROUTE_MESSAGE: Final = Structure(
+    "rtmsg",
+    family=U8,
+    dst_len=U8,
+    src_len=U8,
+    tos=U8,
+    table=U8,
+    protocol=U8,
+    scope=U8,
+    type=U8,
+    flags=U32,
+)
+
+RouteSocketFactory = Callable[[Sequence[int]], NetlinkSocket]
+
+
+def open_route_socket(groups: Sequence[int]) -> NetlinkSocket:
+    return NetlinkSocket(NETLINK_ROUTE, groups)
+
+
+class LinuxHost:
+    """The running kernel's view. `open_socket` and `proc` let tests look at another network namespace."""
+
+    def __init__(self, *, open_socket: RouteSocketFactory = open_route_socket, proc: Path = Path("/proc/net")) -> None:
+        self._open = open_socket
+        self._proc = proc
+        self._requests: NetlinkSocket | None = None
+        self._events: NetlinkSocket | None = None
+        self._listeners: list[HostListener] = []
+        self._settling: asyncio.TimerHandle | None = None
+        self._own: frozenset[bytes] | None = None
+
+    async def start(self) -> None:
+        """Raises EngineError."""
+        self._requests = self._open(())
+        self._events = self._open(GROUPS)
+        asyncio.get_running_loop().add_reader(self._events.fileno(), self._readable)
+
+    async def stop(self) -> None:
+        if self._settling is not None:
+            self._settling.cancel()
+        if self._events is not None:
+            asyncio.get_running_loop().remove_reader(self._events.fileno())
+            self._events.close()
+        if self._requests is not None:
+            self._requests.close()
+        self._events = self._requests = None
+
+    def subscribe(self, listener: HostListener) -> None:
+        self._listeners.append(listener)
+
+    def own_addresses(self) -> frozenset[bytes]:
+        """Remembered until the kernel announces a change."""
+        if self._own is None:
+            self._own = frozenset(self._dump_addresses())
+        return self._own
+
+    def source_for(self, peer: bytes) -> bytes | None:
+        if self._requests is None:
+            return None
+        family = socket.AF_INET if len(peer) == 4 else socket.AF_INET6
+        body = ROUTE_MESSAGE.encode({"family": family, "dst_len": len(peer) * 8}) + encode_attribute(RTA_DST, peer)
+        try:
+            answer = self._requests.ask(RTM_GETROUTE, body)
+        except (EngineError, Overrun):
+            return None
+        if isinstance(answer, Refusal):  # ENETUNREACH and its like
+            return None
+        for type, start, end in attributes(answer.data, answer.start + ROUTE_MESSAGE.size, answer.end):
+            if type == RTA_PREFSRC:
+                return answer.data[start:end]
+        return None
+
+    async def resolve(self, name: str) -> tuple[bytes, ...]:
+        address = literal(name)
+        if address is not None:
+            return (address,)
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(RESOLVE_SECONDS):
+                found = await loop.getaddrinfo(name, None, type=socket.SOCK_DGRAM)
+        except (OSError, UnicodeError, TimeoutError):
+            return ()
+        packed = {ipaddress.ip_address(str(entry[4][0]).partition("%")[0]).packed for entry in found}
+        return tuple(sorted(packed, key=lambda address: (len(address), address)))
+
+    def flows(self) -> tuple[Flow, ...]:
+        return tuple(established((self._lines("tcp"), self._lines("tcp6"))))
+
+    def _lines(self, name: str) -> list[str]:
+        try:
+            return (self._proc / name).read_text().splitlines()[1:]
+        except OSError:  # no IPv6
+            return []
+
+    def _dump_addresses(self) -> Iterator[bytes]:
+        try:
+            with self._open(()) as dumper:
+                for part in dumper.dump(RTM_GETADDR, ADDRESS_MESSAGE.encode({})):
+                    for message in part:
+                        found = {
+                            type: message.data[start:end]
+                            for type, start, end in attributes(
+                                message.data, message.start + ADDRESS_MESSAGE.size, message.end
+                            )
+                        }
+                        address = found.get(IFA_LOCAL) or found.get(IFA_ADDRESS)
+                        if address:
+                            yield address
+        except Overrun:  # it changed while we looked; the event that says so is on its way
+            return
+
+    def _readable(self) -> None:
+        assert self._events is not None
+        try:
+            while self._events.receive():
+                pass
+        except Overrun:
+            pass
+        except EngineError:
+            asyncio.get_running_loop().remove_reader(self._events.fileno())
+            return
+        self._own = None
+        if self._settling is None:
+            self._settling = asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._settled)
+
+    def _settled(self) -> None:
+        self._settling = None
+        for listener in self._listeners:
+            listener()
+
+
+def literal(text: str) -> bytes | None:
+    """Packed address of a numeric text, None for a name."""
+    try:
+        return ipaddress.ip_address(text).packed
+    except ValueError:
+        return None
+
+
+def established(files: Sequence[Sequence[str]]) -> Iterator[Flow]:
+    """TCP connections made to a port that listens, from the lines of /proc/net/tcp and tcp6 without their heads.
+    Loopback is left out: no rule can touch it."""
+    entries = [entry for lines in files for line in lines if (entry := _entry(line)) is not None]
+    listening = {port for (_, port), _, state in entries if state == TCP_LISTEN}
+    for (local, local_port), (remote, remote_port), state in entries:
+        if state == TCP_ESTABLISHED and local_port in listening and not ipaddress.ip_address(remote).is_loopback:
+            yield Flow(remote, local, TCP, remote_port, local_port, "in")
+
+
+def _entry(line: str) -> tuple[tuple[bytes, int], tuple[bytes, int], int] | None:
+    fields = line.split()
+    if len(fields) < 4:
+        return None
+    try:
+        return _endpoint(fields[1]), _endpoint(fields[2]), int(fields[3], 16)
+    except ValueError:
+        return None
+
+
+def _endpoint(text: str) -> tuple[bytes, int]:
+    """`0100007F:1F90`: address as words of the host's byte order, port. An IPv4-mapped one becomes IPv4."""
+    address, _, port = text.partition(":")
+    words = [int(address[at : at + 8], 16) for at in range(0, len(address), 8)]
+    packed = struct.pack(f"={len(words)}I", *words)
+    if packed[:12] == bytes(10) + b"\xff\xff" and len(packed) == 16:
+        packed = packed[12:]
+    return packed, int(port, 16)

@@ -1,0 +1,215 @@
+"""The three engines without kernel and charon: everything is accepted, remembered and can be looked at.
+
+This is the default backend, so that the agent runs anywhere without root, and the test
+double of reconciler and monitor. Tunnels stay down unless a test says otherwise; what a
+test wants to happen is done by the methods below each `for tests` line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+from agent.backends.engine import (
+    EngineError,
+    HostListener,
+    IkeEvent,
+    IkeListener,
+    IkeSa,
+    IkeState,
+    KernelEvent,
+    KernelEventKind,
+    KernelListener,
+    Observed,
+    SaRecord,
+)
+from agent.backends.host import literal
+from agent.plan import numbers
+from agent.plan.model import Connection, Flow, Policy, PolicyKey, Secret, ViciValue
+
+HELD_BY_OTHERS = "held by a policy that is not ours"
+
+
+class MemorySpd:
+    """An SPD that is a dictionary. `batches`: how many messages each `apply` would have cost."""
+
+    def __init__(self) -> None:
+        self.policies: dict[PolicyKey, Observed] = {}
+        self.batches: list[int] = []
+        self.kernel_sas: list[SaRecord] = []
+        self.refuse: dict[PolicyKey, str] = {}
+        self._listeners: list[KernelListener] = []
+        self._next = numbers.POLICY_INDEX_FIRST
+
+    async def start(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        pass
+
+    async def observe(self) -> Mapping[PolicyKey, Observed]:
+        return self.policies
+
+    async def apply(self, remove: Sequence[PolicyKey], install: Sequence[Policy]) -> Mapping[PolicyKey, str]:
+        failed: dict[PolicyKey, str] = {}
+        replaced = {policy.key for policy in install}
+        for key in remove:
+            held = self.policies.get(key)
+            if held is not None and held.ours and key not in replaced:
+                del self.policies[key]
+        for policy in install:
+            held = self.policies.get(policy.key)
+            if policy.key in self.refuse:
+                failed[policy.key] = self.refuse[policy.key]
+            elif held is not None and not held.ours:
+                failed[policy.key] = HELD_BY_OTHERS
+            else:
+                if held is None:
+                    self._next += 8
+                index = held.policy_index if held is not None else self._next | policy.key.direction
+                self.policies[policy.key] = Observed(
+                    policy.key, index, policy.priority, policy.action, policy.templates, ours=True
+                )
+        self.batches.append(len(remove) + len(install))
+        return failed
+
+    async def sas(self) -> Sequence[SaRecord]:
+        return list(self.kernel_sas)
+
+    async def delete_sa(self, sa: SaRecord) -> None:
+        self.kernel_sas = [other for other in self.kernel_sas if other[:4] != sa[:4]]
+
+    def subscribe(self, listener: KernelListener) -> None:
+        self._listeners.append(listener)
+
+    # for tests
+
+    def emit(self, event: KernelEvent) -> None:
+        for listener in self._listeners:
+            listener(event)
+
+    def tamper(self, key: PolicyKey, observed: Observed | None) -> None:
+        """What another program does to the SPD, announced as the kernel does."""
+        if observed is None:
+            self.policies.pop(key, None)
+        else:
+            self.policies[key] = observed
+        self.emit(KernelEvent(KernelEventKind.POLICY_FOREIGN, key=key))
+
+
+class MemoryIke:
+    """An IKE daemon that negotiates nothing. `calls`: what was asked of it, in order, as readable tuples."""
+
+    def __init__(self) -> None:
+        self.connections: dict[str, Connection] = {}
+        self.secrets: dict[str, Secret] = {}
+        self.calls: list[tuple[str, ...]] = []
+        self.refuse: dict[str, str] = {}  # connection name or secret id → why it is not loaded
+        self.sas: list[IkeSa] = []
+        self._listeners: list[IkeListener] = []
+
+    async def start(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        pass
+
+    def fingerprint(self, connection: Connection) -> str:
+        return settings_fingerprint(connection.settings)
+
+    async def observe(self) -> IkeState:
+        loaded = {name: self.fingerprint(connection) for name, connection in self.connections.items()}
+        return IkeState(loaded, frozenset(self.secrets), tuple(self.sas))
+
+    async def load_connection(self, connection: Connection) -> None:
+        self.calls.append(("load", connection.name))
+        if connection.name in self.refuse:
+            raise EngineError(self.refuse[connection.name])
+        self.connections[connection.name] = connection
+
+    async def unload_connection(self, name: str) -> None:
+        self.calls.append(("unload", name))
+        self.connections.pop(name, None)
+
+    async def load_secret(self, secret: Secret) -> None:
+        self.calls.append(("load-secret", secret.id))
+        if secret.id in self.refuse:
+            raise EngineError(self.refuse[secret.id])
+        self.secrets[secret.id] = secret
+
+    async def unload_secret(self, id: str) -> None:
+        self.calls.append(("unload-secret", id))
+        self.secrets.pop(id, None)
+
+    async def initiate(self, child: str, connection: str, reason: str) -> None:
+        self.calls.append(("initiate", connection, child))
+
+    async def terminate(self, *, connection: str = "", child: str = "", ike_id: int = 0) -> None:
+        self.calls.append(("terminate", connection, child, str(ike_id) if ike_id else ""))
+        if connection and not child:
+            self.sas = [sa for sa in self.sas if sa.connection != connection]
+
+    def subscribe(self, listener: IkeListener) -> None:
+        self._listeners.append(listener)
+
+    # for tests
+
+    def emit(self, event: IkeEvent) -> None:
+        for listener in self._listeners:
+            listener(event)
+
+
+class MemoryHost:
+    """A host of given addresses. Without any it has every address that it is asked for as `source_for` a peer."""
+
+    def __init__(
+        self,
+        own: Iterable[bytes] = (),
+        sources: Mapping[bytes, bytes] | None = None,
+        names: Mapping[str, tuple[bytes, ...]] | None = None,
+    ) -> None:
+        self.own = frozenset(own)
+        self.sources = dict(sources or {})
+        self.names = dict(names or {})
+        self.tcp: tuple[Flow, ...] = ()
+        self._listeners: list[HostListener] = []
+
+    async def start(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        pass
+
+    def own_addresses(self) -> frozenset[bytes]:
+        return self.own
+
+    def source_for(self, peer: bytes) -> bytes | None:
+        """The one given for this peer, else the least own address of its family, else the family's loopback."""
+        given = self.sources.get(peer)
+        if given is not None:
+            return given
+        loopback = bytes([127, 0, 0, 1]) if len(peer) == 4 else bytes(15) + b"\x01"
+        return min((own for own in self.own if len(own) == len(peer)), default=loopback)
+
+    async def resolve(self, name: str) -> tuple[bytes, ...]:
+        address = literal(name)
+        return (address,) if address is not None else self.names.get(name, ())
+
+    def flows(self) -> tuple[Flow, ...]:
+        return self.tcp
+
+    def subscribe(self, listener: HostListener) -> None:
+        self._listeners.append(listener)
+
+    # for tests
+
+    def changed(self) -> None:
+        for listener in self._listeners:
+            listener()
+
+
+def settings_fingerprint(settings: Mapping[str, ViciValue]) -> str:
+    """Sixteen hex digits equal for equal settings, whatever the order of their names."""
+    text = json.dumps(settings, sort_keys=True, default=dict)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -1,0 +1,315 @@
+"""The kernel's security policy database, of which only what is ours is ever removed or replaced.
+
+Ours is what carries an index of our range (`plan.numbers`). A picture of the whole SPD is
+kept: made by a dump, moved on by our own batches and by the kernel's announcements of what
+others did, so that a change needs no dump and no scan. The picture is brought up to date
+with waiting announcements before every batch; what is then refused with EEXIST belongs to
+somebody else. UPDPOLICY keeps the index a policy has (seen on Linux 6.18).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final
+
+from agent.backends.engine import (
+    EngineError,
+    KernelEvent,
+    KernelEventKind,
+    KernelListener,
+    Observed,
+    SaRecord,
+)
+from agent.backends.memory import HELD_BY_OTHERS
+from agent.backends.xfrm.messages import (
+    GROUP_ACQUIRE,
+    GROUP_EXPIRE,
+    GROUP_POLICY,
+    GROUP_SA,
+    MSG_DELPOLICY,
+    MSG_DELSA,
+    MSG_GETPOLICY,
+    MSG_GETSA,
+    MSG_NEWPOLICY,
+    MSG_UPDPOLICY,
+    PolicyNews,
+    PolicyRecord,
+    encode_policy,
+    encode_policy_id,
+    encode_sa_id,
+    read_event,
+    read_policy,
+    read_policy_news,
+    read_sa,
+)
+from agent.backends.xfrm.netlink import NETLINK_XFRM, Message, NetlinkSocket, Overrun, Refusal
+from agent.plan import numbers
+from agent.plan.model import Action, Direction, Policy, PolicyKey
+
+logger = logging.getLogger(__name__)
+
+GROUPS: Final = (GROUP_ACQUIRE, GROUP_EXPIRE, GROUP_SA, GROUP_POLICY)
+BATCH: Final = 128  # messages per sendmsg; a rule has at most ten. About 1 ms, then the loop may do something else
+EVENTS_PER_TURN: Final = 256  # announcements handled before the loop may do something else
+DUMP_ATTEMPTS: Final = 5
+
+XfrmSocketFactory = Callable[[Sequence[int]], NetlinkSocket]
+
+
+def open_xfrm_socket(groups: Sequence[int]) -> NetlinkSocket:
+    return NetlinkSocket(NETLINK_XFRM, groups)
+
+
+class Indices:
+    """Policy indices of our range that nobody holds, per direction; the next one in turn, so that an index that was
+    just freed is not at once somebody else's policy in an event still on its way."""
+
+    def __init__(self) -> None:
+        self._last = numbers.POLICY_INDEX_FIRST >> 3
+        self._taken: set[int] = set()
+
+    def take(self, direction: Direction) -> int:
+        """Raises EngineError when the range is used up."""
+        first, end = numbers.POLICY_INDEX_FIRST >> 3, (numbers.POLICY_INDEX_LAST >> 3) + 1
+        for _ in range(end - first):
+            self._last = self._last + 1 if self._last + 1 < end else first
+            index = self._last << 3 | direction
+            if index not in self._taken:
+                self._taken.add(index)
+                return index
+        raise EngineError("all our policy indices are in use")
+
+    def give_back(self, index: int) -> None:
+        self._taken.discard(index)
+
+    def seen(self, index: int) -> None:
+        self._taken.add(index)
+
+    def restart(self, taken: set[int]) -> None:
+        self._taken = taken
+
+
+class KernelSpd:
+    """`agent.backends.engine.Spd` on XFRM netlink. `open_socket` lets tests use another network namespace."""
+
+    def __init__(self, *, open_socket: XfrmSocketFactory = open_xfrm_socket) -> None:
+        self._open = open_socket
+        self._requests: NetlinkSocket | None = None
+        self._events: NetlinkSocket | None = None
+        self._listeners: list[KernelListener] = []
+        self._held: dict[PolicyKey, Observed] = {}
+        self._indices = Indices()
+        self._journal: list[list[PolicyNews]] = []  # one per dump under way: what happened meanwhile
+
+    async def start(self) -> None:
+        self._requests = self._open(())
+        self._events = self._open(GROUPS)
+        self._events.ignore_policy_changes_of(self._requests.port)
+        asyncio.get_running_loop().add_reader(self._events.fileno(), self._readable)
+
+    async def stop(self) -> None:
+        if self._events is not None:
+            asyncio.get_running_loop().remove_reader(self._events.fileno())
+            self._events.close()
+        if self._requests is not None:
+            self._requests.close()
+        self._events = self._requests = None
+
+    def subscribe(self, listener: KernelListener) -> None:
+        self._listeners.append(listener)
+
+    # ---- policies ---------------------------------------------------------------------
+
+    async def observe(self) -> Mapping[PolicyKey, Observed]:
+        for _ in range(DUMP_ATTEMPTS):
+            news: list[PolicyNews] = []
+            self._journal.append(news)
+            try:
+                picture = await self._dump()
+            except Overrun:
+                continue
+            finally:
+                self._journal.remove(news)
+            for item in news:
+                _move_on(picture, item)
+            self._held = picture
+            self._indices.restart({observed.policy_index for observed in picture.values() if observed.ours})
+            return picture
+        raise EngineError("the policies change too fast to be listed")
+
+    async def _dump(self) -> dict[PolicyKey, Observed]:
+        picture: dict[PolicyKey, Observed] = {}
+        with self._open(()) as dumper:
+            for part in dumper.dump(MSG_GETPOLICY):
+                for message in part:
+                    record = read_policy(message.data, message.start, message.end)
+                    if record.key is not None:
+                        picture[record.key] = _observed(record.key, record)
+                await asyncio.sleep(0)
+        return picture
+
+    async def apply(self, remove: Sequence[PolicyKey], install: Sequence[Policy]) -> Mapping[PolicyKey, str]:
+        self._catch_up()
+        failed: dict[PolicyKey, str] = {}
+        batch: list[tuple[int, bytes]] = []
+        results: list[tuple[PolicyKey, Observed | None]] = []
+        for type, body, key, after in self._messages(remove, install):
+            batch.append((type, body))
+            results.append((key, after))
+            if len(batch) == BATCH:
+                failed.update(self._send(batch, results))
+                batch, results = [], []
+                await asyncio.sleep(0)
+        if batch:
+            failed.update(self._send(batch, results))
+        return failed
+
+    def _messages(
+        self, remove: Sequence[PolicyKey], install: Sequence[Policy]
+    ) -> Iterator[tuple[int, bytes, PolicyKey, Observed | None]]:
+        """Each message with the key it is about and what holds afterwards."""
+        replaced = {policy.key for policy in install} if remove else ()
+        for key in remove:
+            held = self._held.get(key)
+            if held is not None and held.ours and key not in replaced:
+                yield MSG_DELPOLICY, encode_policy_id(key.direction, held.policy_index), key, None
+        for policy in install:
+            held = self._held.get(policy.key)
+            update = held is not None and held.ours
+            index = held.policy_index if held is not None and update else self._indices.take(policy.key.direction)
+            after = Observed(policy.key, index, policy.priority, policy.action, policy.templates, ours=True)
+            yield MSG_UPDPOLICY if update else MSG_NEWPOLICY, encode_policy(policy, index), policy.key, after
+
+    def _send(
+        self, batch: list[tuple[int, bytes]], results: list[tuple[PolicyKey, Observed | None]]
+    ) -> dict[PolicyKey, str]:
+        """One sendmsg, and the picture moved on by what the kernel accepted."""
+        assert self._requests is not None
+        try:
+            refused = self._requests.batch(batch)
+        except (EngineError, Overrun) as error:
+            self._emit(KernelEvent(KernelEventKind.OVERRUN))
+            return {key: str(error) for key, _ in results}
+        failed: dict[PolicyKey, str] = {}
+        for position, (key, after) in enumerate(results):
+            refusal = refused.get(position)
+            if refusal is not None and not (after is None and refusal.number == errno.ENOENT):
+                failed[key] = _why(refusal)
+                if after is not None and batch[position][0] == MSG_NEWPOLICY:
+                    self._indices.give_back(after.policy_index)
+                continue
+            if after is None:
+                before = self._held.pop(key, None)
+                if before is not None:
+                    self._indices.give_back(before.policy_index)
+            else:
+                self._held[key] = after
+            self._note(key, after)
+        return failed
+
+    def _note(self, key: PolicyKey, after: Observed | None) -> None:
+        """Let dumps under way know of our own work, which is not announced to us."""
+        for journal in self._journal:
+            index, priority, action, templates = after[1:5] if after is not None else (0, 0, Action.ALLOW, ())
+            journal.append(PolicyNews(PolicyRecord(key, index, priority, action, templates), gone=after is None))
+
+    # ---- SAs --------------------------------------------------------------------------
+
+    async def sas(self) -> Sequence[SaRecord]:
+        for _ in range(DUMP_ATTEMPTS):
+            found: list[SaRecord] = []
+            try:
+                with self._open(()) as dumper:
+                    for part in dumper.dump(MSG_GETSA):
+                        found += (read_sa(message.data, message.start) for message in part)
+                        await asyncio.sleep(0)
+            except Overrun:
+                continue
+            return found
+        raise EngineError("the SAs change too fast to be listed")
+
+    async def delete_sa(self, sa: SaRecord) -> None:
+        assert self._requests is not None
+        try:
+            refusal = self._requests.batch([(MSG_DELSA, encode_sa_id(sa))]).get(0)
+        except Overrun as error:
+            raise EngineError(str(error)) from error
+        if refusal is not None and refusal.number != errno.ESRCH:
+            raise EngineError(refusal.text)
+
+    # ---- events -----------------------------------------------------------------------
+
+    def _readable(self) -> None:
+        self._catch_up(EVENTS_PER_TURN)
+
+    def _catch_up(self, most: int = 1 << 20) -> None:
+        """Handle the announcements that wait, `most` datagrams of them."""
+        for _ in range(most):
+            if self._events is None:
+                return
+            try:
+                messages = self._events.receive()
+            except Overrun:
+                logger.warning("announcements of the kernel were lost; looking again")
+                self._emit(KernelEvent(KernelEventKind.OVERRUN))
+                continue
+            if not messages:
+                return
+            for message in messages:
+                self._handle(message)
+
+    def _handle(self, message: Message) -> None:
+        type, _, _, data, start, end = message
+        try:
+            news = read_policy_news(type, data, start, end)
+            event = None if news is not None else read_event(type, data, start, end)
+        except (struct.error, IndexError):
+            logger.warning("a kernel message of type %d is cut short", type)
+            return
+        if news is not None:
+            self._news(news)
+        elif event is not None:
+            self._emit(event)
+
+    def _news(self, news: PolicyNews) -> None:
+        if news.record is not None and news.record.key is None:
+            return  # one that cannot meet ours: with mark, interface, or of a socket
+        _move_on(self._held, news)
+        for journal in self._journal:
+            journal.append(news)
+        if news.record is not None and not news.gone and numbers.is_our_index(news.record.policy_index):
+            self._indices.seen(news.record.policy_index)
+        key = news.record.key if news.record is not None else None
+        index = news.record.policy_index if news.record is not None else 0
+        self._emit(KernelEvent(KernelEventKind.POLICY_FOREIGN, key=key, policy_index=index))
+
+    def _emit(self, event: KernelEvent) -> None:
+        for listener in self._listeners:
+            listener(event)
+
+
+def _observed(key: PolicyKey, record: PolicyRecord) -> Observed:
+    _, index, priority, action, templates = record
+    return Observed(key, index, priority, action, templates, numbers.is_our_index(index))
+
+
+def _move_on(picture: dict[PolicyKey, Observed], news: PolicyNews) -> None:
+    """Bring a picture of the SPD up to date. A removal counts only for the very policy it names (index 0: any)."""
+    if news.record is None:
+        picture.clear()
+        return
+    key = news.record.key
+    if key is None:
+        return
+    if not news.gone:
+        picture[key] = _observed(key, news.record)
+    elif key in picture and news.record.policy_index in (0, picture[key].policy_index):
+        del picture[key]
+
+
+def _why(refusal: Refusal) -> str:
+    return HELD_BY_OTHERS if refusal.number == errno.EEXIST else refusal.text

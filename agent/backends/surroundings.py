@@ -1,0 +1,162 @@
+"""Keeps the plan's `Environment`: own addresses, names of peers resolved, the source address towards each, tunnels.
+
+Facts that are merely new are added to the mappings in place, because a plan that knows of
+no such peer cannot have used them; a fact that changed makes a new mapping, so that the
+planner sees it by comparing with the environment of its previous plan.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Final
+
+from agent.backends.engine import Host
+from agent.backends.host import literal
+from agent.mib.ber import Value
+from agent.plan.model import Capabilities, ConfigurationView, Environment, RowChangeView, Tunnel
+
+logger = logging.getLogger(__name__)
+
+PEER_TABLE: Final = "ipsecPeerTable"
+PEER_ADDRESS: Final = "ipsecPeerDynamicAddress"
+NAMES_AT_ONCE: Final = 16  # lookups under way at the same time
+SOURCES_PER_TURN: Final = 512  # routes asked for before the loop may do something else, about 5 ms
+
+
+class Surroundings:
+    """`changed` is called, on the loop, when `environment` has something else to tell than before."""
+
+    def __init__(self, host: Host, capabilities: Capabilities, changed: Callable[[], None]) -> None:
+        self._host = host
+        self._capabilities = capabilities
+        self._changed = changed
+        self._wanted: Counter[str] = Counter()  # texts of peer addresses, by how many peers have them
+        self._names: dict[str, tuple[bytes, ...]] = {}
+        self._sources: dict[bytes, bytes] = {}
+        self._tunnels: Mapping[str, Tunnel] = {}
+        self._own: frozenset[bytes] = frozenset()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._places = asyncio.Semaphore(NAMES_AT_ONCE)
+        host.subscribe(self._host_changed)
+
+    def environment(self, reqids: Mapping[str, int]) -> Environment:
+        """`reqids`: those in use, by child name."""
+        return Environment(self._capabilities, self._names, self._own, self._sources, self._tunnels, reqids)
+
+    def tunnels(self, news: Mapping[str, Tunnel | None]) -> None:
+        """Tunnels that came up or moved, or (None) went, by child name."""
+        tunnels = {**self._tunnels, **{child: tunnel for child, tunnel in news.items() if tunnel is not None}}
+        for child, tunnel in news.items():
+            if tunnel is None:
+                tunnels.pop(child, None)
+        if tunnels != self._tunnels:
+            self._tunnels = tunnels
+            self._changed()
+
+    async def rebuild(self, configuration: ConfigurationView) -> None:
+        """Begin anew with all peers; names are looked up behind our back."""
+        self._own = self._host.own_addresses()
+        self._wanted = Counter(text for row in configuration.rows(PEER_TABLE) if (text := _text(row[PEER_ADDRESS])))
+        for count, text in enumerate(self._wanted):
+            self._learn(text)
+            if count % SOURCES_PER_TURN == SOURCES_PER_TURN - 1:
+                await asyncio.sleep(0)
+
+    def moved(self, changes: Iterable[RowChangeView]) -> None:
+        """Take changed peers in."""
+        for change in changes:
+            if change.table != PEER_TABLE:
+                continue
+            before, after = (
+                _text(row[PEER_ADDRESS]) if row is not None else "" for row in (change.before, change.after)
+            )
+            if before == after:
+                continue
+            if before:
+                self._wanted[before] -= 1
+                if not self._wanted[before]:
+                    del self._wanted[before]
+            if after:
+                self._wanted[after] += 1
+                self._learn(after)
+
+    def _learn(self, text: str) -> None:
+        address = literal(text)
+        if address is None:
+            if text not in self._names:
+                self._start(self._resolve(text))
+        elif address not in self._sources:
+            source = self._host.source_for(address)
+            if source is not None:
+                self._sources[address] = source
+
+    # ---- looking again ----------------------------------------------------------------
+
+    def resolve_again(self) -> None:
+        """Look all names up once more; `changed` follows if something is different."""
+        self._start(self._resolve_all())
+
+    def _host_changed(self) -> None:
+        self._start(self._ask_routes())
+
+    async def _resolve_all(self) -> None:
+        await asyncio.gather(*(self._resolve(text) for text in list(self._wanted) if literal(text) is None))
+
+    async def _ask_routes(self) -> None:
+        own = self._host.own_addresses()
+        addresses = [address for text in list(self._wanted) if (address := literal(text)) is not None]
+        addresses += (address for text, found in self._names.items() if text in self._wanted for address in found)
+        sources: dict[bytes, bytes] = {}
+        for count, address in enumerate(addresses):
+            source = self._host.source_for(address)
+            if source is not None:
+                sources[address] = source
+            if count % SOURCES_PER_TURN == SOURCES_PER_TURN - 1:
+                await asyncio.sleep(0)
+        known = self._sources
+        if own != self._own or any(known.get(address) != sources.get(address) for address in addresses):
+            self._own = own
+            asked = set(addresses)
+            sources |= {address: source for address, source in known.items() if address not in asked}  # came meanwhile
+            self._sources = sources
+            self._changed()
+
+    async def _resolve(self, text: str) -> None:
+        async with self._places:
+            found = await self._host.resolve(text)
+        if text not in self._wanted:
+            return
+        if not found and self._names.get(text):
+            logger.warning("%s does not resolve now; its last address is kept", text)
+            return
+        if self._names.get(text, ()) == found:
+            return
+        for address in found:
+            source = self._host.source_for(address)
+            if source is not None:
+                self._sources[address] = source
+        self._names = {name: known for name, known in self._names.items() if name in self._wanted} | {text: found}
+        self._changed()
+
+    def _start(self, coroutine: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("looking at the host failed", exc_info=task.exception())
+
+    async def stop(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _text(value: Value) -> str:
+    """A peer's address as text; '' when it has none."""
+    return value.decode("utf-8", "replace").strip() if isinstance(value, bytes) else ""
