@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import itertools
 import os
@@ -66,6 +67,25 @@ class Namespace:
 
     def route_socket(self, groups: Sequence[int] = ()) -> NetlinkSocket:
         return self.run(lambda: NetlinkSocket(NETLINK_ROUTE, groups))
+
+
+async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """Let the loop go on until a condition holds; fails after some seconds."""
+    for _ in range(int(seconds * 100)):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not come about")
+
+
+def cable(one: Namespace, other: Namespace, name: str = "v0") -> None:
+    """A pair of interfaces of one name, one in each namespace, both up."""
+    subprocess.run(
+        ["ip", "link", "add", name, "netns", one.name, "type", "veth", "peer", "name", name, "netns", other.name],
+        check=True,
+    )
+    one.ip(f"link set {name} up")
+    other.ip(f"link set {name} up")
 
 
 @contextmanager
