@@ -1,0 +1,162 @@
+"""Attempts to bring tunnels up: a limited number at once, each with the reason should it fail.
+
+For the first seconds an attempt holds a thread of ours and one of charon's, because the
+control log of `initiate` tells what happens. A peer that does not answer takes minutes; it
+gives its place back then and is followed by events, so dead peers do not keep the living
+from their turn. An attempt for a child that is already being tried is none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from vici import Session
+from vici.exception import CommandException
+
+from agent.backends.charon.config import INITIATES
+from agent.backends.charon.messages import texts
+from agent.backends.charon.reasons import ENDED, exists_already, reason
+from agent.backends.charon.vici import BROKEN, Connect, refusal
+from agent.backends.engine import IkeEvent, IkeEventKind
+
+logger = logging.getLogger(__name__)
+
+HOLD_SECONDS: Final = 10.0
+LOADING_SECONDS: Final = 10.0  # a connection may still be on its way to charon
+KEPT_LINES: Final = 100
+UP: Final = ""
+SLOW: Final = "still trying"
+
+
+@dataclass(eq=False)
+class Attempt:
+    """One negotiation under way. `outcome`: '' up, else why not."""
+
+    connection: str
+    child: str
+    outcome: asyncio.Future[str]
+    lines: list[str] = field(default_factory=list)
+    slow: bool = False  # followed by events now
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+        del self.lines[:-KEPT_LINES]
+
+    def end(self, text: str) -> None:
+        if not self.outcome.done():
+            self.outcome.set_result(text)
+
+
+class Attempts:
+    """`loaded(connection)` waits until charon has it, and says whether; `give_up(connection)` ends what still tries
+    after `patience` seconds; `told` gets the INITIATED events."""
+
+    def __init__(
+        self,
+        connect: Connect,
+        loaded: Callable[[str], Awaitable[bool]],
+        give_up: Callable[[str], Awaitable[None]],
+        told: Callable[[IkeEvent], None],
+        patience: float,
+    ) -> None:
+        self._connect, self._loaded, self._give_up, self._told = connect, loaded, give_up, told
+        self._patience = patience
+        self._places = asyncio.Semaphore(INITIATES)
+        self._executor = ThreadPoolExecutor(INITIATES, thread_name_prefix="charon-initiate")
+        self._under_way: dict[tuple[str, str], Attempt] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def begin(self, connection: str, child: str) -> None:
+        """Start, unless it is under way."""
+        key = (connection, child)
+        if key in self._under_way:
+            return
+        loop = asyncio.get_running_loop()
+        attempt = self._under_way[key] = Attempt(connection, child, loop.create_future())
+        task = loop.create_task(self._run(attempt))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def event(self, event: IkeEvent) -> None:
+        """What charon tells meanwhile."""
+        if event.kind is IkeEventKind.LOST:
+            for attempt in list(self._under_way.values()):
+                attempt.end("charon was lost")
+        elif event.connection and self._under_way:
+            for attempt in list(self._under_way.values()):
+                if attempt.connection == event.connection:
+                    self._follow(attempt, event)
+
+    def _follow(self, attempt: Attempt, event: IkeEvent) -> None:
+        if event.kind is IkeEventKind.LOG:
+            attempt.say(event.text)
+            if attempt.slow and ENDED.search(event.text):
+                attempt.end(reason(attempt.lines))
+        elif event.kind is IkeEventKind.CHILD_UP and event.child_name == attempt.child:
+            attempt.end(UP)
+        elif attempt.slow and event.kind is IkeEventKind.IKE_DOWN:
+            attempt.end(reason(attempt.lines))
+
+    async def _run(self, attempt: Attempt) -> None:
+        try:
+            text = await self._try(attempt)
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            logger.exception("initiating %s of %s failed", attempt.child, attempt.connection)
+            text = "a defect of the agent; see its log"
+        finally:
+            self._under_way.pop((attempt.connection, attempt.child), None)
+        self._told(IkeEvent(IkeEventKind.INITIATED, connection=attempt.connection, child_name=attempt.child, text=text))
+
+    async def _try(self, attempt: Attempt) -> str:
+        if not await self._loaded(attempt.connection):
+            return f"{attempt.connection} is not loaded into charon"
+        async with self._places:
+            text = await asyncio.get_running_loop().run_in_executor(self._executor, self._initiate, attempt)
+        if text is not SLOW:
+            return text
+        attempt.slow = True
+        try:
+            async with asyncio.timeout(self._patience):
+                return await attempt.outcome
+        except TimeoutError:
+            await self._give_up(attempt.connection)
+            return reason(attempt.lines)
+
+    def _initiate(self, attempt: Attempt) -> str:
+        """In a thread; attempt.lines is then not touched by others but for whole lines appended."""
+        lines: list[str] = []
+        try:
+            with self._connect(HOLD_SECONDS * 2) as connection:
+                session: Any = Session(connection)
+                request = {
+                    "ike": attempt.connection,
+                    "child": attempt.child,
+                    "timeout": str(int(HOLD_SECONDS * 1000)),
+                    "loglevel": "1",
+                }
+                try:
+                    for message in session.initiate(request):
+                        lines.append(texts(message).get("msg", ""))
+                except CommandException as error:
+                    words = refusal(error)
+                    if exists_already(lines):
+                        return UP
+                    if "not established after" in words:
+                        return SLOW
+                    return reason(lines, words)
+        except BROKEN as error:
+            return f"charon does not answer: {error}"
+        return UP
+
+    async def stop(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._executor.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,107 @@
+"""strongswan.conf of our private charon, and the names of the files in its run folder.
+
+The run folder is bound over /run before charon starts (process.py), so the file that charon
+insists on, /var/run/charon.pid, lies there and a charon of the host is not disturbed. All
+names begin with `charon.` and are written as charon sees them, directly in /run: that is
+what the distribution's AppArmor profile of charon admits. Options are strongSwan 5.9.8's;
+all but the plugin list take effect in a running charon by VICI reload-settings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+INSIDE: Final = Path("/run")  # the run folder as charon sees it
+
+CONF: Final = "charon.conf"
+SOCKET: Final = "charon.vici"
+LOG: Final = "charon.log"
+PID: Final = "charon.pid"
+LOCK: Final = "charon.lock"  # flock held by charon as long as it lives
+OUTPUT: Final = "charon.out"  # what the launching shell and charon say before the log is open
+LOADED: Final = "charon.loaded"  # journal of connections, see loaded.py
+
+INITIATES: Final = 32  # at the same time; each occupies a thread of charon, and 7 to 120 ms of CPU
+THREADS: Final = INITIATES + 16  # 16 is what charon has without us
+
+# The vendor's DEFVALs of ipsecGlobMaxRetries, ipsecGlobRetryTimeout0milli and ipsecGlobRetryTimeoutMaxsec.
+RETRANSMIT_TRIES: Final = 10
+RETRANSMIT_TIMEOUT: Final = 0.5  # seconds
+RETRANSMIT_LIMIT: Final = 30  # seconds
+RETRANSMIT_BASE: Final = 1.8
+
+PLUGINS: Final = (
+    *("random", "nonce", "drbg"),
+    *("openssl", "gcrypt", "aes", "sha1", "sha2", "md5", "hmac", "kdf", "gmp"),  # gcrypt: twofish
+    *("kernel-netlink", "socket-default", "vici"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What of strongswan.conf depends on the configuration. `plugins_before`: loaded ahead of the others, in tests a
+    kernel interface that needs no kernel ESP."""
+
+    aggressive_psk: bool = False  # some connection answers aggressive mode with a pre-shared key
+    plugins_before: tuple[str, ...] = ()
+    retransmit_tries: int = RETRANSMIT_TRIES
+    retransmit_timeout: float = RETRANSMIT_TIMEOUT
+    log_level: int = 1  # 0..3; 4 would write keys
+
+
+def give_up_seconds(options: Options) -> float:
+    """How long charon waits for the answer to one message before it gives up."""
+    gaps = (
+        min(options.retransmit_timeout * RETRANSMIT_BASE**attempt, RETRANSMIT_LIMIT)
+        for attempt in range(options.retransmit_tries + 1)
+    )
+    return sum(gaps)
+
+
+def render(folder: Path, options: Options) -> str:
+    """The text of strongswan.conf. `folder`: the run folder as charon sees it, INSIDE unless it is not isolated."""
+    return f"""\
+# Written by ipsec-agent whenever it starts charon or an option changes; edits are lost.
+charon {{
+    load = {" ".join((*options.plugins_before, *PLUGINS))}
+    threads = {THREADS}
+    # policies and addresses are the agent's
+    install_routes = no
+    install_virtual_ip = no
+    # version 1 keeps the replaced SA until its hard lifetime otherwise
+    delete_rekeyed = yes
+    make_before_break = yes
+    # twofish
+    accept_private_algs = yes
+    i_dont_care_about_security_and_use_aggressive_mode_psk = {_yes(options.aggressive_psk)}
+    retransmit_tries = {options.retransmit_tries}
+    retransmit_timeout = {options.retransmit_timeout}
+    retransmit_base = {RETRANSMIT_BASE}
+    retransmit_limit = {RETRANSMIT_LIMIT}
+    filelog {{
+        agent {{
+            path = {folder / LOG}
+            time_format = %Y-%m-%dT%H:%M:%S
+            ike_name = yes
+            append = yes
+            flush_line = yes
+            default = {options.log_level}
+        }}
+    }}
+    plugins {{
+        vici {{
+            socket = unix://{folder / SOCKET}
+        }}
+        kernel-netlink {{
+            # 165 by default: so long one failed attempt silences further acquires
+            xfrm_acq_expires = 5
+        }}
+    }}
+}}
+"""
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"

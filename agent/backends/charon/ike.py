@@ -1,0 +1,278 @@
+"""The `Ike` protocol on our private charon.
+
+A supervisor keeps a connection for events: it starts charon when there is none, adopts the
+one that runs, and when it goes says so and brings it back. Commands go through a second
+session, attempts to initiate through sessions of their own. Loading is journalled
+(loaded.py), so an agent that adopts charon knows what it holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from agent.backends.backoff import Backoff
+from agent.backends.charon.attempts import LOADING_SECONDS, Attempts
+from agent.backends.charon.config import LOADED, Options, give_up_seconds
+from agent.backends.charon.loaded import Journal
+from agent.backends.charon.messages import sas_of, texts
+from agent.backends.charon.process import STARTING_SECONDS, Daemon
+from agent.backends.charon.vici import Channel, Listener, NotThere, plain
+from agent.backends.engine import EngineError, IkeEvent, IkeEventKind, IkeListener, IkeSa, IkeState
+from agent.backends.memory import settings_fingerprint
+from agent.plan.model import Connection, Secret
+
+logger = logging.getLogger(__name__)
+
+AGGRESSIVE: Final = "-aggressive"  # ends the fingerprint of a connection that needs the option of that name
+STEADY_SECONDS: Final = 10.0  # having lived so long, it is restarted at once
+MUTE_SECONDS: Final = 30.0  # alive but not answering for so long, it is killed
+TERMINATE_MILLISECONDS: Final = 2000  # for the peer to confirm; then the SA goes all the same
+NOTHING_TO_END: Final = "no matching SAs to terminate found"
+
+OpenSecret = Callable[[int, bytes], bytes]
+
+
+class CharonIke:
+    """`folder`: run folder; `open_secret(peer, sealed)`: a peer's pre-shared key, opened at the moment of loading.
+    `prefix`: as of Daemon."""
+
+    def __init__(
+        self, folder: Path, open_secret: OpenSecret, *, options: Options | None = None, prefix: Sequence[str] = ()
+    ) -> None:
+        self.daemon = Daemon(folder, prefix=prefix)
+        self._open_secret = open_secret
+        self._options = options or Options()
+        self._journal = Journal(folder / LOADED)
+        self._listeners: list[IkeListener] = []
+        self._identity = ""  # the life of charon that we last spoke with
+        self._there = asyncio.Event()
+        self._tried = asyncio.Event()  # the first attempt to reach it is over
+        self._loading = asyncio.Condition()
+        self._backoff: Backoff[str] = Backoff(time.monotonic)
+        self._supervisor: asyncio.Task[None] | None = None
+        self._commands: Channel | None = None
+        self._ending: Channel | None = None
+        self._attempts: Attempts | None = None
+
+    # ---- life -------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        self._commands = Channel("charon-commands", self.daemon.connect)
+        self._ending = Channel("charon-terminate", self.daemon.connect)
+        patience = give_up_seconds(self._options) * 3 + STARTING_SECONDS
+        self._attempts = Attempts(self.daemon.connect, self._is_loaded, self._give_up, self._tell, patience)
+        self._supervisor = asyncio.get_running_loop().create_task(self._supervise())
+        await self._tried.wait()
+
+    async def stop(self) -> None:
+        """charon and its tunnels go on."""
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.gather(self._supervisor, return_exceptions=True)
+        if self._attempts is not None:
+            await self._attempts.stop()
+        for channel in (self._commands, self._ending):
+            if channel is not None:
+                await channel.close()
+        self._journal.close()
+        self._there.clear()
+
+    async def shutdown(self) -> None:
+        """Stop, and end charon with all its tunnels."""
+        await self.stop()
+        await asyncio.to_thread(self.daemon.end)
+
+    def subscribe(self, listener: IkeListener) -> None:
+        self._listeners.append(listener)
+
+    async def _supervise(self) -> None:
+        mute_since: float | None = None
+        while True:
+            lived = 0.0
+            try:
+                listener = await self._reach()
+            except (EngineError, OSError) as error:
+                now = time.monotonic()
+                logger.error("charon cannot be reached: %s", error)
+                mute_since = now if mute_since is None else mute_since
+                if now - mute_since > MUTE_SECONDS:
+                    await asyncio.to_thread(self.daemon.kill)
+            else:
+                mute_since = None
+                begun = time.monotonic()
+                try:
+                    text = await listener.ended
+                finally:
+                    self._there.clear()
+                    await listener.stop()
+                lived = time.monotonic() - begun
+                logger.warning("charon is gone: %s", text)
+                self._tell(IkeEvent(IkeEventKind.LOST, text=text))
+            self._tried.set()
+            if lived > STEADY_SECONDS:
+                self._backoff.forget("charon")
+            else:
+                await asyncio.sleep(self._backoff.failed("charon"))
+
+    async def _reach(self) -> Listener:
+        """Adopt or start it. Raises EngineError, OSError."""
+        running = await asyncio.to_thread(self.daemon.alive)
+        if not running:
+            await asyncio.to_thread(self.daemon.start, self._options)
+        connection = await asyncio.to_thread(self.daemon.connect, None)
+        identity = self.daemon.identity(connection)
+        listener = Listener(connection, self._tell)
+        await listener.start()
+        restarted = not running or (bool(self._identity) and identity != self._identity)
+        logger.info("charon %s (process %s)", "started" if not running else "adopted", identity.partition(":")[0])
+        for channel in (self._commands, self._ending):
+            if channel is not None:
+                await channel.reset()
+        self._identity = identity
+        self._journal.open(identity)
+        aggressive = any(text.endswith(AGGRESSIVE) for text in self._journal.fingerprints.values())
+        self._options = replace(self._options, aggressive_psk=aggressive)
+        self._there.set()
+        self._tried.set()
+        self._tell(IkeEvent(IkeEventKind.BACK, text="restarted" if restarted else ""))
+        return listener
+
+    def _tell(self, event: IkeEvent) -> None:
+        if self._attempts is not None:
+            self._attempts.event(event)
+        for listener in self._listeners:
+            try:
+                listener(event)
+            except Exception:  # one listener's defect is not the others'
+                logger.exception("a listener failed on %s", event.kind.value)
+
+    async def _call(self, command: Callable[[Any], Any]) -> Any:
+        if self._commands is None or not self._there.is_set():
+            raise NotThere("charon is not there")
+        return await self._commands.call(command)
+
+    # ---- what it holds ----------------------------------------------------------------
+
+    def fingerprint(self, connection: Connection) -> str:
+        settings = connection.settings
+        return settings_fingerprint(settings) + (AGGRESSIVE if settings.get("aggressive") == "yes" else "")
+
+    async def observe(self) -> IkeState:
+        names, secrets, sas = await self._call(_look)
+        known = self._journal.fingerprints
+        return IkeState({name: known.get(name, "") for name in names}, frozenset(secrets), sas)
+
+    async def sas(self) -> tuple[IkeSa, ...]:
+        """The IKE_SAs alone; costs less than `observe`."""
+        found: tuple[IkeSa, ...] = await self._call(_list_sas)
+        return found
+
+    async def load_connection(self, connection: Connection) -> None:
+        name, fingerprint = connection.name, self.fingerprint(connection)
+        if fingerprint.endswith(AGGRESSIVE):
+            await self._set_aggressive(True)
+        if self._journal.fingerprints.get(name, fingerprint) != fingerprint:
+            self._journal.loaded(name, "")  # should we die in between, the next agent loads it again
+        message = {name: plain(connection.settings)}
+        await self._call(lambda session: session.load_conn(message))
+        self._journal.loaded(name, fingerprint)
+        async with self._loading:
+            self._loading.notify_all()
+
+    async def unload_connection(self, name: str) -> None:
+        try:
+            await self._call(lambda session: session.unload_conn({"name": name}))
+        except NotThere:
+            raise
+        except EngineError as error:
+            logger.debug("unloading %s: %s", name, error)  # it was not loaded
+        self._journal.loaded(name, "")
+        if not any(text.endswith(AGGRESSIVE) for text in self._journal.fingerprints.values()):
+            await self._set_aggressive(False)
+
+    async def load_secret(self, secret: Secret) -> None:
+        """Raises EngineError also when the sealed key cannot be opened."""
+        try:
+            key = self._open_secret(secret.peer, secret.sealed)
+        except Exception as error:
+            raise EngineError("the pre-shared key cannot be opened with this key file") from error
+        message = {"id": secret.id, "type": "IKE", "data": key, "owners": list(secret.owners)}
+        await self._call(lambda session: session.load_shared(message))
+
+    async def unload_secret(self, id: str) -> None:
+        try:
+            await self._call(lambda session: session.unload_shared({"id": id}))
+        except NotThere:
+            raise
+        except EngineError as error:
+            logger.debug("unloading %s: %s", id, error)
+
+    async def _set_aggressive(self, wanted: bool) -> None:
+        """Answering aggressive mode with a pre-shared key is off in charon unless somebody configured it."""
+        if self._options.aggressive_psk != wanted:
+            options = replace(self._options, aggressive_psk=wanted)
+            await asyncio.to_thread(self.daemon.write_options, options)
+            await self._call(lambda session: session.reload_settings())
+            self._options = options
+
+    # ---- tunnels ------------------------------------------------------------------------
+
+    async def initiate(self, child: str, connection: str, reason: str) -> None:
+        if self._attempts is None:
+            raise NotThere("charon is not there")
+        logger.info("initiating %s: %s", child, reason)
+        self._attempts.begin(connection, child)
+
+    async def terminate(self, *, connection: str = "", child: str = "", ike_id: int = 0) -> None:
+        request = {"timeout": str(TERMINATE_MILLISECONDS), "force": "yes"}
+        if ike_id:
+            request["ike-id"] = str(ike_id)
+        elif child:
+            request["child"] = child
+        else:
+            request["ike"] = connection
+        if self._ending is None or not self._there.is_set():
+            raise NotThere("charon is not there")
+        try:
+            await self._ending.call(lambda session: list(session.terminate(request)))
+        except NotThere:
+            raise
+        except EngineError as error:
+            if NOTHING_TO_END not in str(error):
+                logger.info("terminating %s: %s", request, error)
+
+    async def _give_up(self, connection: str) -> None:
+        try:
+            await self.terminate(connection=connection)
+        except EngineError as error:
+            logger.info("ending the attempt at %s: %s", connection, error)
+
+    async def _is_loaded(self, connection: str) -> bool:
+        """Waits a while for it to be."""
+        try:
+            async with asyncio.timeout(LOADING_SECONDS), self._loading:
+                await self._loading.wait_for(lambda: connection in self._journal.fingerprints)
+        except TimeoutError:
+            return False
+        return True
+
+
+def _look(session: Any) -> tuple[list[str], list[str], tuple[IkeSa, ...]]:
+    names = texts(session.get_conns().get("conns", []))
+    secrets = texts(session.get_shared().get("keys", []))
+    return names, secrets, _list_sas(session)
+
+
+def _list_sas(session: Any) -> tuple[IkeSa, ...]:
+    return tuple(sa for message in session.list_sas() for sa in sas_of(_section(message)))
+
+
+def _section(message: Any) -> Mapping[str, Any]:
+    decoded: Mapping[str, Any] = texts(message)
+    return decoded

@@ -1,0 +1,262 @@
+"""Two of our private charons, each in a network namespace, with ESP in user space, as the protocol `Ike` shows them.
+
+The host's kernel needs no ESP for this: a plugin of strongSwan does it over a TUN device
+(kernel-libipsec; it forces UDP encapsulation). Needs root, hence the marker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.backends.charon import CharonIke
+from agent.backends.charon.config import Options
+from agent.backends.engine import EngineError, IkeEvent, IkeEventKind
+from agent.plan.model import Child, Connection, Secret
+
+NEEDED = os.geteuid() == 0 and Path("/usr/lib/ipsec/charon").exists() and shutil.which("ip")
+pytestmark = [pytest.mark.kernel, pytest.mark.skipif(not NEEDED, reason="needs root and strongSwan's charon")]
+
+ADDRESSES = ("10.8.0.1", "10.8.0.2")
+NETS = ("192.168.1.1", "192.168.2.1")
+CHILD = "peer-1-rule-1"
+QUICK = Options(plugins_before=("kernel-libipsec",), retransmit_tries=2, retransmit_timeout=0.3)
+
+
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def namespaces() -> Iterator[tuple[str, str]]:
+    names = (f"charon{os.getpid()}a", f"charon{os.getpid()}b")
+    for name in names:
+        ip("netns", "add", name)
+    try:
+        ip("link", "add", "v0", "netns", names[0], "type", "veth", "peer", "name", "v0", "netns", names[1])
+        for name, address, net, other in zip(names, ADDRESSES, NETS, reversed(range(2)), strict=True):
+            ip("-n", name, "link", "set", "lo", "up")
+            ip("-n", name, "addr", "add", f"{address}/24", "dev", "v0")
+            ip("-n", name, "link", "set", "v0", "up")
+            ip("-n", name, "addr", "add", f"{net}/32", "dev", "lo")
+            ip("-n", name, "route", "add", f"{NETS[other]}/32", "via", ADDRESSES[other], "src", net)
+        yield names
+    finally:
+        for name in names:
+            ip("netns", "del", name)
+
+
+class Side:
+    """One gateway's daemon, and what it told."""
+
+    def __init__(self, namespace: str, number: int, folder: Path, options: Options = QUICK) -> None:
+        self.number = number
+        self.secret = b"secret"
+        self.ike = CharonIke(
+            folder / f"side{number}",
+            lambda peer, sealed: self.secret,
+            options=options,
+            prefix=("ip", "netns", "exec", namespace),
+        )
+        self.events: list[IkeEvent] = []
+        self.ike.subscribe(self.events.append)
+
+    def connection(self, **changes: object) -> Connection:
+        own, other = ADDRESSES[self.number], ADDRESSES[1 - self.number]
+        child = {
+            "local_ts": [f"{NETS[self.number]}/32"],
+            "remote_ts": [f"{NETS[1 - self.number]}/32"],
+            "esp_proposals": ["aes256-sha256-modp2048"],
+            "policies": "yes",  # user space ESP has no other way to its packets
+            "reqid": "65536",
+        }
+        settings = {
+            "version": "1",
+            "local_addrs": [own],
+            "remote_addrs": [other],
+            "proposals": ["aes256-sha256-modp2048"],
+            "encap": "yes",
+            "local": {"auth": "psk", "id": own},
+            "remote": {"auth": "psk", "id": other},
+            "children": {CHILD: child},
+        }
+        return Connection("peer-1", 1, {**settings, **changes}, (Child(CHILD, 1, 1, 65536),))  # type: ignore[dict-item]
+
+    async def load(self, **changes: object) -> None:
+        await self.ike.load_secret(Secret("psk-1", 1, b"sealed", ADDRESSES))
+        await self.ike.load_connection(self.connection(**changes))
+
+    async def event(self, kind: IkeEventKind, seconds: float = 20) -> IkeEvent:
+        """The first event of that kind since the last `clear`."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            for event in self.events:
+                if event.kind is kind:
+                    return event
+            await asyncio.sleep(0.02)
+        raise AssertionError(f"no {kind}; there were {[event.kind.value for event in self.events]}")
+
+    async def initiated(self) -> str:
+        self.events.clear()
+        await self.ike.initiate(CHILD, "peer-1", "a test")
+        return (await self.event(IkeEventKind.INITIATED)).text
+
+
+@pytest.fixture
+async def pair(namespaces: tuple[str, str], tmp_path: Path) -> AsyncIterator[tuple[Side, Side]]:
+    sides = tuple(Side(name, number, tmp_path) for number, name in enumerate(namespaces))
+    await asyncio.gather(*(side.ike.start() for side in sides))
+    try:
+        yield sides[0], sides[1]
+    finally:
+        await asyncio.gather(*(side.ike.shutdown() for side in sides))
+
+
+@pytest.mark.parametrize("aggressive", ["no", "yes"])
+async def test_a_tunnel_comes_up_and_is_told_of_at_both_ends(pair: tuple[Side, Side], aggressive: str) -> None:
+    a, b = pair
+    for side in pair:
+        await side.load(aggressive=aggressive)
+    assert await a.initiated() == ""
+    up = await b.event(IkeEventKind.CHILD_UP)
+    assert up.connection == "peer-1" and up.child_name == CHILD
+    for side, initiator in ((a, True), (b, False)):
+        (sa,) = await side.ike.sas()
+        (child,) = sa.children
+        assert (sa.connection, sa.version, sa.state, sa.initiator) == ("peer-1", 1, "ESTABLISHED", initiator)
+        assert (sa.encryption, sa.encryption_bits, sa.group) == ("AES_CBC", 256, "MODP_2048")
+        assert len(sa.initiator_spi) == len(sa.responder_spi) == 8
+        assert (child.name, child.state, child.reqid, child.protocol, child.mode) == (CHILD, "INSTALLED", 65536, 50, 1)
+        assert len(child.spi_in) == len(child.spi_out) == 4
+    await a.ike.terminate(connection="peer-1")
+    assert (await b.event(IkeEventKind.CHILD_DOWN)).child_name == CHILD
+    assert await a.ike.sas() == ()
+
+
+async def test_observe_shows_what_is_loaded_with_fingerprints(pair: tuple[Side, Side]) -> None:
+    a, _ = pair
+    await a.load()
+    state = await a.ike.observe()
+    assert state.connections == {"peer-1": a.ike.fingerprint(a.connection())}
+    assert state.secrets == {"psk-1"}
+    await a.ike.unload_connection("peer-1")
+    await a.ike.unload_secret("psk-1")
+    await a.ike.unload_connection("peer-1")  # twice is no error
+    state = await a.ike.observe()
+    assert not state.connections and not state.secrets
+
+
+FAILURES = {
+    "other proposals": ({"proposals": ["aes128-sha1-modp1024"]}, {}, "NO_PROPOSAL_CHOSEN"),
+    "wrong key, version 2": ({"version": "2"}, {"version": "2"}, "refused our authentication"),
+    "wrong key, version 1": ({}, {}, "pre-shared keys probably differ"),
+}
+
+
+@pytest.mark.parametrize("case", FAILURES)
+async def test_the_reason_of_a_failure_is_told(pair: tuple[Side, Side], case: str) -> None:
+    a, b = pair
+    own, other, told = FAILURES[case]
+    if "key" in case:
+        a.secret = b"another secret"
+    await a.load(**own)
+    await b.load(**other)
+    assert told in await a.initiated()
+
+
+async def test_without_a_key_of_its_own_it_fails_at_once(pair: tuple[Side, Side]) -> None:
+    a, b = pair
+    await a.ike.load_connection(a.connection())
+    await b.load()
+    assert "no pre-shared key" in await a.initiated()
+
+
+async def test_a_peer_that_does_not_answer(pair: tuple[Side, Side]) -> None:
+    a, _ = pair
+    await a.load(remote_addrs=["10.8.0.77"])
+    assert "no answer from the peer" in await a.initiated()
+
+
+async def test_initiating_waits_until_the_connection_is_loaded(pair: tuple[Side, Side]) -> None:
+    a, b = pair
+    await b.load()
+    await a.ike.initiate(CHILD, "peer-1", "a test")
+    await asyncio.sleep(0.1)
+    await a.load()
+    assert (await a.event(IkeEventKind.INITIATED)).text == ""
+
+
+async def test_asking_twice_makes_one_tunnel(pair: tuple[Side, Side]) -> None:
+    a, b = pair
+    for side in pair:
+        await side.load()
+    await asyncio.gather(*(a.ike.initiate(CHILD, "peer-1", "a test") for _ in range(5)))
+    await a.event(IkeEventKind.INITIATED)
+    (sa,) = await a.ike.sas()
+    assert len(sa.children) == 1
+    assert sum(event.kind is IkeEventKind.INITIATED for event in a.events) == 1
+
+
+async def test_it_is_started_again_after_kill_9(pair: tuple[Side, Side]) -> None:
+    a, b = pair
+    await a.load()
+    first = a.ike.daemon.pid()
+    a.events.clear()
+    os.kill(first, signal.SIGKILL)
+    await a.event(IkeEventKind.LOST)
+    assert (await a.event(IkeEventKind.BACK)).text == "restarted"
+    assert a.ike.daemon.pid() not in (0, first)
+    assert not (await a.ike.observe()).connections
+    await a.load()
+    await b.load()
+    assert await a.initiated() == ""
+
+
+async def test_the_next_agent_adopts_it_with_its_tunnels(
+    pair: tuple[Side, Side], namespaces: tuple[str, str], tmp_path: Path
+) -> None:
+    a, b = pair
+    for side in pair:
+        await side.load(aggressive="yes")
+    assert await a.initiated() == ""
+    first = a.ike.daemon.pid()
+    await a.ike.stop()
+    with pytest.raises(EngineError):
+        await a.ike.sas()
+    successor = Side(namespaces[0], 0, tmp_path)
+    await successor.ike.start()
+    try:
+        assert successor.ike.daemon.pid() == first
+        assert (await successor.event(IkeEventKind.BACK)).text == ""
+        state = await successor.ike.observe()
+        assert state.connections == {"peer-1": successor.ike.fingerprint(successor.connection(aggressive="yes"))}
+        assert [child.state for sa in state.sas for child in sa.children] == ["INSTALLED"]
+        assert successor.ike._options.aggressive_psk
+    finally:
+        await successor.ike.stop()
+    await a.ike.start()  # for the fixture to end it
+
+
+async def test_loading_a_thousand_connections(pair: tuple[Side, Side]) -> None:
+    a, _ = pair
+    begun = time.monotonic()
+    for number in range(1, 1001):
+        settings = a.connection(remote_addrs=[f"10.9.{number >> 8}.{number & 255}"]).settings
+        await a.ike.load_connection(Connection(f"peer-{number}", number, settings, ()))
+    assert time.monotonic() - begun < 2
+    assert len((await a.ike.observe()).connections) == 1000
+
+
+async def test_two_charons_and_none_in_the_way_of_the_host(pair: tuple[Side, Side]) -> None:
+    pids = [side.ike.daemon.pid() for side in pair]
+    assert 0 not in pids and pids[0] != pids[1]
+    held = Path("/var/run/charon.pid")
+    assert not held.exists() or int(held.read_text()) not in pids
