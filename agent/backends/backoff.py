@@ -24,8 +24,8 @@ class Backoff(Generic[Thing]):
     def __init__(self, clock: Callable[[], float], dice: Callable[[], float] = random.random) -> None:
         self._clock = clock
         self._dice = dice
-        self._tries: dict[Thing, tuple[int, float]] = {}  # failures so far, when it is due
-        self._queue: list[tuple[float, int, Thing]] = []  # may hold old times; _tries decides
+        self._tries: dict[Thing, tuple[int, int]] = {}  # failures so far, ticket of the last one
+        self._queue: list[tuple[float, int, Thing]] = []  # (due, ticket, thing); older tickets are stale
         self._count = 0
 
     def __len__(self) -> int:
@@ -33,11 +33,11 @@ class Backoff(Generic[Thing]):
 
     def failed(self, thing: Thing) -> float:
         """Count a failure; the seconds until the next try."""
-        tries = self._tries.get(thing, (0, 0.0))[0] + 1
+        tries = self._tries.get(thing, (0, 0))[0] + 1
         delay = min(LAST_SECONDS, FIRST_SECONDS * 2.0 ** min(tries - 1, 10)) * (1 - JITTER * self._dice())
         due = self._clock() + delay
-        self._tries[thing] = (tries, due)
         self._count += 1
+        self._tries[thing] = (tries, self._count)
         heapq.heappush(self._queue, (due, self._count, thing))
         return delay
 
@@ -63,4 +63,4 @@ class Backoff(Generic[Thing]):
 
     def _stale(self, entry: tuple[float, int, Thing]) -> bool:
         kept = self._tries.get(entry[2])
-        return kept is None or kept[1] != entry[0]
+        return kept is None or kept[1] != entry[1]

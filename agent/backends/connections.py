@@ -53,12 +53,14 @@ class Connections:
         self._ending: dict[str, set[str]] = {}  # per connection the children whose SAs have yet to end, '' for all
         self._there = False  # the daemon answered our last look
         self._look = True
+        self._ready = False  # there is a plan: before it everything found would seem unwanted
         self._wake = asyncio.Event()
         self.idle = asyncio.Event()
         ike.subscribe(self._event)
 
     def mark(self, connections: Iterable[str], secrets: Iterable[str]) -> None:
         """These may differ from what the daemon has."""
+        self._ready = True
         for item in [*map(secret_item, secrets), *map(connection_item, connections)]:
             self._marked[item] = None
             self._backoff.forget(item)
@@ -120,6 +122,8 @@ class Connections:
             await self._work()
 
     async def _work(self) -> None:
+        if not self._ready:
+            return
         if self._look:
             self._look = False
             await self._observe()

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 PEER_TABLE: Final = "ipsecPeerTable"
 PEER_ADDRESS: Final = "ipsecPeerDynamicAddress"
+FIRST_NAMES_SECONDS: Final = 3.0
 NAMES_AT_ONCE: Final = 16  # lookups under way at the same time
 SOURCES_PER_TURN: Final = 512  # routes asked for before the loop may do something else, about 5 ms
 
@@ -57,13 +58,15 @@ class Surroundings:
             self._changed()
 
     async def rebuild(self, configuration: ConfigurationView) -> None:
-        """Begin anew with all peers; names are looked up behind our back."""
+        """Begin anew with all peers. Waits a little for names: a plan without them would end tunnels that live."""
         self._own = self._host.own_addresses()
         self._wanted = Counter(text for row in configuration.rows(PEER_TABLE) if (text := _text(row[PEER_ADDRESS])))
         for count, text in enumerate(self._wanted):
             self._learn(text)
             if count % SOURCES_PER_TURN == SOURCES_PER_TURN - 1:
                 await asyncio.sleep(0)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=FIRST_NAMES_SECONDS)
 
     def moved(self, changes: Iterable[RowChangeView]) -> None:
         """Take changed peers in."""
@@ -82,6 +85,14 @@ class Surroundings:
             if after:
                 self._wanted[after] += 1
                 self._learn(after)
+
+    def foresee(self, changes: Iterable[RowChangeView]) -> None:
+        """Learn what numeric addresses a commit would bring that is only being checked."""
+        for change in changes:
+            if change.table == PEER_TABLE and change.after is not None:
+                text = _text(change.after[PEER_ADDRESS])
+                if literal(text) is not None:
+                    self._learn(text)
 
     def _learn(self, text: str) -> None:
         address = literal(text)

@@ -1,0 +1,70 @@
+"""Removes kernel SAs of ours that the IKE daemon no longer knows, after it or we were away.
+
+A daemon that was killed leaves its SAs in the kernel for ever; they carry traffic until a
+new pair replaces them and then only lie there. One that is being negotiated is also unknown
+for a moment, so only what is unlisted twice, some seconds apart, goes. Never a flush: that
+would end live tunnels.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from agent.backends.engine import EngineError, Ike, IkeState, SaRecord, Spd
+from agent.plan import numbers
+
+logger = logging.getLogger(__name__)
+
+SECOND_LOOK_SECONDS: Final = 5.0
+LARVAL: Final = bytes(4)  # SPI of an SA that waits for the daemon; the kernel removes it by itself
+
+
+class Leftovers:
+    """`look` begins a search; a new one replaces one under way."""
+
+    def __init__(self, spd: Spd, ike: Ike, seconds: float = SECOND_LOOK_SECONDS) -> None:
+        self._spd, self._ike, self._seconds = spd, ike, seconds
+        self._task: asyncio.Task[None] | None = None
+
+    def look(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        self._task = asyncio.get_running_loop().create_task(self._search())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _search(self) -> None:
+        try:
+            first = await self._unlisted()
+            if not first:
+                return
+            await asyncio.sleep(self._seconds)
+            again = await self._unlisted()
+            for where, sa in again.items():
+                if where in first:
+                    logger.info("SA %s with reqid %d is unknown to the IKE daemon: removed", sa.spi.hex(), sa.reqid)
+                    await self._spd.delete_sa(sa)
+        except EngineError as error:  # the daemon is away: it says so when it is back, and we look again
+            logger.info("no search for left SAs: %s", error)
+
+    async def _unlisted(self) -> dict[tuple[bytes, int, bytes], SaRecord]:
+        """By (destination, protocol, SPI). The kernel is asked first: what comes up meanwhile is listed then."""
+        found = [sa for sa in await self._spd.sas() if numbers.is_our_reqid(sa.reqid) and sa.spi != LARVAL]
+        return unlisted(found, await self._ike.observe()) if found else {}
+
+
+def unlisted(found: list[SaRecord], state: IkeState) -> dict[tuple[bytes, int, bytes], SaRecord]:
+    """Those of the kernel's SAs that no CHILD_SA of the daemon accounts for."""
+    children = [child for sa in state.sas for child in sa.children]
+    spis = {spi for child in children for spi in (child.spi_in, child.spi_out)}
+    reqids = {child.reqid for child in children}
+    return {
+        (sa.destination, sa.protocol, sa.spi): sa
+        for sa in found
+        if (sa.reqid not in reqids if sa.protocol not in (50, 51) else sa.spi not in spis)
+    }
