@@ -1,0 +1,77 @@
+"""What a commit tells to whom: the signatures of all hooks, and nothing else.
+
+A hook runs on the event loop after the swap and after the reply is on its way. It cannot
+veto; an exception in it is logged and the next hook is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from agent.mib.ber import Value
+from agent.mib.schema import Column
+from agent.store.snapshot import Configuration, Row
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who asks. `kind`: a manager by SNMP, the agent itself, or its start. `source` and `local` are the addresses
+    of the SET's datagram as text. `secure`: secrets may be set, that is authPriv or from loopback."""
+
+    kind: Literal["snmp", "agent", "start"]
+    user: str = ""
+    source: str = ""
+    local: str = ""
+    secure: bool = False
+
+
+AGENT = Origin("agent", "agent", secure=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One varbind of a SET, resolved. A secret, or a sealed column written by the agent, is given in plain; the
+    store seals it."""
+
+    column: Column
+    number: int
+    value: Value
+
+
+@dataclass(frozen=True, slots=True)
+class RowChange:
+    """One row of a commit, as a plan sees it: `before` and `after` are the row while it was or is active, else
+    None. `columns`: names of the cells that differ, all of them where the row came into or went out of service.
+    Rows of any status: `Change.before.row_any_status(table, number)`."""
+
+    table: str
+    number: int
+    before: Row | None
+    after: Row | None
+    columns: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One generation. With `replay` it stands for the whole configuration: look at `after`; `before` is empty
+    and `rows` lists nothing."""
+
+    generation: int
+    before: Configuration
+    after: Configuration
+    rows: tuple[RowChange, ...]
+    origin: Origin
+    replay: bool = False
+
+
+class Subscriber(Protocol):
+    """Reconcilers, monitor, notifications."""
+
+    def changed(self, change: Change) -> None:
+        """Called once per generation, in order."""
+
+
+Check = Callable[[Configuration, Configuration, tuple[RowChange, ...], Sequence[Edit], Origin], None]
+"""Step 5 of a SET of a manager: (before, after, rows, edits, origin); raises Refused. Pure, on the event loop."""
