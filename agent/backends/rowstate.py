@@ -130,10 +130,7 @@ class ApplyTables:
                 cells = encoded.get(state)
                 if cells is None:
                     values = _cells(table, state)
-                    cells = tuple(
-                        column.encode(values[column.name]) if column.name in values else column.default_tlv
-                        for column in apply.columns
-                    )
+                    cells = tuple(column.encode(values.get(column.name, column.default)) for column in apply.columns)
                     encoded[state] = cells
                 yield number, cells
 
