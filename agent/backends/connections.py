@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 PEER_TABLE: Final = "ipsecPeerTable"
 RULE_TABLE: Final = "ipsecTrafficTable"
 TOLD_EVERY: Final = 128  # items between two publications of row states during long work
+LOOK: Final = "look"  # among things to try again, beside items: to ask the daemon what it has,
+END: Final = "end:"  # and to end SAs of a connection
 WAITING: Final = "waiting for the IKE daemon"
 
 
@@ -51,6 +53,9 @@ class Connections:
         self._loaded: dict[str, Connection | str] = {}  # as we loaded it, or the fingerprint of what was found
         self._secrets: dict[str, Secret | None] = {}  # None: found there, contents unknown
         self._ending: dict[str, set[str]] = {}  # per connection the children whose SAs have yet to end, '' for all
+        self._not_ended: dict[str, set[str]] = {}  # those where it failed, until they are tried again
+        self._failed: set[str] = set()  # items that the daemon refused
+        self._end = asyncio.Event()
         self._there = False  # the daemon answered our last look
         self._look = True
         self._ready = False  # there is a plan: before it everything found would seem unwanted
@@ -106,17 +111,24 @@ class Connections:
     # ---- the work ---------------------------------------------------------------------
 
     async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep_loaded())
+            group.create_task(self._keep_ending())
+
+    async def _keep_loaded(self) -> None:
         while True:
-            due = self._backoff.next()
             try:
-                async with asyncio.timeout(due):
+                async with asyncio.timeout(self._backoff.next()):
                     await self._wake.wait()
             except TimeoutError:
                 pass
             self._wake.clear()
             for item in self._backoff.due():
-                if item == "look":
+                if item == LOOK:
                     self._look = True
+                elif item.startswith(END):
+                    name = item.removeprefix(END)
+                    self._to_end(name, self._not_ended.pop(name, set()))
                 else:
                     self._marked[item] = None
             await self._work()
@@ -137,8 +149,47 @@ class Connections:
                 self._told()
                 await asyncio.sleep(0)
         self._told()
-        if not self._wake.is_set():
+        self._rest()
+
+    def _rest(self) -> None:
+        """Note when nothing is left to do but to wait."""
+        if not self._wake.is_set() and not self._end.is_set() and not (self._there and (self._marked or self._ending)):
             self.idle.set()
+
+    async def _keep_ending(self) -> None:
+        """Ending waits for far sides that may be dead, so it must not hold up loading."""
+        while True:
+            await self._end.wait()
+            while self._there and self._ending:
+                name = next(iter(self._ending))
+                await self._end_some(name, self._ending.pop(name))
+            self._end.clear()
+            self._told()
+            self._rest()
+
+    async def _end_some(self, name: str, children: set[str]) -> None:
+        item = connection_item(name)
+        while children:
+            child = "" if "" in children else min(children)
+            try:
+                await self._ike.terminate(connection=name, child=child)
+            except EngineError as error:
+                self._not_ended.setdefault(name, set()).update(children)
+                logger.warning("ending %s %s: %s", name, child, error)
+                self._backoff.failed(END + name)
+                self._ledger.fail(item, self._rows(item), str(error))
+                self._wake.set()  # for the new time
+                return
+            children = children - {child} if child else set()
+        self._backoff.forget(END + name)
+        if item not in self._marked and name not in self._ending and item not in self._failed:
+            self._ledger.done(item)
+
+    def _to_end(self, name: str, children: set[str]) -> None:
+        if children:
+            self._ending.setdefault(name, set()).update(children)
+            self.idle.clear()
+            self._end.set()
 
     async def _observe(self) -> None:
         try:
@@ -147,10 +198,12 @@ class Connections:
             self._there = False
             logger.warning("the IKE daemon does not answer: %s", error)
             self._mark_all()
-            self._backoff.failed("look")
+            self._backoff.failed(LOOK)
             return
-        self._backoff.forget("look")
+        self._backoff.forget(LOOK)
         self._there = True
+        if self._ending:
+            self._end.set()
         found: dict[str, Connection | str] = {}
         for name, fingerprint in state.connections.items():
             if numbers.is_our_connection(name):
@@ -193,11 +246,13 @@ class Connections:
         except EngineError as error:
             delay = self._backoff.failed(item)
             logger.warning("%s %s: %s; again in %.0f s", kind, name, error, delay)
+            self._failed.add(item)
             if item not in self._marked:  # else it was marked anew while we were at it
                 self._ledger.fail(item, rows, str(error))
         else:
             self._backoff.forget(item)
-            if item not in self._marked:
+            self._failed.discard(item)
+            if item not in self._marked and name not in self._ending and name not in self._not_ended:
                 self._ledger.done(item)
 
     async def _settle_secret(self, id: str) -> None:
@@ -213,24 +268,17 @@ class Connections:
     async def _settle_connection(self, name: str) -> None:
         wanted, have = self._wanted.connections.get(name), self._loaded.get(name)
         if wanted is None:
-            if have is not None:  # unload first, else an acquire brings it up again
+            if have is not None:  # unload before ending, else an acquire brings it up again
                 await self._ike.unload_connection(name)
-                await self._ike.terminate(connection=name)
                 self._loaded.pop(name, None)
-            return
-        if not self._is_loaded(name):
-            if have is not None:
-                self._ending.setdefault(name, set()).update(what_changed(have, wanted))
+                self._to_end(name, {""})
+        elif self._is_loaded(name):
+            self._loaded[name] = wanted
+        else:
             await self._ike.load_connection(wanted)
-        self._loaded[name] = wanted
-        ending = self._ending.get(name, set())
-        while ending:  # loading leaves running SAs with their old settings
-            child = "" if "" in ending else min(ending)
-            await self._ike.terminate(connection=name, child=child)
-            ending.discard(child)
-            if not child:
-                ending.clear()
-        self._ending.pop(name, None)
+            self._loaded[name] = wanted
+            if have is not None:  # loading leaves running SAs with their old settings
+                self._to_end(name, what_changed(have, wanted))
 
 
 def what_changed(old: Connection | str, new: Connection) -> set[str]:
