@@ -1,0 +1,36 @@
+"""The audit line of a SET: who asked for what, and what became of it. Secrets are masked."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from agent.store.edits import shown
+from agent.store.errors import Refused
+from agent.store.hooks import Edit, Origin
+
+logger = logging.getLogger("agent.audit")
+
+
+def accepted(generation: int, edits: Sequence[Edit], origin: Origin) -> None:
+    """A SET that made a generation."""
+    if logger.isEnabledFor(logging.INFO):
+        objects = ", ".join(f"{edit.column.name}.{edit.number} = {shown(edit)}" for edit in edits)
+        logger.info("generation %d by %s: %s", generation, _who(origin), objects)
+
+
+def refused(refusal: Refused, origin: Origin) -> None:
+    """A SET that left no trace."""
+    logger.warning("refused %s: %s (%s)", _who(origin), refusal.text, refusal.status.name)
+
+
+def _who(origin: Origin) -> str:
+    words: list[str] = [origin.kind]
+    words += [f"user {_plain(origin.user)}"] if origin.user else []
+    words += [f"from {_plain(origin.source)}"] if origin.source else []
+    return " ".join(words)
+
+
+def _plain(text: str) -> str:
+    """One word in one line, whatever a sender called itself."""
+    return "".join(c if c.isprintable() and not c.isspace() else f"\\x{ord(c):02x}" for c in text)
