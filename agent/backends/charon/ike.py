@@ -65,7 +65,7 @@ class CharonIke:
     async def start(self) -> None:
         self._commands = Channel("charon-commands", self.daemon.connect)
         self._ending = Channel("charon-terminate", self.daemon.connect)
-        patience = give_up_seconds(self._options) * 3 + STARTING_SECONDS
+        patience = give_up_seconds(self._options) * 2 + STARTING_SECONDS
         self._attempts = Attempts(self.daemon.connect, self._is_loaded, self._give_up, self._tell, patience)
         self._supervisor = asyncio.get_running_loop().create_task(self._supervise())
         await self._tried.wait()
@@ -141,6 +141,8 @@ class CharonIke:
         self._there.set()
         self._tried.set()
         self._tell(IkeEvent(IkeEventKind.BACK, text="restarted" if restarted else ""))
+        async with self._loading:
+            self._loading.notify_all()
         return listener
 
     def _tell(self, event: IkeEvent) -> None:
@@ -257,7 +259,7 @@ class CharonIke:
         """Waits a while for it to be."""
         try:
             async with asyncio.timeout(LOADING_SECONDS), self._loading:
-                await self._loading.wait_for(lambda: connection in self._journal.fingerprints)
+                await self._loading.wait_for(lambda: self._there.is_set() and connection in self._journal.fingerprints)
         except TimeoutError:
             return False
         return True

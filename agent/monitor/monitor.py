@@ -1,0 +1,423 @@
+"""Watches tunnels and makes them: events of charon and kernel in, runtime tables and negotiations out.
+
+Four things meet here: the registry of SAs (sas.py), the peers' state machine (peers.py),
+strict lifetimes (lifetimes.py) and the tables (rows.py, publish.py). Templates of the SPD
+follow the SA that came up, so every change of a tunnel goes to the reconciler at once;
+tables follow within a second. All on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+from agent.backends.engine import EngineError, Ike, IkeEvent, IkeEventKind, IkeSa, KernelEvent, KernelEventKind, Spd
+from agent.mib.schema import Schema
+from agent.monitor.lifetimes import STRICT, Mismatch, child_policy, ike_policy, mismatch
+from agent.monitor.peers import ALWAYS_UP, CALLBACK, DIALUP, DOWN, UP, Peers, PlanView, Settings
+from agent.monitor.publish import LiveTables, Publisher, pause
+from agent.monitor.rows import Now, Values, bundle_row, ike_row, peer_row
+from agent.monitor.sas import Registry
+from agent.plan import numbers
+from agent.plan.model import RowRef, Tunnel
+from agent.store.errors import Refused
+from agent.store.hooks import AGENT, Change, Edit, RowChange, Subscriber
+from agent.store.snapshot import Configuration
+
+logger = logging.getLogger(__name__)
+
+PEER_TABLE: Final = "ipsecPeerTable"
+STAT_TABLE: Final = "ipsecPeerStatTable"
+IKE_TABLE: Final = "ikeSaTable"
+BUNDLE_TABLE: Final = "ipsecBundleTable"
+ADMIN: Final = "ipsecPeerAdminStatus"
+START_MODE: Final = "ipsecPeerStartMode"
+ADDRESS: Final = "ipsecPeerDynamicAddress"
+ROW_GENERATION: Final = "ipsecGwPeerRowGeneration"
+ENABLED: Final = "ipsecGlobEnabled"
+
+QUIET_SECONDS: Final = 10.0  # between looks at charon while there is nothing
+SETTLE_SECONDS: Final = 0.05  # an event seldom comes alone
+ROWS_PER_TURN: Final = 256  # rows made before the loop may do something else, about 3 ms
+MISMATCHES: Final = 1024  # connections whose last word on lifetimes is kept
+RESETS: Final = 5  # tries to turn `dialup` into `up` while others change the row
+
+TunnelsChanged = Callable[[Mapping[str, Tunnel | None]], None]
+Remark = Callable[[RowRef, str], None]
+ListSas = Callable[[], Awaitable[Iterable[IkeSa]]]
+
+
+class ConfigurationStore(Protocol):
+    """What is used of agent.store.store.Store."""
+
+    @property
+    def running(self) -> Configuration: ...
+    @property
+    def live(self) -> LiveTables: ...
+    def subscribe(self, subscriber: Subscriber, *, replay: bool = False) -> None: ...
+    async def commit(self, edits: Sequence[Edit], origin: Any) -> Any: ...
+
+
+class Monitor:
+    """`tunnels_changed`: Reconciler.environment_changed. `remark(row, text)`: shows why a peer's last negotiation
+    failed, '' when it did not. `list_sas`: CharonIke.sas; None where only events tell (memory).
+
+    It subscribes to the engines at once: make it before they start, and `start` it after. `planned` is for
+    Reconciler.subscribe."""
+
+    def __init__(
+        self,
+        store: ConfigurationStore,
+        schema: Schema,
+        ike: Ike,
+        spd: Spd,
+        *,
+        tunnels_changed: TunnelsChanged,
+        remark: Remark | None = None,
+        list_sas: ListSas | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._store, self._schema, self._ike, self._spd = store, schema, ike, spd
+        self._tunnels_changed, self._remark, self._list_sas = tunnels_changed, remark, list_sas
+        self._clock, self._wall, self._started = clock, wall, clock()
+        self.registry = Registry(clock)
+        self.peers = Peers(self._initiate, self.registry.stands, self._peer_changed, clock)
+        self._publisher = Publisher(schema, store.live)
+        self._configuration: Configuration = store.running
+        self._plan: PlanView | None = None
+        self._dialing: dict[int, int] = {}  # peer → generation whose plan it waits for
+        self._tunnels: dict[int, Mapping[str, Tunnel]] = {}  # as last told, by peer
+        self._mismatches: dict[tuple[str, int], Mismatch] = {}  # by connection and phase
+        self._remarked: dict[int, str] = {}
+        self._dirty_peers: set[int] = set()
+        self._wake = asyncio.Event()
+        self._runner: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        ike.subscribe(self._ike_event)
+        spd.subscribe(self._kernel_event)
+
+    # ---- life -------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Once the engines have started."""
+        self._store.subscribe(self, replay=True)
+        self._runner = asyncio.get_running_loop().create_task(self._run())
+
+    async def stop(self) -> None:
+        tasks = [*self._tasks, *([self._runner] if self._runner is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            if not self._busy():
+                times = [each for each in (self.peers.next_time(), QUIET_SECONDS) if each is not None]
+                try:
+                    async with asyncio.timeout(min(times)):
+                        await self._wake.wait()
+                        await asyncio.sleep(SETTLE_SECONDS)
+                except TimeoutError:
+                    pass
+            self._wake.clear()
+            begun = self._clock()
+            try:
+                self.peers.tick()
+                await self._look()
+                await self._publish()
+            except Exception:  # a defect must not end watching for good
+                logger.exception("watching the tunnels failed")
+            await asyncio.sleep(pause(self._clock() - begun))
+
+    def _busy(self) -> bool:
+        return bool(self.registry.ike or self.registry.bundles or self._dirty_peers or self.peers.active())
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("work of the monitor failed", exc_info=task.exception())
+
+    # ---- configuration ------------------------------------------------------------------
+
+    def changed(self, change: Change) -> None:
+        """A commit; the store's hook."""
+        self._configuration = change.after
+        if change.replay:
+            self._replay(change)
+        else:
+            for row in change.rows:
+                if row.table == PEER_TABLE:
+                    self._peer_row_changed(row, change.generation)
+                elif ENABLED in row.columns:
+                    self._enable(change.after)
+        self._wake.set()
+
+    def _replay(self, change: Change) -> None:
+        table = change.after.table(PEER_TABLE)
+        known = set(self._store.live.table(STAT_TABLE).numbers())
+        for row in table.active_rows():
+            known.discard(row.number)
+            self._peer_settings(row.number, row[ADMIN], row[START_MODE], change.generation)
+        for peer in known:
+            self.peers.configured(peer, None)
+            self._dirty_peers.add(peer)
+        self._enable(change.after)
+
+    def _peer_row_changed(self, row: RowChange, generation: int) -> None:
+        self._dirty_peers.add(row.number)
+        if row.after is None:
+            self._dialing.pop(row.number, None)
+            self._remarked.pop(row.number, None)
+            self.peers.configured(row.number, None)
+        else:
+            self._peer_settings(row.number, row.after[ADMIN], row.after[START_MODE], generation)
+
+    def _peer_settings(self, peer: int, admin: object, mode: object, generation: int) -> None:
+        self._dirty_peers.add(peer)
+        self.peers.configured(peer, Settings(usable=admin != DOWN, always_up=mode == ALWAYS_UP))
+        if admin in (DIALUP, CALLBACK):
+            self._dialing[peer] = generation
+        else:
+            self._dialing.pop(peer, None)
+
+    def _enable(self, configuration: Configuration) -> None:
+        self.peers.enable(configuration.scalar(ENABLED) == 1)
+        self._dirty_peers.update(configuration.table(PEER_TABLE).numbers())
+
+    def planned(self, plan: PlanView, before: PlanView | None) -> None:
+        """A plan was made, and is being made real."""
+        self._plan = plan
+        touched = touched_peers(plan, before)
+        self._dirty_peers |= touched
+        self.peers.planned(plan, touched)
+        for peer in [peer for peer, generation in self._dialing.items() if plan.generation >= generation]:
+            del self._dialing[peer]
+            self.peers.dial(peer, "dialup")
+            self._begin(self._dialed(peer))
+        self._wake.set()
+
+    async def _dialed(self, peer: int) -> None:
+        """`dialup` or `callback` has been done once: `up` again, unless somebody wrote something else meanwhile."""
+        columns = self._schema.columns
+        for _ in range(RESETS):
+            row = self._store.running.row(PEER_TABLE, peer)
+            if row is None or row[ADMIN] not in (DIALUP, CALLBACK):
+                return
+            edits = [Edit(columns[ADMIN], peer, UP), Edit(columns[ROW_GENERATION], peer, row[ROW_GENERATION])]
+            try:
+                await self._store.commit(edits, AGENT)
+            except Refused as refused:
+                logger.info("peer %d stays at its administrative status: %s", peer, refused)
+            else:
+                return
+
+    # ---- events -------------------------------------------------------------------------
+
+    def _ike_event(self, event: IkeEvent) -> None:
+        kind = event.kind
+        if kind is IkeEventKind.LOG:
+            self._note_lifetime(event)
+            return
+        if kind is IkeEventKind.INITIATED:
+            peer = numbers.peer_of_connection(event.connection)
+            self.peers.initiated(peer, event.child_name, event.text)
+        elif kind is IkeEventKind.LOST:
+            self.peers.engine_lost()
+        elif kind is IkeEventKind.BACK:
+            if event.text:
+                self.registry.forget()
+        else:
+            self.registry.event(event)
+            if kind is IkeEventKind.IKE_UP and event.ike is not None and not event.ike.initiator:
+                peer = numbers.peer_of_connection(event.ike.connection)
+                if peer:
+                    self.peers.called(peer)
+        self._follow()
+        self._enforce_lifetime(event)
+        self._wake.set()
+
+    def _kernel_event(self, event: KernelEvent) -> None:
+        if event.kind is KernelEventKind.ACQUIRE:
+            if event.template is not None:
+                self.peers.acquire(event.template.reqid)
+        elif event.kind is KernelEventKind.OVERRUN:
+            self._wake.set()
+        elif event.sa is not None and event.kind is not KernelEventKind.SA_NEW:
+            self.registry.kernel(event.sa)
+
+    def _follow(self) -> None:
+        """Tell reconciler and peers what became of tunnels."""
+        news: dict[str, Tunnel | None] = {}
+        touched, self.registry.touched_peers = self.registry.touched_peers, set()
+        for peer in touched:
+            self._dirty_peers.add(peer)
+            old, new = self._tunnels.get(peer, {}), self.registry.tunnels(peer)
+            if old == new:
+                continue
+            news |= dict.fromkeys(old.keys() - new.keys())
+            news |= {child: tunnel for child, tunnel in new.items() if old.get(child) != tunnel}
+            if new:
+                self._tunnels[peer] = new
+            else:
+                del self._tunnels[peer]
+            self.peers.tunnels(peer, bool(new))
+        if news:
+            self._tunnels_changed(news)
+
+    # ---- strict lifetimes ---------------------------------------------------------------
+
+    def _note_lifetime(self, event: IkeEvent) -> None:
+        found = mismatch(event.text) if event.connection else None
+        if found is not None:
+            if len(self._mismatches) >= MISMATCHES:
+                self._mismatches.clear()
+            self._mismatches[event.connection, found.phase] = found
+
+    def _enforce_lifetime(self, event: IkeEvent) -> None:
+        """The SA that the log spoke of is there now."""
+        if event.ike is None or not self._mismatches:
+            return
+        name, peer = event.ike.connection, numbers.peer_of_connection(event.ike.connection)
+        if event.kind is IkeEventKind.IKE_UP:
+            found = self._mismatches.pop((name, 1), None)
+            if found is not None and ike_policy(self._configuration, peer) == STRICT:
+                self._end(peer, found, self._ike.terminate(ike_id=event.ike.unique_id))
+        elif event.kind in (IkeEventKind.CHILD_UP, IkeEventKind.CHILD_REKEY) and event.child is not None:
+            found = self._mismatches.pop((name, 2), None)
+            _, rule = numbers.peer_and_rule_of_child(event.child.name)
+            if found is not None and child_policy(self._configuration, peer, rule) == STRICT:
+                self._end(peer, found, self._ike.terminate(child=event.child.name))
+
+    def _end(self, peer: int, why: Mismatch, terminate: Coroutine[Any, Any, None]) -> None:
+        logger.warning("peer %d: %s", peer, why)
+        self.peers.fail(peer, str(why))
+        self._begin(self._ask(terminate))
+
+    async def _ask(self, request: Coroutine[Any, Any, None]) -> None:
+        try:
+            await request
+        except EngineError as error:
+            logger.warning("charon: %s", error)
+
+    # ---- beginning ----------------------------------------------------------------------
+
+    def _initiate(self, child: str, connection: str, why: str) -> None:
+        self._begin(self._ask_for(child, connection, why))
+
+    async def _ask_for(self, child: str, connection: str, why: str) -> None:
+        try:
+            await self._ike.initiate(child, connection, why)
+        except EngineError as error:
+            self.peers.initiated(numbers.peer_of_connection(connection), child, str(error))
+
+    def _peer_changed(self, peer: int) -> None:
+        self._dirty_peers.add(peer)
+        self._wake.set()
+
+    # ---- looking and showing ------------------------------------------------------------
+
+    async def _look(self) -> None:
+        """Ask charon and the kernel, for what no event told and for counters."""
+        if self._list_sas is not None:
+            begun = self.registry.begin_list()
+            try:
+                sas = await self._list_sas()
+            except EngineError as error:
+                logger.debug("SAs cannot be listed: %s", error)
+            else:
+                self.registry.finish_list(begun, sas)
+        if self.registry.bundles:
+            try:
+                for sa in await self._spd.sas():
+                    self.registry.kernel(sa)
+            except EngineError as error:
+                logger.debug("kernel SAs cannot be listed: %s", error)
+        self._follow()
+
+    async def _publish(self) -> None:
+        now = Now(self._wall(), self._clock(), self._started)
+        registry = self.registry
+        ikes, registry.touched_ike = registry.touched_ike, set()
+        bundles, registry.touched_bundles = registry.touched_bundles, set()
+        peers, self._dirty_peers = self._dirty_peers | registry.of_peer.keys(), set()
+        if ikes:
+            shown = {row.number: row for row in registry.ike.values() if row.sa.version == 1}
+            self._publisher.update(
+                IKE_TABLE,
+                {
+                    n: ike_row(shown[n], self._connection(shown[n].sa.connection), now) if n in shown else None
+                    for n in ikes
+                },
+            )
+        if bundles:
+            alive = {bundle.number: bundle for bundle in registry.alive()}
+            self._publisher.update(
+                BUNDLE_TABLE,
+                {
+                    n: bundle_row(alive[n], self._connection(alive[n].ike.connection), now) if n in alive else None
+                    for n in bundles
+                },
+            )
+        ordered = sorted(peers)
+        for at in range(0, len(ordered), ROWS_PER_TURN):
+            self._publisher.update(STAT_TABLE, {n: self._peer_values(n, now) for n in ordered[at : at + ROWS_PER_TURN]})
+            await asyncio.sleep(0)
+
+    def _connection(self, name: str) -> Any:
+        return self._plan.connections.get(name) if self._plan is not None else None
+
+    def _peer_values(self, peer: int, now: Now) -> Values | None:
+        row = self._configuration.row(PEER_TABLE, peer)
+        if row is None:
+            return None
+        self._tell_error(peer)
+        registry = self.registry
+        return peer_row(
+            peer,
+            self.peers.state(peer),
+            self.peers.time_left(peer),
+            _literal(row[ADDRESS]),
+            self.peers.connection(peer),
+            list(registry.ike_of_peer.get(peer, {}).values()),
+            list(registry.of_peer.get(peer, {}).values()),
+            registry.totals.get(peer),
+            now,
+        )
+
+    def _tell_error(self, peer: int) -> None:
+        text = self.peers.error(peer)
+        if text != self._remarked.get(peer, ""):
+            if self._remark is not None:
+                self._remark(RowRef(PEER_TABLE, peer), text)
+            if text:
+                self._remarked[peer] = text
+            else:
+                del self._remarked[peer]
+
+
+def touched_peers(plan: PlanView, before: PlanView | None) -> set[int]:
+    """Peers whose connections differ between two plans; an incremental plan shares those that do not."""
+    new, old = plan.connections, before.connections if before is not None else {}
+    if new is old:
+        return set()
+    names = {name for name, connection in new.items() if old.get(name) is not connection}
+    names |= old.keys() - new.keys()
+    return {numbers.peer_of_connection(name) for name in names}
+
+
+def _literal(value: object) -> bytes:
+    """The octets of an address given as text; empty for a name or nothing."""
+    try:
+        return ipaddress.ip_address(value.decode().strip()).packed if isinstance(value, bytes) and value else b""
+    except ValueError:
+        return b""

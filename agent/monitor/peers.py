@@ -1,0 +1,325 @@
+"""Which peers are up, going up or asleep, and when a negotiation is begun.
+
+Traffic (an acquire of the kernel), an operator's `dialup` and peers that shall always be up
+all come to one gate: nothing starts for a peer that is going up or a child that stands,
+because version 1 negotiates anew each time it is asked and piles up SAs. What comes
+meanwhile waits for its turn. Only peers that are not simply at rest have a record here, so
+a hundred thousand idle ones cost nothing.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, Protocol
+
+from agent.monitor.states import MAY_START, Happening, Oper, after
+from agent.plan import numbers
+from agent.plan.model import Child, Connection
+
+logger = logging.getLogger(__name__)
+
+RETRY_SECONDS: Final = 15.0  # of a peer that is always up, after a failure
+RETURN_SECONDS: Final = 1.0  # of such a peer, after its tunnel went
+GOING_UP_SECONDS: Final = 240.0  # longest stay; charon gives up after 160 s with the default retransmissions
+CALLED_SECONDS: Final = 30.0  # an IKE SA that the peer began and that leads to no tunnel
+
+UP, DOWN, DIALUP, CALLBACK = 1, 2, 4, 5  # ipsecPeerAdminStatus
+ALWAYS_UP: Final = 2  # ipsecPeerStartMode
+
+
+class Settings(NamedTuple):
+    """What of a peer's row matters here. `usable`: it is not switched off."""
+
+    usable: bool = True
+    always_up: bool = False
+
+
+USUAL: Final = Settings()
+
+
+class PlanView(Protocol):
+    """The part of agent.plan.planner.Plan that is read."""
+
+    @property
+    def generation(self) -> int: ...
+    @property
+    def connections(self) -> Mapping[str, Connection]: ...
+    @property
+    def children(self) -> Mapping[str, Child]: ...
+
+
+@dataclass(eq=False, slots=True)
+class Record:
+    """A peer that is not at rest. `trying`: children being negotiated by us; `waiting`: those whose turn comes when the
+    peer is up, with the reason; `until`: when the state is left, None for no such time."""
+
+    state: Oper = Oper.DORMANT
+    until: float | None = None
+    trying: set[str] = field(default_factory=set)
+    waiting: dict[str, str] = field(default_factory=dict)
+    error: str = ""
+
+
+class Peers:
+    """`initiate(child, connection, reason)` begins a negotiation; `stands(peer, child)` tells whether it is there
+    already; `changed(peer)` is called when its state or error is another."""
+
+    def __init__(
+        self,
+        initiate: Callable[[str, str, str], None],
+        stands: Callable[[int, str], bool],
+        changed: Callable[[int], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._initiate, self._stands, self._changed, self._clock = initiate, stands, changed, clock
+        self._plan: PlanView | None = None
+        self._by_reqid: dict[int, Child] = {}
+        self._by_reqid_of: PlanView | None = None
+        self._enabled = False  # ipsecGlobEnabled
+        self._settings: dict[int, Settings] = {}  # of peers that are not USUAL
+        self._records: dict[int, Record] = {}
+        self._times: list[tuple[float, int]] = []  # when to look at which peer again
+        self._restart: dict[int, float] = {}  # peers that are always up: when to try again
+
+    # ---- what is configured -------------------------------------------------------------
+
+    def configured(self, peer: int, settings: Settings | None) -> None:
+        """A peer's row, or None when it is gone."""
+        if settings is None:
+            self._settings.pop(peer, None)
+            self._records.pop(peer, None)
+            self._restart.pop(peer, None)
+            return
+        if settings == USUAL:
+            self._settings.pop(peer, None)
+        else:
+            self._settings[peer] = settings
+        self._adjust(peer)
+
+    def enable(self, enabled: bool) -> None:
+        """IPsec as a whole is on or off."""
+        self._enabled = enabled
+        for peer in {*self._records, *(peer for peer, each in self._settings.items() if each.always_up)}:
+            self._adjust(peer)
+
+    def planned(self, plan: PlanView, touched: set[int]) -> None:
+        """A new plan; `touched`: peers whose connections are other ones."""
+        self._plan = plan
+        for peer in touched:
+            self._adjust(peer)
+
+    def _adjust(self, peer: int) -> None:
+        """What plan and settings make of it: usable or not, always up."""
+        record = self._records.get(peer)
+        if record is not None:
+            self._settle(peer, record)
+        if self._usable(peer) and self._settings.get(peer, USUAL).always_up:
+            self._restart.setdefault(peer, self._clock())
+            self._look_at(peer, self._restart[peer])
+        else:
+            self._restart.pop(peer, None)
+        self._changed(peer)
+
+    def _usable(self, peer: int) -> bool:
+        return self._enabled and self._settings.get(peer, USUAL).usable
+
+    def connection(self, peer: int) -> Connection | None:
+        """The one for initiating."""
+        if self._plan is None:
+            return None
+        return self._plan.connections.get(numbers.connection_name(peer))
+
+    def _child_of(self, reqid: int) -> Child | None:
+        if self._plan is None or not numbers.is_our_reqid(reqid):
+            return None
+        child = self._by_reqid.get(reqid)
+        if child is not None and self._plan.children.get(child.name) == child:
+            return child
+        if self._by_reqid_of is not self._plan:  # made anew only where the old one does not help
+            self._by_reqid = {child.reqid: child for child in self._plan.children.values()}
+            self._by_reqid_of = self._plan
+        return self._by_reqid.get(reqid)
+
+    # ---- what is seen -------------------------------------------------------------------
+
+    def state(self, peer: int) -> Oper:
+        record = self._records.get(peer)
+        if record is not None:
+            return record.state
+        if not self._usable(peer):
+            return Oper.DOWN
+        return Oper.DORMANT if self._plan is None or self.connection(peer) is not None else Oper.DOWN
+
+    def time_left(self, peer: int) -> int:
+        """Seconds that the present state can last at most; 0 for no bound."""
+        record = self._records.get(peer)
+        if record is None or record.until is None:
+            return 0
+        return max(0, round(record.until - self._clock()))
+
+    def error(self, peer: int) -> str:
+        """Why the last negotiation failed; '' when it did not."""
+        record = self._records.get(peer)
+        return record.error if record is not None else ""
+
+    def active(self) -> bool:
+        """Is any peer going up?"""
+        return any(record.state is Oper.GOING_UP for record in self._records.values())
+
+    # ---- what happens -------------------------------------------------------------------
+
+    def acquire(self, reqid: int) -> None:
+        """The kernel holds a packet that wants an SA of this reqid."""
+        child = self._child_of(reqid)
+        if child is not None:
+            self._want(child.peer, child.name, "traffic")
+
+    def dial(self, peer: int, why: str) -> None:
+        """All tunnels of a peer, now."""
+        connection = self.connection(peer)
+        for child in connection.children if connection is not None else ():
+            self._want(peer, child.name, why)
+
+    def called(self, peer: int) -> None:
+        """There is an IKE SA of it that may lead to a tunnel."""
+        record = self._record(peer)
+        if record.state in (Oper.DORMANT, Oper.BLOCKED):
+            self._move(peer, record, Happening.CALLED, CALLED_SECONDS)
+
+    def tunnels(self, peer: int, up: bool) -> None:
+        """Whether at least one tunnel of it stands now."""
+        record = self._record(peer)
+        if up:
+            if record.error:
+                record.error = ""
+                self._changed(peer)
+            if self._usable(peer):
+                self._move(peer, record, Happening.TUNNEL_UP)
+                self._next(peer, record)
+        elif record.state is Oper.UP:
+            self._move(peer, record, Happening.TUNNELS_GONE)
+        if peer in self._restart:
+            self._again(peer, RETURN_SECONDS)
+        self._settle(peer, record)
+
+    def initiated(self, peer: int, child: str, text: str) -> None:
+        """An attempt of ours ended: '' or why it failed."""
+        record = self._record(peer)
+        record.trying.discard(child)
+        if text and self.connection(peer) is not None:
+            logger.warning("peer %d: %s does not come up: %s", peer, child, text)
+            record.error = text
+            record.waiting.clear()  # a packet that still wants it asks again
+            self._changed(peer)
+            self._move(peer, record, Happening.FAILED)
+            if peer in self._restart:
+                self._again(peer, RETRY_SECONDS)
+        else:
+            self._next(peer, record)
+        self._settle(peer, record)
+
+    def fail(self, peer: int, text: str) -> None:
+        """Something to tell of a peer that is not an attempt's end."""
+        self._record(peer).error = text
+        self._changed(peer)
+
+    def next_time(self) -> float | None:
+        """Seconds until `tick` has something to do; None for nothing."""
+        return max(0.0, self._times[0][0] - self._clock()) if self._times else None
+
+    def engine_lost(self) -> None:
+        """Negotiations under way are over; each will also be reported as failed."""
+        for record in self._records.values():
+            record.waiting.clear()
+
+    def tick(self) -> None:
+        """Look at what has become due."""
+        now = self._clock()
+        while self._times and self._times[0][0] <= now:
+            _, peer = heapq.heappop(self._times)
+            record = self._records.get(peer)
+            if record is not None and record.until is not None and record.until <= now:
+                record.trying.clear()
+                self._move(peer, record, Happening.TIME_UP)
+                self._settle(peer, record)
+            if self._restart.get(peer, now + 1) <= now:
+                self._keep_up(peer)
+
+    # ---- beginning ----------------------------------------------------------------------
+
+    def _want(self, peer: int, child: str, why: str) -> None:
+        """The gate."""
+        if self._stands(peer, child):
+            return
+        connection = self.connection(peer)
+        if connection is None or not can_initiate(connection):
+            return
+        if not self._usable(peer):
+            return
+        record = self._record(peer)
+        if record.trying or record.state is Oper.GOING_UP:
+            if child not in record.trying:
+                record.waiting.setdefault(child, why)
+            return
+        if record.state not in MAY_START:
+            return
+        record.trying.add(child)
+        if record.state is not Oper.UP:
+            self._move(peer, record, Happening.STARTED, GOING_UP_SECONDS)
+        self._initiate(child, connection.name, why)
+
+    def _next(self, peer: int, record: Record) -> None:
+        """Who waited has its turn once the peer is up and nothing else is under way."""
+        while record.waiting and record.state is Oper.UP and not record.trying:
+            child = next(iter(record.waiting))
+            self._want(peer, child, record.waiting.pop(child))
+
+    def _keep_up(self, peer: int) -> None:
+        """A peer that is always up: begin what does not stand, and look again later."""
+        connection = self.connection(peer)
+        self._again(peer, RETRY_SECONDS)
+        if connection is not None and any(not self._stands(peer, child.name) for child in connection.children):
+            self.dial(peer, "always up")
+
+    def _again(self, peer: int, seconds: float) -> None:
+        self._restart[peer] = self._clock() + seconds
+        self._look_at(peer, self._restart[peer])
+
+    def _look_at(self, peer: int, when: float) -> None:
+        heapq.heappush(self._times, (when, peer))
+
+    # ---- records ------------------------------------------------------------------------
+
+    def _record(self, peer: int) -> Record:
+        record = self._records.get(peer)
+        if record is None:
+            record = self._records[peer] = Record(self.state(peer))
+        return record
+
+    def _move(self, peer: int, record: Record, happening: Happening, seconds: float | None = None) -> None:
+        state = after(record.state, happening)
+        if state is record.state:
+            return
+        logger.info("peer %d: %s → %s (%s)", peer, record.state.name, state.name, happening.value)
+        record.state = state
+        record.until = None if seconds is None else self._clock() + seconds
+        if record.until is not None:
+            self._look_at(peer, record.until)
+        self._changed(peer)
+
+    def _settle(self, peer: int, record: Record) -> None:
+        """Usable or not; and a record that says nothing is forgotten."""
+        usable = self._usable(peer) and (self._plan is None or self.connection(peer) is not None)
+        self._move(peer, record, Happening.USABLE if usable else Happening.UNUSABLE)
+        says = record.trying or record.waiting or record.error or record.until is not None
+        if not says and record.state in (Oper.DORMANT, Oper.DOWN):
+            self._records.pop(peer, None)
+
+
+def can_initiate(connection: Connection) -> bool:
+    """Is there somebody to call?"""
+    remote = connection.settings.get("remote_addrs", ())
+    return connection.initiator and bool(remote) and "%any" not in remote

@@ -1,0 +1,324 @@
+"""Which SAs there are: IKE SAs and bundles under row numbers of our own, from charon's events and lists.
+
+A bundle is a tunnel of one child, not one pair of SAs: a rekey puts new SAs into the same
+row, whose counters go on. Events come first and lists correct them, for events are lost
+when the agent is away. charon's unique ids only say which SA is meant: they change with
+every rekey, and a version 1 reauthentication ends an IKE SA whose children live on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from agent.backends.engine import ChildSa, IkeEvent, IkeEventKind, IkeSa, SaRecord
+from agent.monitor.algorithms import overhead
+from agent.monitor.counters import Counters, SaKey, Traffic
+from agent.plan import numbers
+from agent.plan.model import Tunnel
+
+HIGHEST_ROW: Final = (1 << 31) - 1
+STANDING: Final = frozenset({"INSTALLED", "REKEYING", "UPDATING"})  # traffic goes through it
+ENDING: Final = frozenset({"DELETING", "DELETED", "DESTROYING"})
+REMEMBERED: Final = 4096  # events for so long a unique id that ended is known to have
+
+
+@dataclass(eq=False, slots=True)
+class IkeRow:
+    """One IKE SA. `told`: serial of the last word about it."""
+
+    number: int
+    sa: IkeSa
+    peer: int
+    told: int
+    seen: float  # when it appeared, seconds of the clock
+    used: float  # when it last did something
+
+
+@dataclass(eq=False, slots=True)
+class Bundle:
+    """One tunnel; `child` and `ike` are its newest SAs. `changed`: when `state` last changed."""
+
+    number: int
+    peer: int
+    rule: int
+    child: ChildSa
+    ike: IkeSa
+    told: int
+    changed: float
+    traffic: Traffic = field(default_factory=Traffic)
+    keys: dict[SaKey, int] = field(default_factory=dict)  # its SAs, and the unique id of the child each belongs to
+
+    @property
+    def stands(self) -> bool:
+        return self.child.state in STANDING
+
+
+class Rows:
+    """Row numbers in the order of appearing; begins anew at 1 after the highest, passing by those alive."""
+
+    def __init__(self) -> None:
+        self._last = 0
+        self._alive: set[int] = set()
+
+    def take(self) -> int:
+        number = self._last
+        while True:
+            number = number % HIGHEST_ROW + 1
+            if number not in self._alive:
+                break
+        self._last = number
+        self._alive.add(number)
+        return number
+
+    def free(self, number: int) -> None:
+        self._alive.discard(number)
+
+
+class Registry:
+    """`clock`: seconds. `touched_ike`, `touched_bundles`, `touched_peers`: row and peer numbers to look at again,
+    taken and emptied by the reader."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.ike: dict[int, IkeRow] = {}  # by charon's unique id
+        self.bundles: dict[int, Bundle] = {}  # by unique id of the child, also of those replaced in it
+        self.of_peer: dict[int, dict[int, Bundle]] = {}  # bundles by peer and row number
+        self.ike_of_peer: dict[int, dict[int, IkeRow]] = {}
+        self.totals: dict[int, Traffic] = {}  # by peer, for ever
+        self.touched_ike: set[int] = set()
+        self.touched_bundles: set[int] = set()
+        self.touched_peers: set[int] = set()
+        self.counters = Counters()
+        self._clock = clock
+        self._serial = 0
+        self._bundle_of: dict[SaKey, Bundle] = {}
+        self._gone: dict[tuple[str, int], int] = {}  # unique ids that ended, with the serial of that
+        self._ike_rows, self._bundle_rows = Rows(), Rows()
+
+    # ---- what is there ----------------------------------------------------------------
+
+    def alive(self) -> Iterator[Bundle]:
+        for bundles in self.of_peer.values():
+            yield from bundles.values()
+
+    def stands(self, peer: int, child: str) -> bool:
+        """Is there a tunnel of this child?"""
+        return any(each.stands and each.child.name == child for each in self.of_peer.get(peer, {}).values())
+
+    def is_up(self, peer: int) -> bool:
+        return any(each.stands for each in self.of_peer.get(peer, {}).values())
+
+    def tunnels(self, peer: int) -> Mapping[str, Tunnel]:
+        """What stands, by child name; of two of one child the newer."""
+        found: dict[str, Tunnel] = {}
+        for bundle in sorted(self.of_peer.get(peer, {}).values(), key=lambda each: each.child.unique_id):
+            if bundle.stands:
+                child, ike = bundle.child, bundle.ike
+                found[child.name] = Tunnel(child.name, ike.local, ike.remote, child.mode, child.protocol, child.ipcomp)
+        return found
+
+    # ---- events -----------------------------------------------------------------------
+
+    def event(self, event: IkeEvent) -> None:
+        """Take in what charon tells of; kinds that say nothing of SAs are passed over."""
+        self._serial += 1
+        ike, child = event.ike, event.child
+        if ike is None or not numbers.is_our_connection(ike.connection):
+            return
+        if event.kind is IkeEventKind.IKE_DOWN:
+            self._end_ike(ike.unique_id)
+            return
+        if event.kind is IkeEventKind.IKE_REKEY and event.old_ike is not None:
+            self._end_ike(event.old_ike.unique_id)
+        if ("ike", ike.unique_id) not in self._gone:  # version 2 ends the IKE SA first, then its children
+            self._see_ike(ike)
+        if child is None:
+            for each in ike.children:
+                self._see_child(ike, each)
+        elif event.kind is IkeEventKind.CHILD_DOWN:
+            self._count(ike, child)
+            self._end_child(child.unique_id)
+        elif event.kind is IkeEventKind.CHILD_REKEY and event.old_child is not None:
+            self._rekey(ike, event.old_child, child)
+        else:
+            self._see_child(ike, child)
+
+    def begin_list(self) -> int:
+        """To be asked before charon is: what happens from now on is newer than the list."""
+        self._gone = {key: serial for key, serial in self._gone.items() if serial > self._serial - REMEMBERED}
+        return self._serial
+
+    def finish_list(self, begun: int, sas: Iterable[IkeSa]) -> None:
+        """charon's list, asked for when `begin_list` gave `begun`: what is not in it is gone."""
+        ikes: set[int] = set()
+        children: set[int] = set()
+        for sa in sas:
+            if not numbers.is_our_connection(sa.connection):
+                continue
+            if self._gone.get(("ike", sa.unique_id), -1) <= begun:
+                ikes.add(sa.unique_id)
+                self._gone.pop(("ike", sa.unique_id), None)
+                self._see_ike(sa, begun)
+            for child in sa.children:
+                if self._gone.get(("child", child.unique_id), -1) <= begun:
+                    children.add(child.unique_id)
+                    self._gone.pop(("child", child.unique_id), None)
+                    self._see_child(sa, child, begun)
+        for unique_id, row in list(self.ike.items()):
+            if unique_id not in ikes and row.told <= begun:
+                self._end_ike(unique_id)
+        for unique_id, bundle in list(self.bundles.items()):
+            if unique_id not in children and bundle.told <= begun:
+                self._end_child(unique_id)
+
+    def kernel(self, sa: SaRecord) -> None:
+        """A kernel SA with its counters: of a dump, or its last."""
+        if numbers.is_our_reqid(sa.reqid) and any(sa.spi):
+            key = SaKey(sa.destination, sa.protocol, sa.spi)
+            self._read(key, sa.counters.octets, sa.counters.packets)
+
+    def forget(self) -> None:
+        """charon is another process and knows none of these."""
+        for unique_id in list(self.ike):
+            self._end_ike(unique_id)
+        for unique_id in list(self.bundles):
+            self._end_child(unique_id)
+        self._gone.clear()
+
+    # ---- IKE SAs ----------------------------------------------------------------------
+
+    def _see_ike(self, sa: IkeSa, told: int | None = None) -> None:
+        row = self.ike.get(sa.unique_id)
+        peer = numbers.peer_of_connection(sa.connection)
+        now = self._clock()
+        if row is None:
+            row = IkeRow(self._ike_rows.take(), sa, peer, self._serial, now, now)
+            self.ike[sa.unique_id] = row
+            self.ike_of_peer.setdefault(peer, {})[row.number] = row
+        else:
+            if told is not None and row.told > told:
+                return  # an event has told more
+            if row.sa.state != sa.state:
+                row.used = now
+            row.sa = sa
+        row.told = self._serial if told is None else told
+        self.touched_ike.add(row.number)
+        self.touched_peers.add(peer)
+
+    def _end_ike(self, unique_id: int) -> None:
+        self._gone["ike", unique_id] = self._serial
+        row = self.ike.pop(unique_id, None)
+        if row is None:
+            return
+        self._ike_rows.free(row.number)
+        _remove(self.ike_of_peer, row.peer, row.number)
+        self.touched_ike.add(row.number)
+        self.touched_peers.add(row.peer)
+
+    # ---- bundles ----------------------------------------------------------------------
+
+    def _see_child(self, ike: IkeSa, child: ChildSa, told: int | None = None) -> None:
+        bundle = self.bundles.get(child.unique_id)
+        now = self._clock()
+        if bundle is None:
+            peer, rule = numbers.peer_and_rule_of_child(child.name)
+            if not peer:
+                return
+            bundle = Bundle(self._bundle_rows.take(), peer, rule, child, ike, self._serial, now)
+            self.bundles[child.unique_id] = bundle
+            self.of_peer.setdefault(peer, {})[bundle.number] = bundle
+        elif told is not None and bundle.told > told:
+            self._count(ike, child)
+            return
+        if child.unique_id >= bundle.child.unique_id:  # else it is the one that was rekeyed
+            if bundle.child.state != child.state:
+                bundle.changed = now
+            bundle.child, bundle.ike = child, ike
+            bundle.told = self._serial if told is None else told
+        self._count(ike, child)
+        self.touched_bundles.add(bundle.number)
+        self.touched_peers.add(bundle.peer)
+
+    def _rekey(self, ike: IkeSa, old: ChildSa, new: ChildSa) -> None:
+        self._see_child(ike, old)
+        bundle = self.bundles.get(old.unique_id)
+        if bundle is None:
+            return
+        early = self.bundles.get(new.unique_id)
+        if early is not None and early is not bundle:  # a list has shown it before the event came
+            self._drop(early, bundle)
+        self.bundles[new.unique_id] = bundle
+        self._see_child(ike, new)
+
+    def _end_child(self, unique_id: int) -> None:
+        self._gone["child", unique_id] = self._serial
+        bundle = self.bundles.pop(unique_id, None)
+        if bundle is None:
+            return
+        if bundle.child.unique_id != unique_id:  # it was replaced, the bundle goes on
+            for key in [key for key, of in bundle.keys.items() if of == unique_id]:
+                del bundle.keys[key]
+                self._bundle_of.pop(key, None)
+                self.counters.leave(key)
+            return
+        heirs = (
+            each
+            for each in self.of_peer.get(bundle.peer, {}).values()
+            if each is not bundle and each.child.name == bundle.child.name
+        )
+        self._drop(bundle, next(heirs, None))
+
+    def _drop(self, bundle: Bundle, heir: Bundle | None) -> None:
+        """The row goes. Where another tunnel of the same child stands its counters go on in that."""
+        for unique_id in [unique_id for unique_id, each in self.bundles.items() if each is bundle]:
+            del self.bundles[unique_id]
+        if heir is not None:
+            self.counters.inherit(bundle.traffic, heir.traffic)
+            heir.keys |= bundle.keys
+            self._bundle_of.update(dict.fromkeys(bundle.keys, heir))
+            self.touched_bundles.add(heir.number)
+        else:
+            for key in bundle.keys:
+                self._bundle_of.pop(key, None)
+                self.counters.leave(key)
+        self._bundle_rows.free(bundle.number)
+        _remove(self.of_peer, bundle.peer, bundle.number)
+        self.touched_bundles.add(bundle.number)
+        self.touched_peers.add(bundle.peer)
+
+    # ---- counters -----------------------------------------------------------------------
+
+    def _count(self, ike: IkeSa, child: ChildSa) -> None:
+        """charon's own figures; the kernel's are newer, but not everywhere is a kernel."""
+        bundle = self.bundles.get(child.unique_id)
+        if bundle is None:
+            return
+        now = self._clock()
+        total = self.totals.setdefault(bundle.peer, Traffic())
+        for address, spi, incoming, octets, packets in (
+            (ike.local, child.spi_in, True, child.octets_in, child.packets_in),
+            (ike.remote, child.spi_out, False, child.octets_out, child.packets_out),
+        ):
+            if not any(spi):
+                continue
+            key = SaKey(address, child.protocol, spi)
+            if key not in bundle.keys:
+                bundle.keys[key] = child.unique_id
+                self._bundle_of[key] = bundle
+                self.counters.join(key, bundle.traffic, total, incoming, overhead(child, address), now)
+            self._read(key, octets, packets)
+
+    def _read(self, key: SaKey, octets: int, packets: int) -> None:
+        bundle = self._bundle_of.get(key)
+        if self.counters.read(key, octets, packets, self._clock()) and bundle is not None:
+            self.touched_bundles.add(bundle.number)
+            self.touched_peers.add(bundle.peer)
+
+
+def _remove(rows: dict[int, dict[int, Bundle]] | dict[int, dict[int, IkeRow]], peer: int, number: int) -> None:
+    of_peer = rows.get(peer)
+    if of_peer is not None:
+        of_peer.pop(number, None)
+        if not of_peer:
+            del rows[peer]
