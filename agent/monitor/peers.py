@@ -109,6 +109,7 @@ class Peers:
         """A new plan; `touched`: peers whose connections are other ones."""
         self._plan = plan
         for peer in touched:
+            self._restart.pop(peer, None)  # other settings deserve another try at once
             self._adjust(peer)
 
     def _adjust(self, peer: int) -> None:

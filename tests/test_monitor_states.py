@@ -1,0 +1,249 @@
+"""The table of a peer's states, and the gate before negotiations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.mib import load_schema
+from agent.monitor.peers import RETRY_SECONDS, Peers, Settings
+from agent.monitor.states import MAY_START, TRANSITIONS, Happening, Oper, after, document, label
+from agent.plan import numbers
+from agent.plan.model import Child, Connection
+
+
+def test_states_are_those_of_the_mib() -> None:
+    labels = load_schema().columns["ipsecPeerStatOperStatus"].labels
+    assert {label(state): int(state) for state in Oper}.items() <= labels.items()
+
+
+@given(st.lists(st.sampled_from(Happening)))
+def test_whatever_happens_it_is_a_known_state(happenings: list[Happening]) -> None:
+    state = Oper.DORMANT
+    for happening in happenings:
+        state = after(state, happening)
+    assert state in Oper
+    assert after(state, Happening.UNUSABLE) is Oper.DOWN
+
+
+@pytest.mark.parametrize("state", Oper)
+def test_every_state_can_be_left_and_reached(state: Oper) -> None:
+    assert any(before is state and to is not state for (before, _), to in TRANSITIONS.items())
+    assert state is Oper.DORMANT or state in TRANSITIONS.values()
+
+
+def test_from_every_usable_state_a_tunnel_leads_up() -> None:
+    assert all(after(state, Happening.TUNNEL_UP) is Oper.UP for state in Oper)
+    assert Oper.GOING_UP not in MAY_START and Oper.BLOCKED not in MAY_START
+
+
+def test_the_document_has_a_line_per_state() -> None:
+    lines = document().splitlines()
+    assert len(lines) == 2 + len(Oper)
+    assert lines[2].startswith("| up |") and "dormant" in lines[2]
+
+
+# ---- the gate ---------------------------------------------------------------------------
+
+
+@dataclass
+class World:
+    """A clock, what stands, and what was begun."""
+
+    now: float = 0.0
+    standing: set[tuple[int, str]] = field(default_factory=set)
+    begun: list[tuple[str, str, str]] = field(default_factory=list)
+    changed: set[int] = field(default_factory=set)
+
+    def peers(self) -> Peers:
+        found = Peers(
+            lambda child, connection, why: self.begun.append((child, connection, why)),
+            lambda peer, child: (peer, child) in self.standing,
+            self.changed.add,
+            lambda: self.now,
+        )
+        found.enable(True)
+        return found
+
+    def children(self) -> list[str]:
+        return [child for child, _, _ in self.begun]
+
+
+@dataclass
+class Planned:
+    generation: int
+    connections: Mapping[str, Connection]
+    children: Mapping[str, Child]
+
+
+def plan(peers: int = 1, rules: int = 1, remote: str = "192.0.2.1", generation: int = 1) -> Planned:
+    connections: dict[str, Connection] = {}
+    children: dict[str, Child] = {}
+    for peer in range(1, peers + 1):
+        own = tuple(
+            Child(numbers.child_name(peer, rule), peer, rule, numbers.REQID_FIRST + peer * 100 + rule)
+            for rule in range(1, rules + 1)
+        )
+        name = numbers.connection_name(peer)
+        connections[name] = Connection(name, peer, {"remote_addrs": [remote]}, own)
+        children |= {child.name: child for child in own}
+    return Planned(generation, connections, children)
+
+
+def ready(world: World, **planned: int | str) -> Peers:
+    peers = world.peers()
+    made = plan(**planned)  # type: ignore[arg-type]
+    peers.planned(made, {connection.peer for connection in made.connections.values()})
+    return peers
+
+
+def reqid(peer: int, rule: int) -> int:
+    return numbers.REQID_FIRST + peer * 100 + rule
+
+
+def test_traffic_begins_one_negotiation_however_often_it_asks() -> None:
+    world = World()
+    peers = ready(world)
+    for _ in range(5):
+        peers.acquire(reqid(1, 1))
+    assert world.begun == [("peer-1-rule-1", "peer-1", "traffic")]
+    assert peers.state(1) is Oper.GOING_UP and peers.time_left(1) > 0
+
+
+def test_a_packet_of_nobody_begins_nothing() -> None:
+    world = World()
+    peers = ready(world)
+    peers.acquire(reqid(7, 7))
+    peers.acquire(3)
+    assert not world.begun
+
+
+def test_nothing_begins_while_the_tunnel_stands() -> None:
+    world = World()
+    peers = ready(world)
+    world.standing.add((1, "peer-1-rule-1"))
+    peers.tunnels(1, True)
+    peers.acquire(reqid(1, 1))
+    assert not world.begun and peers.state(1) is Oper.UP
+
+
+def test_another_rule_waits_for_its_turn() -> None:
+    world = World()
+    peers = ready(world, rules=2)
+    peers.acquire(reqid(1, 1))
+    peers.acquire(reqid(1, 2))
+    assert world.children() == ["peer-1-rule-1"]
+    world.standing.add((1, "peer-1-rule-1"))
+    peers.initiated(1, "peer-1-rule-1", "")
+    peers.tunnels(1, True)
+    assert world.children() == ["peer-1-rule-1", "peer-1-rule-2"]
+
+
+def test_after_a_failure_the_next_packet_may_try_again_and_the_reason_stays() -> None:
+    world = World()
+    peers = ready(world)
+    peers.acquire(reqid(1, 1))
+    peers.initiated(1, "peer-1-rule-1", "no answer")
+    assert peers.state(1) is Oper.DORMANT and peers.error(1) == "no answer"
+    peers.acquire(reqid(1, 1))
+    assert len(world.begun) == 2
+    world.standing.add((1, "peer-1-rule-1"))
+    peers.tunnels(1, True)
+    assert peers.error(1) == ""
+
+
+def test_a_peer_without_address_is_not_called() -> None:
+    world = World()
+    peers = ready(world, remote="%any")
+    peers.acquire(reqid(1, 1))
+    peers.dial(1, "dialup")
+    assert not world.begun and peers.state(1) is Oper.DORMANT
+
+
+def test_a_peer_that_calls_is_going_up_and_falls_back_when_nothing_comes_of_it() -> None:
+    world = World()
+    peers = ready(world)
+    peers.called(1)
+    assert peers.state(1) is Oper.GOING_UP
+    world.now = 31
+    peers.tick()
+    assert peers.state(1) is Oper.DORMANT
+
+
+def test_switched_off_is_down_whatever_stands() -> None:
+    world = World()
+    peers = ready(world)
+    world.standing.add((1, "peer-1-rule-1"))
+    peers.tunnels(1, True)
+    peers.configured(1, Settings(usable=False))
+    assert peers.state(1) is Oper.DOWN
+    peers.tunnels(1, True)
+    assert peers.state(1) is Oper.DOWN
+    peers.tunnels(1, False)
+    peers.acquire(reqid(1, 1))
+    assert peers.state(1) is Oper.DOWN and not world.begun
+    peers.configured(1, Settings())
+    assert peers.state(1) is Oper.DORMANT
+
+
+def test_without_ipsec_all_are_down() -> None:
+    world = World()
+    peers = ready(world)
+    peers.enable(False)
+    assert peers.state(1) is Oper.DOWN
+
+
+def test_always_up_begins_by_itself_returns_and_retries() -> None:
+    world = World()
+    peers = ready(world, rules=2)
+    peers.configured(1, Settings(always_up=True))
+    peers.tick()
+    assert world.children() == ["peer-1-rule-1"]
+    world.standing.add((1, "peer-1-rule-1"))
+    peers.tunnels(1, True)
+    peers.initiated(1, "peer-1-rule-1", "")
+    assert world.children() == ["peer-1-rule-1", "peer-1-rule-2"]
+    world.standing.add((1, "peer-1-rule-2"))
+    peers.initiated(1, "peer-1-rule-2", "")
+    world.now += 100
+    peers.tick()
+    assert len(world.begun) == 2
+    world.standing.clear()
+    peers.tunnels(1, False)
+    world.now += 1
+    peers.tick()
+    assert len(world.begun) == 3
+    peers.initiated(1, "peer-1-rule-1", "no answer")
+    world.now += RETRY_SECONDS - 1
+    peers.tick()
+    assert len(world.begun) == 3
+    world.now += 1
+    peers.tick()
+    assert len(world.begun) == 4
+
+
+def test_always_up_before_the_plan_is_made() -> None:
+    world = World()
+    peers = world.peers()
+    peers.configured(1, Settings(always_up=True))
+    peers.tick()
+    assert not world.begun
+    made = plan()
+    peers.planned(made, {1})
+    peers.tick()
+    assert world.children() == ["peer-1-rule-1"]
+
+
+def test_idle_peers_cost_no_record() -> None:
+    world = World()
+    peers = ready(world, peers=50)
+    for peer in range(1, 51):
+        peers.acquire(reqid(peer, 1))
+        peers.initiated(peer, numbers.child_name(peer, 1), "")
+        peers.tunnels(peer, True)
+        peers.tunnels(peer, False)
+    assert not peers._records
