@@ -1,0 +1,1 @@
+"""The SNMP agent: guard, codec, access, respond; pysnmp for SNMPv3."""

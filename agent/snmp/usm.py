@@ -1,0 +1,144 @@
+"""The User-based Security Model as far as this agent does it itself (RFC 3414, RFC 7860, RFC 3826).
+
+Keys from passphrases, keys of this engine, and the first look at an SNMPv3 message: whose
+it is and whether its digest is right, before anything expensive happens. What a key is
+called in ipsecGwUserTable and what pysnmp calls it meet in `AUTHENTICATION` and `PRIVACY`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from agent.mib.ber import BerError, Wire, read_tlv
+from agent.snmp.access import Principal
+from agent.snmp.pdu import SEQUENCE
+
+Arcs = tuple[int, ...]
+
+AUTHENTICATED: Final = 0x01
+ENCRYPTED: Final = 0x02
+REPORTABLE: Final = 0x04
+USM: Final = 3
+PASSPHRASE_EXPANSION: Final = 1 << 20  # octets that a passphrase is repeated to, RFC 3414 A.2
+
+
+class Authentication(NamedTuple):
+    """An authentication protocol: hash, octets of its digest on the wire, OID of usmUserAuthProtocol."""
+
+    hash: str
+    digest: int
+    oid: Arcs
+
+
+class Privacy(NamedTuple):
+    """A privacy protocol: what net-snmp's `defPrivType` calls it, OID of usmUserPrivProtocol."""
+
+    name: str
+    oid: Arcs
+
+
+_PROTOCOLS: Final = (1, 3, 6, 1, 6, 3, 10, 1)
+AUTHENTICATION: Final = {
+    2: Authentication("md5", 12, (*_PROTOCOLS, 1, 2)),
+    3: Authentication("sha1", 12, (*_PROTOCOLS, 1, 3)),
+    4: Authentication("sha224", 16, (*_PROTOCOLS, 1, 4)),
+    5: Authentication("sha256", 24, (*_PROTOCOLS, 1, 5)),
+    6: Authentication("sha384", 32, (*_PROTOCOLS, 1, 6)),
+    7: Authentication("sha512", 48, (*_PROTOCOLS, 1, 7)),
+}
+"""By ipsecGwUserAuthProtocol; 1 is none."""
+PRIVACY: Final = {
+    2: Privacy("DES", (*_PROTOCOLS, 2, 2)),
+    3: Privacy("AES", (*_PROTOCOLS, 2, 4)),
+    4: Privacy("AES-192", (1, 3, 6, 1, 4, 1, 9, 12, 6, 1, 1)),
+    5: Privacy("AES-256", (1, 3, 6, 1, 4, 1, 9, 12, 6, 1, 2)),
+    6: Privacy("AES-192-C", (1, 3, 6, 1, 4, 1, 9, 12, 6, 1, 101)),
+    7: Privacy("AES-256-C", (1, 3, 6, 1, 4, 1, 9, 12, 6, 1, 102)),
+}
+"""By ipsecGwUserPrivProtocol; 1 is none."""
+
+
+def key_of_passphrase(passphrase: bytes, hash_name: str) -> bytes:
+    """Ku: the key of a user before it is bound to an engine (RFC 3414 A.2). Takes some milliseconds."""
+    repeated = passphrase * (PASSPHRASE_EXPANSION // len(passphrase) + 1)
+    return hashlib.new(hash_name, repeated[:PASSPHRASE_EXPANSION]).digest()
+
+
+def localized(key: bytes, engine_id: bytes, hash_name: str) -> bytes:
+    """Kul: the key of a user on one engine (RFC 3414 section 2.6)."""
+    return hashlib.new(hash_name, key + engine_id + key).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A user with the keys Ku; without `authentication` or `privacy` the level is lower. `auth_key` is Kul."""
+
+    principal: Principal
+    authentication: Authentication | None
+    privacy: Privacy | None
+    auth_master: bytes
+    priv_master: bytes
+    auth_key: bytes
+
+    @property
+    def name(self) -> str:
+        return self.principal.name
+
+
+class Header(NamedTuple):
+    """What an SNMPv3 message says before its data. `digest`: where msgAuthenticationParameters lie."""
+
+    flags: int
+    model: int
+    engine_id: bytes
+    user: bytes
+    digest: tuple[int, int]
+
+
+def read_header(data: bytes, at: int) -> Header:
+    """The header of a message whose version ends at `at` (RFC 3412 section 6, RFC 3414 section 2.4). Raises
+    BerError."""
+    _, at, after_global = _expect(data, at, SEQUENCE)
+    _, _, at = _expect(data, at, Wire.INTEGER)  # msgID
+    _, _, at = _expect(data, at, Wire.INTEGER)  # msgMaxSize
+    _, start, at = _expect(data, at, Wire.OCTET_STRING)
+    if at - start != 1:
+        raise BerError("msgFlags of one octet expected")
+    flags = data[start]
+    _, start, at = _expect(data, at, Wire.INTEGER)
+    model = int.from_bytes(data[start:at], "big")
+    if at != after_global:
+        raise BerError("octets behind msgGlobalData")
+    _, at, _ = _expect(data, at, Wire.OCTET_STRING)
+    if model != USM:
+        return Header(flags, model, b"", b"", (0, 0))
+    _, at, _ = _expect(data, at, SEQUENCE)
+    _, start, at = _expect(data, at, Wire.OCTET_STRING)
+    engine_id = data[start:at]
+    _, _, at = _expect(data, at, Wire.INTEGER)  # msgAuthoritativeEngineBoots
+    _, _, at = _expect(data, at, Wire.INTEGER)  # msgAuthoritativeEngineTime
+    _, start, at = _expect(data, at, Wire.OCTET_STRING)
+    user = data[start:at]
+    _, start, at = _expect(data, at, Wire.OCTET_STRING)
+    return Header(flags, model, engine_id, user, (start, at))
+
+
+def _expect(data: bytes, at: int, tag: int) -> tuple[int, int, int]:
+    found = read_tlv(data, at)
+    if found[0] != tag:
+        raise BerError(f"tag 0x{tag:02x} expected")
+    return found
+
+
+def digest_is_right(data: bytes, header: Header, user: User) -> bool:
+    """Whether the message carries the digest that this user's key makes; compared in constant time."""
+    start, end = header.digest
+    authentication = user.authentication
+    if authentication is None or end - start != authentication.digest:
+        return False
+    blank = data[:start] + bytes(end - start) + data[end:]
+    right = hmac.digest(user.auth_key, blank, authentication.hash)[: authentication.digest]
+    return hmac.compare_digest(right, data[start:end])
