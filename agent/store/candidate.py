@@ -70,15 +70,8 @@ class Candidates:
         self.references = references
         self._secrets = secrets
 
-    def build(
-        self, before: Configuration, edits: Sequence[Edit], origin: Origin, expected: Sequence[Edit] = ()
-    ) -> Candidate | None:
+    def build(self, before: Configuration, edits: Sequence[Edit], origin: Origin) -> Candidate | None:
         """The next state, None where nothing would differ. Raises Refused."""
-        for edit in expected:
-            if before.table(edit.column.table).cell(edit.number, edit.column.position) != edit.column.encode(
-                edit.value
-            ):
-                raise refusal(ErrorStatus.INCONSISTENT_VALUE, -1, edit, "is no longer so")
         drafts = gather(before, edits, origin)
         for draft in drafts.values():
             self._fill(draft, origin)

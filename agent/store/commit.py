@@ -35,7 +35,6 @@ class Pending:
 
     edits: tuple[Edit, ...]
     origin: Origin
-    expected: tuple[Edit, ...]
     answer: asyncio.Future[Configuration]
 
 
@@ -60,12 +59,12 @@ class Writer:
         self._task: asyncio.Task[None] | None = None
         self._closed = False
 
-    async def commit(self, edits: Sequence[Edit], origin: Origin, expected: Sequence[Edit] = ()) -> Configuration:
+    async def commit(self, edits: Sequence[Edit], origin: Origin) -> Configuration:
         """The configuration that holds the edits, durable. Raises Refused; then they left no trace."""
         if self._closed:
             raise Refused(ErrorStatus.RESOURCE_UNAVAILABLE, -1, "the agent is stopping")
         loop = asyncio.get_running_loop()
-        pending = Pending(tuple(edits), origin, tuple(expected), loop.create_future())
+        pending = Pending(tuple(edits), origin, loop.create_future())
         self._waiting.append(pending)
         if self._task is None or self._task.done():
             self._task = loop.create_task(self._work(), name="store writer")
@@ -123,7 +122,7 @@ class Writer:
     def _prepared(self, tip: Configuration, pending: Pending) -> Candidate | Refused | None:
         """A candidate, a refusal, or None where the SET changes nothing. Whatever goes wrong, nothing has changed."""
         try:
-            candidate = self._candidates.build(tip, pending.edits, pending.origin, pending.expected)
+            candidate = self._candidates.build(tip, pending.edits, pending.origin)
             if candidate is not None and pending.origin.kind == "snmp":
                 for check in self.checks:
                     check(tip, candidate.after, candidate.rows, pending.edits, pending.origin)

@@ -82,11 +82,10 @@ class Store:
 
     # ---- writing ----------------------------------------------------------------------
 
-    async def commit(self, edits: Sequence[Edit], origin: Origin, *, expected: Sequence[Edit] = ()) -> Configuration:
+    async def commit(self, edits: Sequence[Edit], origin: Origin) -> Configuration:
         """All edits or none, durable on return: the configuration that holds them, of the same generation as before
-        where they change nothing. `expected`: cells that must hold these values still (compare-and-set of the
-        agent). Raises Refused."""
-        return await self._writer.commit(edits, origin, expected)
+        where they change nothing. An edit of a row's generation column is a condition. Raises Refused."""
+        return await self._writer.commit(edits, origin)
 
     def numbers(self, kind: str) -> dict[str, int]:
         """Durable numbers of the agent itself, by name: reqids, engineBoots."""
