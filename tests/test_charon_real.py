@@ -154,7 +154,7 @@ async def test_observe_shows_what_is_loaded_with_fingerprints(pair: tuple[Side, 
     assert not state.connections and not state.secrets
 
 
-FAILURES = {
+FAILURES: dict[str, tuple[dict[str, object], dict[str, object], str]] = {
     "other proposals": ({"proposals": ["aes128-sha1-modp1024"]}, {}, "NO_PROPOSAL_CHOSEN"),
     "wrong key, version 2": ({"version": "2"}, {"version": "2"}, "refused our authentication"),
     "wrong key, version 1": ({}, {}, "pre-shared keys probably differ"),
@@ -195,7 +195,7 @@ async def test_initiating_waits_until_the_connection_is_loaded(pair: tuple[Side,
 
 
 async def test_asking_twice_makes_one_tunnel(pair: tuple[Side, Side]) -> None:
-    a, b = pair
+    a, _ = pair
     for side in pair:
         await side.load()
     await asyncio.gather(*(a.ike.initiate(CHILD, "peer-1", "a test") for _ in range(5)))
@@ -223,7 +223,7 @@ async def test_it_is_started_again_after_kill_9(pair: tuple[Side, Side]) -> None
 async def test_the_next_agent_adopts_it_with_its_tunnels(
     pair: tuple[Side, Side], namespaces: tuple[str, str], tmp_path: Path
 ) -> None:
-    a, b = pair
+    a, _ = pair
     for side in pair:
         await side.load(aggressive="yes")
     assert await a.initiated() == ""
@@ -258,5 +258,9 @@ async def test_loading_a_thousand_connections(pair: tuple[Side, Side]) -> None:
 async def test_two_charons_and_none_in_the_way_of_the_host(pair: tuple[Side, Side]) -> None:
     pids = [side.ike.daemon.pid() for side in pair]
     assert 0 not in pids and pids[0] != pids[1]
+    assert hosts_charon() not in pids
+
+
+def hosts_charon() -> int:
     held = Path("/var/run/charon.pid")
-    assert not held.exists() or int(held.read_text()) not in pids
+    return int(held.read_text()) if held.exists() else -1

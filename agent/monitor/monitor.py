@@ -25,7 +25,7 @@ from agent.monitor.sas import Registry
 from agent.plan import numbers
 from agent.plan.model import RowRef, Tunnel
 from agent.store.errors import Refused
-from agent.store.hooks import AGENT, Change, Edit, RowChange, Subscriber
+from agent.store.hooks import AGENT, Change, Edit, Origin, RowChange, Subscriber
 from agent.store.snapshot import Configuration
 
 logger = logging.getLogger(__name__)
@@ -43,8 +43,8 @@ ENABLED: Final = "ipsecGlobEnabled"
 QUIET_SECONDS: Final = 10.0  # between looks at charon while there is nothing
 SETTLE_SECONDS: Final = 0.05  # an event seldom comes alone
 ROWS_PER_TURN: Final = 256  # rows made before the loop may do something else, about 3 ms
-MISMATCHES: Final = 1024  # connections whose last word on lifetimes is kept
 RESETS: Final = 5  # tries to turn `dialup` into `up` while others change the row
+MISMATCHES: Final = 1024  # connections whose last word on lifetimes is kept
 
 TunnelsChanged = Callable[[Mapping[str, Tunnel | None]], None]
 Remark = Callable[[RowRef, str], None]
@@ -59,7 +59,7 @@ class ConfigurationStore(Protocol):
     @property
     def live(self) -> LiveTables: ...
     def subscribe(self, subscriber: Subscriber, *, replay: bool = False) -> None: ...
-    async def commit(self, edits: Sequence[Edit], origin: Any) -> Any: ...
+    async def commit(self, edits: Sequence[Edit], origin: Origin) -> Any: ...
 
 
 class Monitor:
@@ -213,11 +213,11 @@ class Monitor:
             row = self._store.running.row(PEER_TABLE, peer)
             if row is None or row[ADMIN] not in (DIALUP, CALLBACK):
                 return
-            edits = [Edit(columns[ADMIN], peer, UP), Edit(columns[ROW_GENERATION], peer, row[ROW_GENERATION])]
+            unchanged = Edit(columns[ROW_GENERATION], peer, row[ROW_GENERATION])
             try:
-                await self._store.commit(edits, AGENT)
+                await self._store.commit([Edit(columns[ADMIN], peer, UP), unchanged], AGENT)
             except Refused as refused:
-                logger.info("peer %d stays at its administrative status: %s", peer, refused)
+                logger.info("peer %d keeps its administrative status: %s", peer, refused)
             else:
                 return
 

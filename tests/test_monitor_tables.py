@@ -1,0 +1,262 @@
+"""The monitor between a real store and engines of memory: events in, tables and negotiations out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from agent.backends.engine import (
+    ChildSa,
+    IkeEvent,
+    IkeEventKind,
+    IkeSa,
+    KernelEvent,
+    KernelEventKind,
+    SaCounters,
+    SaRecord,
+)
+from agent.backends.memory import MemoryIke, MemorySpd
+from agent.mib import load_schema
+from agent.mib.ber import Value, decode_value
+from agent.monitor import Monitor
+from agent.monitor.lifetimes import child_policy, ike_policy, mismatch
+from agent.plan import numbers
+from agent.plan.model import Child, Connection, RowRef, Template, Tunnel, ViciValue
+from agent.store.hooks import AGENT, Edit
+from agent.store.store import Store, default_url
+
+SCHEMA = load_schema()
+OURS, THEIRS = b"\x0a\x08\0\x01", b"\x0a\x08\0\x02"
+CHILD = "peer-1-rule-1"
+REQID = numbers.REQID_FIRST
+
+
+@dataclass
+class Planned:
+    generation: int
+    connections: Mapping[str, Connection]
+    children: Mapping[str, Child]
+
+
+def plan(generation: int, remote: str = "10.8.0.2") -> Planned:
+    child = Child(CHILD, 1, 1, REQID)
+    settings: dict[str, ViciValue] = {
+        "version": "1",
+        "remote_addrs": [remote],
+        "local": {"auth": "psk"},
+        "children": {CHILD: {}},
+    }
+    return Planned(generation, {"peer-1": Connection("peer-1", 1, settings, (child,))}, {CHILD: child})
+
+
+@dataclass
+class Bench:
+    store: Store
+    ike: MemoryIke
+    spd: MemorySpd
+    monitor: Monitor
+    told: list[Mapping[str, Tunnel | None]]
+    remarks: dict[RowRef, str]
+    generation: int = field(default=0)
+
+    async def set(self, **values: Value) -> None:
+        """Columns of row 1 of their table, scalars of row 0; a new plan follows."""
+        edits = []
+        for name, value in values.items():
+            column = SCHEMA.columns[name]
+            edits.append(Edit(column, 0 if SCHEMA.tables[column.table].scalar else 1, value))
+        await self.store.commit(edits, AGENT)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        self.monitor.planned(plan(self.store.running.generation), None)
+
+    def cell(self, name: str, row: int = 1) -> Value | None:
+        column = SCHEMA.columns[name]
+        tlv = self.store.view.table(column.table).cell(row, column.position)
+        return None if tlv is None else decode_value(tlv)
+
+    async def reads(self, name: str, value: Value | None, row: int = 1) -> None:
+        for _ in range(400):
+            if self.cell(name, row) == value:
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError(f"{name}.{row} is {self.cell(name, row)!r}, not {value!r}")
+
+    async def asked(self, *call: str) -> None:
+        for _ in range(400):
+            if call in self.ike.calls:
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError(f"{call} is not among {self.ike.calls}")
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    store = Store.open(SCHEMA, default_url(tmp_path), tmp_path)
+    ike, spd = MemoryIke(), MemorySpd()
+    told: list[Mapping[str, Tunnel | None]] = []
+    remarks: dict[RowRef, str] = {}
+    monitor = Monitor(
+        store, SCHEMA, ike, spd, tunnels_changed=told.append, remark=lambda row, text: remarks.update({row: text})
+    )
+    await monitor.start()
+    made = Bench(store, ike, spd, monitor, told, remarks)
+    try:
+        await made.set(ipsecGlobEnabled=1, ipsecTrProto=255)
+        await made.set(ipsecPeerTrafficList=1, ipsecPeerDynamicAddress=b"10.8.0.2")
+        yield made
+    finally:
+        await monitor.stop()
+        await store.close()
+
+
+def child(unique: int = 1, **fields: object) -> ChildSa:
+    known = {"name": CHILD, "reqid": REQID, "state": "INSTALLED", "mode": 1, "protocol": 50, "spi_in": b"\0\0\1\1"}
+    return ChildSa(**{**known, "unique_id": unique, "spi_out": b"\0\0\1\2", **fields})  # type: ignore[arg-type]
+
+
+def ike(unique: int = 1, **fields: object) -> IkeSa:
+    known = {"connection": "peer-1", "version": 1, "state": "ESTABLISHED", "local": OURS, "remote": THEIRS}
+    return IkeSa(**{**known, "unique_id": unique, **fields})  # type: ignore[arg-type]
+
+
+def happened(kind: IkeEventKind, sa: IkeSa, tunnel: ChildSa | None = None) -> IkeEvent:
+    return IkeEvent(kind, ike=sa, child=tunnel, connection="peer-1", child_name=CHILD if tunnel is not None else "")
+
+
+def acquire() -> KernelEvent:
+    return KernelEvent(KernelEventKind.ACQUIRE, template=Template(OURS, THEIRS, 50, 1, REQID))
+
+
+async def test_from_the_first_packet_to_the_counter_and_back(bench: Bench) -> None:
+    await bench.reads("ipsecPeerStatOperStatus", 5)
+    assert bench.cell("ipsecPeerStatPeerAddress") == THEIRS
+    bench.spd.emit(acquire())
+    await bench.asked("initiate", "peer-1", CHILD)
+    await bench.reads("ipsecPeerStatOperStatus", 36)
+    bench.ike.emit(happened(IkeEventKind.IKE_UP, ike()))
+    bench.ike.emit(happened(IkeEventKind.CHILD_UP, ike(), child()))
+    bench.ike.emit(IkeEvent(IkeEventKind.INITIATED, connection="peer-1", child_name=CHILD))
+    assert bench.told == [{CHILD: Tunnel(CHILD, OURS, THEIRS, 1, 50)}]
+    await bench.reads("ipsecPeerStatOperStatus", 1)
+    bench.spd.kernel_sas = [SaRecord(THEIRS, OURS, 50, b"\0\0\1\1", REQID, 1, SaCounters(84, 1, 0, 0))]
+    await bench.reads("ipsecBundleInBytesNetto", 84)
+    assert bench.cell("ipsecBundleInPkt") == 1 and bench.cell("ikeSaState") == 2
+    bench.spd.kernel_sas = []
+    bench.spd.emit(
+        KernelEvent(
+            KernelEventKind.SA_DELETED,
+            sa=SaRecord(THEIRS, OURS, 50, b"\0\0\1\1", REQID, 1, SaCounters(168, 2, 0, 0)),
+        )
+    )
+    await bench.reads("ipsecBundleInBytesNetto", 168)
+    bench.ike.emit(happened(IkeEventKind.CHILD_DOWN, ike(), child()))
+    bench.ike.emit(happened(IkeEventKind.IKE_DOWN, ike()))
+    await bench.reads("ipsecBundleState", None)
+    await bench.reads("ikeSaState", None)
+    await bench.reads("ipsecPeerStatOperStatus", 5)
+    assert bench.told[-1] == {CHILD: None}
+
+
+async def test_dialup_starts_once_and_reads_up(bench: Bench) -> None:
+    await bench.set(ipsecPeerAdminStatus=4)
+    await bench.asked("initiate", "peer-1", CHILD)
+    await bench.reads("ipsecPeerAdminStatus", 1)
+    assert sum(call[0] == "initiate" for call in bench.ike.calls) == 1
+
+
+async def test_dialup_does_not_undo_what_was_written_meanwhile(bench: Bench) -> None:
+    column = SCHEMA.columns["ipsecPeerAdminStatus"]
+    await bench.store.commit([Edit(column, 1, 4)], AGENT)
+    await asyncio.sleep(0)
+    await bench.store.commit([Edit(column, 1, 2)], AGENT)
+    bench.monitor.planned(plan(bench.store.running.generation), None)
+    await asyncio.sleep(0.2)
+    assert bench.cell("ipsecPeerAdminStatus") == 2
+    await bench.reads("ipsecPeerStatOperStatus", 2)
+
+
+async def test_always_up_starts_by_itself(bench: Bench) -> None:
+    await bench.set(ipsecPeerStartMode=2)
+    await bench.asked("initiate", "peer-1", CHILD)
+
+
+async def test_why_it_failed_is_remarked_until_it_works(bench: Bench) -> None:
+    bench.spd.emit(acquire())
+    await bench.asked("initiate", "peer-1", CHILD)
+    bench.ike.emit(IkeEvent(IkeEventKind.INITIATED, connection="peer-1", child_name=CHILD, text="no answer"))
+    await bench.reads("ipsecPeerStatOperStatus", 5)
+    row = RowRef("ipsecPeerTable", 1)
+    for _ in range(300):
+        if bench.remarks.get(row):
+            break
+        await asyncio.sleep(0.01)
+    assert bench.remarks[row] == "no answer"
+    bench.ike.emit(happened(IkeEventKind.CHILD_UP, ike(), child()))
+    await bench.reads("ipsecPeerStatOperStatus", 1)
+    assert bench.remarks[row] == ""
+
+
+PHASE1_LINE = "received lifetime 300s does not match configured lifetime 900s"
+PHASE2_LINE = "received 100s lifetime, configured 300s"
+
+
+@pytest.mark.parametrize("policy", [1, 2, 3, 4])
+async def test_another_lifetime_ends_a_tunnel_only_where_strict(bench: Bench, policy: int) -> None:
+    await bench.set(ipsecPrfProposal=0, ikePrfProposal=0)
+    await bench.set(
+        ipsecPrfLifePolicy=policy,
+        ikePrfLifePolicy=policy,
+        ipsecGlobIpsecProfile=1,
+        ipsecGlobIkeProfile=1,
+    )
+    bench.ike.emit(IkeEvent(IkeEventKind.LOG, connection="peer-1", text=PHASE1_LINE))
+    bench.ike.emit(happened(IkeEventKind.IKE_UP, ike(7)))
+    bench.ike.emit(IkeEvent(IkeEventKind.LOG, connection="peer-1", text=PHASE2_LINE))
+    bench.ike.emit(happened(IkeEventKind.CHILD_UP, ike(7), child()))
+    await bench.reads("ipsecBundleState", 1)
+    ended = {call for call in bench.ike.calls if call[0] == "terminate"}
+    strict = {("terminate", "", "", "7"), ("terminate", "", CHILD, "")}
+    assert ended == (strict if policy == 2 else set())
+    told = bench.remarks.get(RowRef("ipsecPeerTable", 1), "")
+    assert ("100 s" in told and "ipsecPrfLifePolicy" in told) == (policy == 2)
+
+
+async def test_which_lifetime_policy_counts(bench: Bench) -> None:
+    configuration = bench.store.running
+    assert ike_policy(configuration, 1) == child_policy(configuration, 1, 1) == 1
+    await bench.set(ipsecPrfProposal=0, ikePrfProposal=0)
+    await bench.set(ipsecPrfLifePolicy=2, ikePrfLifePolicy=2, ipsecPeerIkeProfile=1, ipsecTrProfile=1)
+    configuration = bench.store.running
+    assert ike_policy(configuration, 1) == child_policy(configuration, 1, 1) == 2
+
+
+def test_lines_about_lifetimes() -> None:
+    found = mismatch(PHASE2_LINE)
+    assert found is not None and (found.phase, found.offered, found.ours) == (2, 100, 300)
+    assert "100 s" in str(found)
+    found = mismatch(PHASE1_LINE)
+    assert found is not None and (found.phase, found.offered, found.ours) == (1, 300, 900)
+    assert mismatch("received 2000 lifebytes, configured 1000") is not None
+    assert mismatch("installing new SA") is None
+
+
+async def test_a_peer_that_goes_takes_its_row_along(bench: Bench) -> None:
+    await bench.reads("ipsecPeerStatOperStatus", 5)
+    await bench.set(ipsecPeerAdminStatus=15)
+    await bench.reads("ipsecPeerStatOperStatus", None)
+
+
+async def test_another_charon_knows_no_tunnel(bench: Bench) -> None:
+    bench.ike.emit(happened(IkeEventKind.CHILD_UP, ike(), child()))
+    await bench.reads("ipsecPeerStatOperStatus", 1)
+    bench.ike.emit(IkeEvent(IkeEventKind.LOST, text="killed"))
+    await asyncio.sleep(0)
+    assert bench.monitor.registry.is_up(1)  # its SAs still carry traffic
+    bench.ike.emit(IkeEvent(IkeEventKind.BACK, text="restarted"))
+    assert bench.told[-1] == {CHILD: None}
+    await bench.reads("ipsecPeerStatOperStatus", 5)
