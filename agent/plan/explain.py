@@ -1,0 +1,138 @@
+"""What becomes of a packet under a plan, by which policy and which row.
+
+The kernel's lookup, told: a packet made here is asked for in `out`, one for this host in
+`in`, a forwarded one in `fwd` and then in `out`. A policy with a template wants the packet
+out of that very tunnel, inbound; one without refuses a packet that came out of any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from agent.plan import spd
+from agent.plan.model import Action, Direction, Flow, Policy, RowRef
+from agent.plan.peers import PEERS
+from agent.plan.result import Plan
+from agent.plan.selectors import Bits, bits, flow_bits, overlap
+
+PROTECT: Final = "protect"
+PASS: Final = "pass"
+DROP: Final = "drop"
+
+WAYS: Final = {
+    "out": (Direction.OUT,),
+    "in": (Direction.IN,),
+    "forward": (Direction.FWD, Direction.OUT),
+}
+NAMES: Final = {
+    "ipsecTrafficTable": ("rule", "ipsecTrDescription"),
+    "ipsecPeerTable": ("peer", "ipsecPeerDescription"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """`decision`: protect (through a tunnel), pass (in plain) or drop; `policy` that decided, None when none matched;
+    `rule`: the row it comes from, a rule or the scalars of the default rule; `text` says why."""
+
+    decision: str
+    policy: Policy | None
+    rule: RowRef | None
+    text: str
+
+
+def explain(plan: Plan, flow: Flow) -> Explanation:
+    """What becomes of one packet. Raises ValueError for a `way` that is none of out, in, forward."""
+    return explain_all(plan, (flow,))[0]
+
+
+def explain_all(plan: Plan, flows: Sequence[Flow]) -> list[Explanation]:
+    """What becomes of several packets, in one walk over the policies."""
+    if not plan.enabled:
+        return [Explanation(PASS, None, None, "IPsec is switched off (ipsecGlobEnabled)") for _ in flows]
+    found = matching(plan, [(flow_bits(flow), _directions(flow)) for flow in flows])
+    return [_decide(plan, flow, policies) for flow, policies in zip(flows, found, strict=True)]
+
+
+def _directions(flow: Flow) -> tuple[Direction, ...]:
+    if flow.way not in WAYS:
+        raise ValueError(f"no way of a packet: {flow.way}; accepted: {', '.join(WAYS)}")
+    return WAYS[flow.way]
+
+
+def matching(plan: Plan, wanted: Sequence[tuple[Bits, tuple[Direction, ...]]]) -> list[dict[Direction, Policy]]:
+    """For each packet the first matching policy of each direction asked for."""
+    found: list[dict[Direction, Policy]] = [{} for _ in wanted]
+    asked = {direction for _, directions in wanted for direction in directions}
+    for key, policy in plan.policies.items():
+        direction = key.direction
+        if direction not in asked:
+            continue
+        under = bits(key.selector)
+        for place, (packet, directions) in enumerate(wanted):
+            if direction in directions and overlap(under, packet):
+                held = found[place].get(direction)
+                if held is None or policy.priority < held.priority:
+                    found[place][direction] = policy
+    return found
+
+
+def _decide(plan: Plan, flow: Flow, policies: dict[Direction, Policy]) -> Explanation:
+    protected = flow.decrypted > 0
+    last: Policy | None = None
+    for direction in WAYS[flow.way]:
+        policy = policies.get(direction)
+        inbound = direction is not Direction.OUT
+        if policy is None:
+            if inbound and flow.decrypted:
+                return Explanation(
+                    DROP, None, None, f"came out of the tunnel of {_peer(plan, flow.decrypted)}, and no rule expects it"
+                )
+            protected = protected and inbound
+            continue
+        last = policy
+        if policy.action is Action.BLOCK:
+            return Explanation(DROP, policy, policy.row, f"{_row(plan, policy)}: {policy.rule}")
+        if not inbound:
+            protected = bool(policy.templates)
+        elif policy.templates:
+            if flow.decrypted != policy.peer:
+                came = f"came out of that of {_peer(plan, flow.decrypted)}" if flow.decrypted else "came in plain"
+                wants = f"expected out of the tunnel of {_peer(plan, policy.peer)}"
+                return Explanation(DROP, policy, policy.row, f"{_row(plan, policy)}: {wants}, {came}")
+        elif flow.decrypted:
+            return Explanation(
+                DROP,
+                policy,
+                policy.row,
+                f"{_row(plan, policy)}: expected in plain, came out of the tunnel of {_peer(plan, flow.decrypted)}",
+            )
+    if last is None:
+        return Explanation(PASS, None, None, "no rule matches, and the default rule lets it pass")
+    if not protected:
+        return Explanation(PASS, last, last.row, f"{_row(plan, last)}: {last.rule}")
+    which = _peer(plan, last.peer or flow.decrypted)
+    return Explanation(PROTECT, last, last.row, f"{_row(plan, last)}: tunnel of {which}")
+
+
+def _labelled(plan: Plan, table: str, number: int) -> str:
+    """`rule 12 "printers"`."""
+    name, column = NAMES[table]
+    row = plan.configuration.row(table, number)
+    text = row[column] if row is not None else b""
+    label = text.decode("utf-8", "backslashreplace") if isinstance(text, bytes) else ""
+    return f'{name} {number} "{label}"' if label else f"{name} {number}"
+
+
+def _peer(plan: Plan, number: int) -> str:
+    return _labelled(plan, PEERS, number)
+
+
+def _row(plan: Plan, policy: Policy) -> str:
+    """Who decided."""
+    if policy.row.table == spd.TRAFFIC:
+        owner = f" of {_peer(plan, policy.peer)}" if policy.peer else ""
+        return _labelled(plan, spd.TRAFFIC, policy.row.number) + owner
+    return "ipsecGlobContDefaultRule" if policy.row == spd.DEFAULT_ROW else "built in"

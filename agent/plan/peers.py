@@ -1,0 +1,149 @@
+"""A peer's row seen against the world: its addresses, its identities, and whether its tunnels can be made."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Final
+
+from agent.plan.identities import ANY, IdentityError, identities, identity
+from agent.plan.ike import Peer, Phase1, address_text
+from agent.plan.model import ApplyState, Environment, RowView, Verdict
+from agent.plan.numbers import MOST_PEER_IDS
+
+PEERS: Final = "ipsecPeerTable"
+DOWN: Final = 2  # ipsecPeerAdminStatus
+IKE_V1: Final = 1  # ipsecPeerIkeVersion
+NO_INTERFACE: Final = 1  # ipsecPeerVirtualInterface disabled
+ALWAYS_UP: Final = 2  # ipsecPeerStartMode
+NOWHERE: Final = bytes(4)
+
+EMPTY_LIST: Final = Verdict(ApplyState.UNUSED, "its traffic list is empty")
+NO_KEY: Final = Verdict(ApplyState.FAILED, "no pre-shared key; set ipsecPeerPreSharedKey")
+IS_DOWN: Final = Verdict(ApplyState.APPLIED, "administratively down; its protect rules block")
+CALLED: Final = Verdict(ApplyState.APPLIED, "no address: it has to call us; until then its protect rules block")
+WAITS: Final = Verdict(ApplyState.APPLIED, "always-up waits for the peer to call: no address is known")
+NEEDS_AGGRESSIVE: Final = Verdict(
+    ApplyState.APPLIED, "main mode with a pre-shared key needs the peer's address; accepted without: aggressive mode"
+)
+
+_HOST_NAME: Final = re.compile(
+    r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}))*\.?"
+)
+
+
+def literal(text: str) -> bytes | None:
+    """Packed octets of an address in text; None for anything else."""
+    try:
+        return ipaddress.ip_address(text).packed
+    except ValueError:
+        return None
+
+
+def is_host_name(text: str) -> bool:
+    """Whether a resolver would be asked for it (RFC 1123 2.1, and underscores)."""
+    return _HOST_NAME.fullmatch(text) is not None
+
+
+def _text(row: RowView, column: str) -> str:
+    value = row[column]
+    assert isinstance(value, bytes)
+    return value.decode("utf-8", "replace").strip()
+
+
+def _number(row: RowView, column: str) -> int:
+    value = row[column]
+    assert isinstance(value, int)
+    return value
+
+
+def _octets(row: RowView, column: str) -> bytes:
+    value = row[column]
+    assert isinstance(value, bytes)
+    return value
+
+
+def _failed(text: str) -> Verdict:
+    return Verdict(ApplyState.FAILED, text)
+
+
+def remote_of(row: RowView, environment: Environment) -> tuple[bytes | None, Verdict | None]:
+    """The outer address of a peer, and what there is to say: (None, None) is a peer that has to call us."""
+    text = _text(row, "ipsecPeerDynamicAddress")
+    if not text:
+        return None, None
+    address = literal(text)
+    if address is not None:
+        return address, None
+    found = environment.names.get(text)
+    if found is None:
+        return None, Verdict(ApplyState.PENDING, f"{text} is being resolved")
+    family = 4 if _octets(row, "ipsecPeerLocalAddress") != NOWHERE else 0
+    fitting = [address for address in found if not family or len(address) == family]
+    if not fitting:
+        return None, _failed(f"{text} does not resolve")
+    return fitting[0], None
+
+
+def read_peer(row: RowView, environment: Environment, phase1: Phase1) -> Peer:
+    """A row of ipsecPeerTable with a traffic list."""
+    remote, trouble = remote_of(row, environment)
+    local: bytes | None = _octets(row, "ipsecPeerLocalAddress")
+    own_choice = local != NOWHERE
+    if not own_choice:
+        local = environment.sources.get(remote) if remote is not None else None
+    sealed = _octets(row, "ipsecPeerPreSharedKeyData")
+    names: tuple[str, ...] = ()
+    local_id = ""
+    try:
+        names = identities(_text(row, "ipsecPeerPeerIds"))[:MOST_PEER_IDS]
+        local_id = identity(phase1.local_id) if phase1.local_id else address_text(local) if local else ""
+    except IdentityError as error:
+        trouble = _failed(str(error))
+    down = _number(row, "ipsecPeerAdminStatus") == DOWN
+    if down:
+        verdict: Verdict | None = IS_DOWN
+    elif _number(row, "ipsecPeerVirtualInterface") != NO_INTERFACE:
+        verdict = _failed("virtual interfaces are not supported yet")
+    elif _number(row, "ipsecPeerIkeVersion") != IKE_V1:
+        verdict = _failed("IKEv2 is not supported yet")
+    elif phase1.problem:
+        verdict = _failed(phase1.problem)
+    elif not sealed:
+        verdict = NO_KEY
+    elif trouble is not None:
+        verdict = trouble
+    elif own_choice and environment.own_addresses and local not in environment.own_addresses:
+        verdict = _failed(f"ipsecPeerLocalAddress {address_text(local or b'')} is not an address of this host")
+    elif remote is not None and local is None:
+        verdict = _failed(f"no route to {address_text(remote)}")
+    else:
+        verdict = _remark(row, remote, phase1)
+    usable = not down and (verdict is None or verdict.state is ApplyState.APPLIED)
+    if not names:
+        names = (address_text(remote) if remote is not None else ANY,)
+    text = _text(row, "ipsecPeerDynamicAddress")
+    return Peer(
+        row.number,
+        _number(row, "ipsecPeerPriority"),
+        _number(row, "ipsecPeerTrafficList"),
+        _number(row, "ipsecPeerIkeProfile"),
+        _number(row, "ipsecPeerIpsecProfile"),
+        usable,
+        verdict,
+        local,
+        remote,
+        "" if literal(text) else text,
+        local_id,
+        names,
+        sealed,
+    )
+
+
+def _remark(row: RowView, remote: bytes | None, phase1: Phase1) -> Verdict | None:
+    """What to tell of a peer that can be used."""
+    if remote is not None:
+        return None
+    if not phase1.aggressive and not phase1.answers_other:
+        return NEEDS_AGGRESSIVE
+    return WAITS if _number(row, "ipsecPeerStartMode") == ALWAYS_UP else CALLED

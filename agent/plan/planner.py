@@ -1,0 +1,127 @@
+"""Configuration in, plan out: whole, or only what a change touches.
+
+`make_plan` decides how much has to be looked at. What a rule, a list, a peer or the default
+rule says is looked at one by one; a changed profile, proposal, capability or own address
+may concern everybody, and everybody is looked at. Either way priorities and reqids stay
+with those who have them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, TypeVar
+
+from agent.plan import numbers
+from agent.plan.chains import POST, PRE
+from agent.plan.draft import Draft
+from agent.plan.ike import Profiles
+from agent.plan.model import ConfigurationView, Environment, RowChangeView
+from agent.plan.peers import PEERS
+from agent.plan.result import Delta, Plan, SwitchedOff, difference
+from agent.plan.spd import TRAFFIC
+
+__all__ = ["Delta", "Plan", "difference", "make_plan"]
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+SWITCH: Final = "ipsecGlobEnabled"
+ON: Final = 1
+CONCERN_ALL: Final = frozenset({"ikeProposalTable", "ikeProfileTable", "ipsecProposalTable", "ipsecProfileTable"})
+SCALAR_GROUPS: Final = frozenset({"ipsecGlobals", "ipsecGlobalsContinued"})
+SCALARS_FOR_ALL: Final = frozenset(
+    {
+        SWITCH,
+        "ipsecGlobIkeProfile",
+        "ipsecGlobIpsecProfile",
+        "ipsecGlobDPDIdleThreshold",
+        "ipsecGlobDPDMaxRetries",
+        "ipsecGlobDPDRetryTimeout",
+    }
+)
+LISTS: Final = {"ipsecGlobContPreIpsecRules": PRE, "ipsecGlobContPostIpsecRules": POST}
+DEFAULT_RULE: Final = "ipsecGlobContDefaultRule"
+
+
+def make_plan(
+    configuration: ConfigurationView,
+    environment: Environment,
+    previous: Plan | None = None,
+    changes: Sequence[RowChangeView] | None = None,
+) -> Plan:
+    """The plan for a configuration in a world.
+
+    With `previous`, the plan of an earlier configuration, and `changes`, all rows that differ from it, only these
+    and what of the world differs are looked at; without `changes` everything is. Configuration and world must not
+    change while the plan lives.
+    """
+    if configuration.scalar(SWITCH) != ON:
+        return Plan(configuration.generation, configuration, environment, False, verdicts=SwitchedOff())
+    if previous is None or changes is None or previous.state is None or _concerns_all(previous, environment, changes):
+        return _whole(configuration, environment, previous)
+    return _next(configuration, environment, previous, changes)
+
+
+def _whole(configuration: ConfigurationView, environment: Environment, earlier: Plan | None) -> Plan:
+    draft = Draft(configuration, environment, Profiles(configuration, environment.capabilities), None)
+    draft.keep(earlier)
+    draft.standing_policies()
+    for owner in LISTS.values():
+        draft.outside_list(owner)
+    for row in configuration.rows(PEERS):
+        draft.peer(row.number)
+    for row in configuration.rows(TRAFFIC):
+        draft.rule(row.number)
+    return draft.finish()
+
+
+def _next(
+    configuration: ConfigurationView, environment: Environment, previous: Plan, changes: Sequence[RowChangeView]
+) -> Plan:
+    assert previous.state is not None
+    draft = Draft(configuration, environment, previous.state.profiles, previous)
+    for change in changes:
+        if change.table == TRAFFIC:
+            draft.rule(change.number)
+        elif change.table == PEERS:
+            draft.peer(change.number)
+        elif change.table in SCALAR_GROUPS:
+            for name, owner in LISTS.items():
+                if name in change.columns:
+                    draft.outside_list(owner)
+            if DEFAULT_RULE in change.columns:
+                draft.default_rule()
+    _look_at_world(draft, environment, previous)
+    return draft.finish()
+
+
+def _concerns_all(previous: Plan, environment: Environment, changes: Iterable[RowChangeView]) -> bool:
+    known = previous.environment
+    if environment.capabilities != known.capabilities or environment.own_addresses != known.own_addresses:
+        return True
+    return any(
+        change.table in CONCERN_ALL
+        or (change.table in SCALAR_GROUPS and not change.columns.isdisjoint(SCALARS_FOR_ALL))
+        for change in changes
+    )
+
+
+def _look_at_world(draft: Draft, environment: Environment, previous: Plan) -> None:
+    """Have looked at what differs because tunnels, resolved names or routes do."""
+    known = previous.environment
+    assert previous.state is not None
+    for child in _different(known.tunnels, environment.tunnels):
+        draft.instance(*numbers.peer_and_rule_of_child(child))
+    names = _different(known.names, environment.names)
+    routes = _different(known.sources, environment.sources)
+    if names or routes:
+        for peer in previous.state.peers.values():
+            if peer.name in names or (peer.remote is not None and peer.remote in routes):
+                draft.peer(peer.number)
+
+
+def _different(old: Mapping[K, V], new: Mapping[K, V]) -> set[K]:
+    """Keys the two do not hold alike; nothing when they are one and the same."""
+    if old is new:
+        return set()
+    return {key for key, value in new.items() if old.get(key) != value} | {key for key in old if key not in new}
