@@ -1,0 +1,488 @@
+"""Makes the plan real and keeps it so: compares what is wanted with what is there, repairs, and tells it per row.
+
+A commit wakes it; so do tunnels, addresses, names, announcements of the kernel that others
+touched the SPD, lost announcements, failed things whose time has come, and every minute
+everything is looked at anew. A pass is one road whatever the reason: plan, then the keys
+that may differ, each compared with the kernel's picture, then one `apply`. Charon's part
+runs beside it (connections.py), so that it cannot delay a policy. Stopping leaves all
+as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Final
+
+from agent.backends.backoff import Backoff
+from agent.backends.connections import Connections, Wanted
+from agent.backends.engine import (
+    EngineError,
+    Host,
+    Ike,
+    IkeEvent,
+    IkeEventKind,
+    KernelEvent,
+    KernelEventKind,
+    Observed,
+    Spd,
+)
+from agent.backends.leftovers import Leftovers
+from agent.backends.rowstate import APPLY_TABLES, ApplyTables, Ledger, RowState, verdict_or
+from agent.backends.surroundings import Surroundings
+from agent.backends.usage import TARGETS, Usage
+from agent.mib.schema import Schema
+from agent.plan import numbers
+from agent.plan.model import (
+    ApplyState,
+    Capabilities,
+    Environment,
+    Policy,
+    PolicyKey,
+    Prefix,
+    RowRef,
+    Selector,
+    Tunnel,
+)
+from agent.plan.planner import Delta, Plan, difference, make_plan
+from agent.store.errors import StoreError
+from agent.store.hooks import Change, RowChange
+from agent.store.snapshot import Configuration
+from agent.store.store import Store
+
+logger = logging.getLogger(__name__)
+
+EVERYTHING_SECONDS: Final = 60.0  # a full look at kernel, daemon and names, in case an announcement never came
+KEYS_PER_TURN: Final = 4096  # policies compared before the loop may do something else, about 3 ms
+AFTER_A_DEFECT_SECONDS: Final = 5.0
+INSTALLED: Final = "INSTALLED"  # charon's word for a CHILD_SA that carries traffic
+NOT_IN_SERVICE: Final = "the row is not in service"
+NOT_USED: Final = "no peer, rule or default refers to it"
+REQID: Final = "reqid"  # kind of the durable numbers
+
+PlanListener = Callable[[Plan, "Plan | None"], None]
+
+
+@dataclass(slots=True)
+class Work:
+    """What the next pass has to look at."""
+
+    changes: dict[tuple[str, int], RowChange] = field(default_factory=dict)
+    whole_plan: bool = False  # forget the previous plan's work
+    surroundings: bool = False  # the environment is another one
+    compare_all: bool = False  # every policy with the picture at hand
+    look: bool = False  # ask the kernel for a new picture first
+    suspects: set[PolicyKey] = field(default_factory=set)
+
+
+class Reconciler:
+    """One per agent. `plan` is the plan now being made real, None before the first.
+
+    `changed` makes it a subscriber of the store. All on the event loop."""
+
+    def __init__(
+        self,
+        store: Store,
+        schema: Schema,
+        spd: Spd,
+        ike: Ike,
+        host: Host,
+        capabilities: Capabilities,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.plan: Plan | None = None
+        self._store, self._spd, self._ike, self._host = store, spd, ike, host
+        self._clock = clock
+        self._configuration: Configuration = store.running
+        self._work = Work(whole_plan=True, look=True)
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._backoff: Backoff[PolicyKey] = Backoff(clock)
+        self._ledger = Ledger()
+        self._wanted = Wanted()
+        self._connections = Connections(ike, self._ledger, self._wanted, self._publish_touched, clock)
+        self._surroundings = Surroundings(host, capabilities, self._surroundings_changed)
+        self._usage = Usage(schema)
+        self._tables = ApplyTables(schema, store.live)
+        self._leftovers = Leftovers(spd, ike)
+        self._observed: Mapping[PolicyKey, Observed] = {}
+        self._reqids: dict[str, int] = dict(store.numbers(REQID))
+        self._listeners: list[PlanListener] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._observing: asyncio.Task[None] | None = None
+        self._preview: tuple[Configuration, Plan | None, Plan] | None = None
+
+    # ---- life -------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start the engines and begin. Raises EngineError where one is not to be had at all."""
+        await self._host.start()
+        await self._spd.start()
+        self._spd.subscribe(self._kernel_event)
+        self._ike.subscribe(self._ike_event)
+        await self._ike.start()
+        await self._adopt_tunnels()
+        self._store.subscribe(self, replay=True)
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._run()), loop.create_task(self._connections.run())]
+        self._tasks.append(loop.create_task(self._minutes()))
+        self._leftovers.look()
+
+    async def _adopt_tunnels(self) -> None:
+        """Tunnels that outlived the last agent: the first plan has to follow them, or it would cut them."""
+        try:
+            state = await self._ike.observe()
+        except EngineError:
+            return
+        self._surroundings.tunnels(
+            {
+                child.name: Tunnel(child.name, sa.local, sa.remote, child.mode, child.protocol, child.ipcomp)
+                for sa in state.sas
+                for child in sa.children
+                if child.state == INSTALLED
+            }
+        )
+
+    async def stop(self) -> None:
+        """End, leaving kernel and daemon as they are."""
+        tasks = [*self._tasks, *([self._observing] if self._observing else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._leftovers.stop()
+        await self._surroundings.stop()
+        await self._ike.stop()
+        await self._spd.stop()
+        await self._host.stop()
+
+    async def settled(self) -> None:
+        """Until there is nothing to do but to wait for something that failed."""
+        while True:
+            await self._idle.wait()
+            await self._connections.idle.wait()
+            if self._idle.is_set():
+                return
+
+    def subscribe(self, listener: PlanListener) -> None:
+        """Called with (new plan, the one before or None) as soon as a plan is made, before it is real."""
+        self._listeners.append(listener)
+
+    # ---- reasons to look --------------------------------------------------------------
+
+    def changed(self, change: Change) -> None:
+        """A commit: the touched rows are pending at once."""
+        self._configuration = change.after
+        if change.replay:
+            self._work = Work(whole_plan=True, compare_all=True, look=self._work.look, suspects=self._work.suspects)
+        else:
+            for row in change.rows:
+                self._note(row)
+            self._publish(RowRef(row.table, row.number) for row in change.rows)
+        self._awaken()
+
+    def _note(self, row: RowChange) -> None:
+        """Several commits on one row before a pass are one change."""
+        where = (row.table, row.number)
+        earlier = self._work.changes.pop(where, None)
+        if earlier is not None:
+            row = RowChange(row.table, row.number, earlier.before, row.after, earlier.columns | row.columns)
+        self._work.changes[where] = row
+
+    def environment_changed(self, tunnels: Mapping[str, Tunnel | None]) -> None:
+        """Tunnels that came up or moved, or (None) went, by child name: templates follow them."""
+        self._surroundings.tunnels(tunnels)
+
+    def _surroundings_changed(self) -> None:
+        self._work.surroundings = True
+        self._awaken()
+
+    def _kernel_event(self, event: KernelEvent) -> None:
+        if event.kind is KernelEventKind.OVERRUN:
+            self._work.look = True
+        elif event.kind is not KernelEventKind.POLICY_FOREIGN:
+            return
+        elif event.key is None:
+            self._work.compare_all = True
+        else:
+            self._work.suspects.add(event.key)
+        self._awaken()
+
+    def _ike_event(self, event: IkeEvent) -> None:
+        if event.kind is IkeEventKind.BACK:
+            self._leftovers.look()
+
+    def _awaken(self) -> None:
+        self._idle.clear()
+        self._wake.set()
+
+    async def _minutes(self) -> None:
+        while True:
+            await asyncio.sleep(EVERYTHING_SECONDS)
+            self._connections.look_again()
+            self._surroundings.resolve_again()
+            if self._observing is None or self._observing.done():
+                self._observing = asyncio.get_running_loop().create_task(self._look())
+
+    async def _look(self) -> None:
+        """A new picture of the SPD beside other work, then compare with it."""
+        try:
+            self._observed = await self._spd.observe()
+        except EngineError as error:
+            logger.warning("the kernel's policies cannot be listed: %s", error)
+            return
+        self._work.compare_all = True
+        self._awaken()
+
+    # ---- the pass ---------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(self._backoff.next()):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            work, self._work = self._work, Work()
+            work.suspects.update(self._backoff.due())
+            try:
+                await self._pass(work)
+            except Exception:  # a defect must not end repair for good; begin again from nothing
+                logger.exception("reconciling failed; everything is planned anew in %.0f s", AFTER_A_DEFECT_SECONDS)
+                await asyncio.sleep(AFTER_A_DEFECT_SECONDS)
+                self._work.whole_plan = self._work.look = True
+                self._connections.look_again()
+                self._awaken()
+            if not self._wake.is_set():
+                self._idle.set()
+
+    async def _pass(self, work: Work) -> None:
+        if work.look:
+            self._observed = await self._spd.observe()
+            work.compare_all = True
+        old = self.plan
+        plan, touched = await self._make_plan(work)
+        keys: Iterable[PolicyKey] = work.suspects
+        if plan is not old:
+            delta = difference(old, plan)
+            keys = work.suspects | delta.policy_keys
+            touched |= delta.rows
+            self._hand_over(plan, delta)
+            for listener in self._listeners:
+                listener(plan, old)
+        if work.compare_all:
+            keys = [*plan.policies, *(key for key, held in list(self._observed.items()) if held.ours)]
+        remove, install = await self._compare(plan, keys)
+        failed = await self._spd.apply(remove, install) if remove or install else {}
+        self._book(plan, keys, failed)
+        if work.whole_plan or old is None or old.enabled != plan.enabled:
+            self._ledger.take_touched()
+            self._publish_whole()
+        else:
+            self._publish(touched | self._ledger.take_touched())
+        if plan is not old:
+            await self._remember(plan, children_of(delta, old) if old is not None else {*plan.reqids, *self._reqids})
+
+    async def _make_plan(self, work: Work) -> tuple[Plan, set[RowRef]]:
+        """The plan of the newest configuration, and the rows whose state may have changed beside it."""
+        configuration = self._configuration
+        changes: Sequence[RowChange] = list(work.changes.values())
+        touched = {RowRef(change.table, change.number) for change in changes if change.table in APPLY_TABLES}
+        if work.whole_plan or self.plan is None:
+            work.whole_plan = True
+            self._usage.rebuild(configuration)
+            await self._surroundings.rebuild(configuration)
+            self.plan = make_plan(configuration, self.environment)
+            return self.plan, touched
+        if not changes and not work.surroundings:
+            return self.plan, touched
+        touched |= self._usage.moved(configuration, changes)
+        self._surroundings.moved(changes)
+        previewed = self._previewed(configuration) if not work.surroundings else None
+        self.plan = previewed or make_plan(configuration, self.environment, self.plan, changes)
+        return self.plan, touched
+
+    @property
+    def environment(self) -> Environment:
+        """The world as the next plan will see it."""
+        return self._surroundings.environment(self._reqids if self.plan is None else self.plan.reqids)
+
+    def preview(self, after: Configuration, changes: Sequence[RowChange]) -> Plan:
+        """The plan a configuration would give, for the lock-out check. `changes` lead to it from the running one.
+        It is kept: when that configuration is committed next, it is not made again."""
+        if self.plan is None:
+            return make_plan(after, self.environment)
+        base = self.plan
+        behind = list(self._work.changes.values())  # committed, not planned yet
+        self._surroundings.foresee(changes)
+        plan = make_plan(after, self.environment, base, [*behind, *changes])
+        self._preview = None if behind or self._work.surroundings else (after, base, plan)
+        return plan
+
+    def _previewed(self, configuration: Configuration) -> Plan | None:
+        preview, self._preview = self._preview, None
+        if preview is None:
+            return None
+        after, base, plan = preview
+        return plan if after is configuration and base is self.plan else None
+
+    def _hand_over(self, plan: Plan, delta: Delta) -> None:
+        """Give the daemon's part of a plan to those who work at it."""
+        self._wanted.connections, self._wanted.secrets = plan.connections, plan.secrets
+        self._connections.mark(
+            (*delta.connections_removed, *(c.name for c in (*delta.connections_added, *delta.connections_changed))),
+            (*delta.secrets_removed, *(secret.id for secret in (*delta.secrets_added, *delta.secrets_changed))),
+        )
+
+    async def _compare(self, plan: Plan, keys: Iterable[PolicyKey]) -> tuple[list[PolicyKey], list[Policy]]:
+        """What to remove and what to install of the keys that may differ, in the order in which packets meet the
+        policies: the exemptions come first, a default rule last."""
+        remove: list[PolicyKey] = []
+        install: list[Policy] = []
+        for count, key in enumerate(keys, 1):
+            wanted, held = plan.policies.get(key), self._observed.get(key)
+            if wanted is None:
+                if held is not None and held.ours:
+                    remove.append(key)
+            elif held is None or not held.ours or held[2:5] != (wanted.priority, wanted.action, wanted.templates):
+                install.append(wanted)
+            if count % KEYS_PER_TURN == 0:
+                await asyncio.sleep(0)
+        install.sort(key=attrgetter("priority"))
+        return remove, install
+
+    def _book(self, plan: Plan, keys: Iterable[PolicyKey], failed: Mapping[PolicyKey, str]) -> None:
+        for key in keys:
+            text = failed.get(key)
+            if text is None:
+                self._backoff.forget(key)
+                self._ledger.done(key)
+                continue
+            self._backoff.failed(key)
+            wanted = plan.policies.get(key)
+            self._ledger.fail(key, (wanted.row,) if wanted is not None else (), text)
+            of = label(self._configuration, wanted.row) if wanted is not None else "no row"
+            logger.warning("policy %s %s of %s: %s", key.direction.name.lower(), show_selector(key.selector), of, text)
+
+    async def _remember(self, plan: Plan, children: Iterable[str]) -> None:
+        """Keep the request ids of these children over restarts: a tunnel's SAs carry them."""
+        news = {
+            child: plan.reqids.get(child) for child in children if plan.reqids.get(child) != self._reqids.get(child)
+        }
+        if not news:
+            return
+        for child, reqid in news.items():
+            if reqid is None:
+                self._reqids.pop(child, None)
+            else:
+                self._reqids[child] = reqid
+        try:
+            await self._store.remember(REQID, news)
+        except StoreError as error:
+            logger.error("request ids are not kept over a restart: %s", error)
+
+    # ---- row states -------------------------------------------------------------------
+
+    def _publish_touched(self) -> None:
+        if self._ledger.touched and self.plan is not None:
+            self._publish(self._ledger.take_touched())
+
+    def _publish(self, rows: Iterable[RowRef]) -> None:
+        configuration = self._configuration
+        self._tables.publish(
+            (ref, self._state(ref) if ref.number in configuration.table(ref.table) else None)
+            for ref in rows
+            if ref.table in APPLY_TABLES
+        )
+
+    def _publish_whole(self) -> None:
+        for table in APPLY_TABLES:
+            self._tables.publish_whole(table, self._configuration.table(table).numbers(), self._state)
+
+    def _state(self, ref: RowRef) -> RowState:
+        if self.plan is None or (ref.table, ref.number) in self._work.changes:  # changed since: still to be made real
+            return RowState(ApplyState.PENDING, "", None)
+        state, text = self._say(self.plan, ref)
+        settled = state not in (ApplyState.PENDING, ApplyState.FAILED)
+        return RowState(state, text, self.plan.generation if settled else None)
+
+    def _say(self, plan: Plan, ref: RowRef) -> tuple[ApplyState, str]:
+        if self._configuration.row(ref.table, ref.number) is None:
+            return ApplyState.UNUSED, NOT_IN_SERVICE
+        verdict = plan.verdicts.get(ref)
+        if ref.table in TARGETS:
+            if verdict is not None and verdict.state is ApplyState.FAILED:
+                return verdict.state, verdict.text
+            if ref not in self._usage.used:
+                return ApplyState.UNUSED, NOT_USED
+        return verdict_or(verdict, self._ledger.of(ref))
+
+
+def children_of(delta: Delta, old: Plan) -> set[str]:
+    """Names of the children that connections of a difference have, or had."""
+    connections = [*delta.connections_added, *delta.connections_changed]
+    before = [*delta.connections_removed, *(connection.name for connection in delta.connections_changed)]
+    connections += (old.connections[name] for name in before)
+    return {child.name for connection in connections for child in connection.children}
+
+
+# ---- texts --------------------------------------------------------------------------------
+
+_DESCRIPTIONS: Final = {
+    "ipsecPeerTable": "ipsecPeerDescription",
+    "ipsecTrafficTable": "ipsecTrDescription",
+}
+
+
+def label(configuration: Configuration, ref: RowRef) -> str:
+    """A row as log lines name it: table, number and its description."""
+    column = _DESCRIPTIONS.get(ref.table)
+    row = configuration.row(ref.table, ref.number) if column is not None else None
+    text = row[column] if row is not None and column is not None else b""
+    described = f' "{text.decode("utf-8", "backslashreplace")}"' if isinstance(text, bytes) and text else ""
+    return f"{ref.table} {ref.number}{described}"
+
+
+def show_selector(selector: Selector) -> str:
+    """`10.0.0.0/8 > 0.0.0.0/0 proto 17 port 53`, as a log line has it."""
+    source, destination, protocol, source_port, destination_port = selector
+    text = f"{_show_prefix(source)} > {_show_prefix(destination)}"
+    if protocol:
+        text += f" proto {protocol}"
+    for name, ports in (("from port", source_port), ("port", destination_port)):
+        if ports.mask:
+            text += f" {name} {ports.port}" + (f"/{ports.mask:#x}" if ports.mask != 0xFFFF else "")
+    return text
+
+
+def _show_prefix(prefix: Prefix) -> str:
+    return f"{ipaddress.ip_address(prefix.address)}/{prefix.length}"
+
+
+# ---- flush --------------------------------------------------------------------------------
+
+
+async def flush(spd: Spd, ike: Ike) -> tuple[int, int]:
+    """Remove our policies, connections and secrets, end our tunnels, and touch nothing else; how many policies and
+    connections went. The engines are started by the caller. Raises EngineError for what cannot be removed."""
+    ours = [key for key, held in (await spd.observe()).items() if held.ours]
+    failed = await spd.apply(ours, [])
+    state = await ike.observe()
+    connections = {*filter(numbers.is_our_connection, state.connections)}
+    tunnels = {sa.connection for sa in state.sas if numbers.is_our_connection(sa.connection)}
+    for name in sorted(connections):
+        await ike.unload_connection(name)
+    for name in sorted(connections | tunnels):
+        await ike.terminate(connection=name)
+    for id in sorted(filter(numbers.is_our_secret, state.secrets)):
+        await ike.unload_secret(id)
+    if failed:
+        key, text = next(iter(failed.items()))
+        raise EngineError(f"{len(failed)} policies stay, the first is {show_selector(key.selector)}: {text}")
+    return len(ours), len(connections)
