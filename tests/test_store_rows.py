@@ -8,7 +8,7 @@ from random import Random
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from agent.store.candidate import Candidates
 from agent.store.errors import ErrorStatus, Refused
@@ -86,7 +86,8 @@ class Modelled:
 
 
 DEFAULTS = {"ruleProto": 255, "ruleAction": 4, "ruleNext": 0}
-NUMBERS = st.integers(1, 4)
+ROWS = 5
+NUMBERS = st.integers(1, ROWS)
 
 
 NAMED = st.fixed_dictionaries(
@@ -94,13 +95,13 @@ NAMED = st.fixed_dictionaries(
     optional={
         "ruleProto": st.integers(0, 3),
         "ruleAction": st.sampled_from([1, 3, 4, 5]),
-        "ruleNext": st.integers(0, 4),
+        "ruleNext": st.integers(0, ROWS),
         "ruleRowStatus": st.integers(1, 6),
         "ruleRowGeneration": st.integers(0, 12),
     },
 )
 FEWER = st.sampled_from([{"ruleRowStatus": 6}, {"ruleAction": 1}]) | st.builds(
-    lambda n: {"ruleNext": n}, st.integers(0, 4)
+    lambda n: {"ruleNext": n}, st.integers(0, ROWS)
 )
 
 
@@ -113,10 +114,17 @@ class RuleTable(RuleBasedStateMachine):
         self.candidates = Candidates(References(self.running), Secrets(bytes(32)))
         self.model: dict[int, Modelled] = {}
 
-    @initialize(rows=st.integers(0, 4))
-    def a_chain(self, rows: int) -> None:
-        numbers = range(1, rows + 1)
-        self.a_set({n: {"ruleProto": 6, "ruleNext": n + 1 if n < rows else 0} for n in numbers}, Random(rows))
+    @initialize()
+    def a_chain(self) -> None:
+        numbers = range(1, ROWS + 1)
+        self.a_set({n: {"ruleProto": 6, "ruleNext": n + 1 if n < ROWS else 0} for n in numbers}, Random(1))
+
+    @precondition(lambda self: len(self.model) < 3)
+    @rule(order=st.permutations(range(1, ROWS + 1)))
+    def a_new_chain(self, order: list[int]) -> None:
+        self.a_set({number: {"ruleRowStatus": 6} for number in self.model}, Random(1))
+        behind = dict(zip(order, [*order[1:], 0], strict=True))
+        self.a_set({number: {"ruleProto": 6, "ruleNext": behind[number]} for number in order}, Random(2))
 
     @rule(number=NUMBERS, named=NAMED, dice=st.randoms(use_true_random=False))
     def one_row(self, number: int, named: dict[str, int], dice: Random) -> None:
@@ -126,7 +134,7 @@ class RuleTable(RuleBasedStateMachine):
     def some_rows(self, rows: dict[int, dict[str, int]], dice: Random) -> None:
         self.a_set(rows, dice)
 
-    @rule(numbers=st.sets(NUMBERS, min_size=2), dice=st.randoms(use_true_random=False))
+    @rule(numbers=st.sets(NUMBERS, min_size=2, max_size=3), dice=st.randoms(use_true_random=False))
     def some_rows_go(self, numbers: set[int], dice: Random) -> None:
         self.a_set({number: {"ruleRowStatus": 6} for number in numbers}, dice)
 
