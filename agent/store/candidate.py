@@ -308,7 +308,7 @@ def _in_use(draft: Draft, column: Column, source: int) -> Refused:
 def _check_ring(
     before: Configuration, column: Column, links: dict[int, int], drafts: dict[tuple[str, int], Draft]
 ) -> None:
-    """Raises Refused where the changed links of one table close a ring, naming the first varbind in it."""
+    """Raises Refused where the changed links of one table close a ring, naming the last varbind in it."""
     snapshot = before.table(column.table)
 
     def following(number: int) -> int:
@@ -318,11 +318,10 @@ def _check_ring(
     ring = find_ring(links, following, lambda number: number not in snapshot)
     if not ring:
         return
-    guilty = min(
-        (drafts[column.table, number] for number in ring if number in links),
-        key=lambda draft: (column.position not in draft.edits, draft.blame(column.position)),
-    )
+    named = [drafts[column.table, number] for number in ring if number in links]
+    guilty = max(named, key=lambda draft: (column.position in draft.edits, draft.blame(column.position)))
     edit = Edit(column, guilty.number, links[guilty.number])
+    ring = ring[ring.index(guilty.number) :] + ring[: ring.index(guilty.number)]
     rows = " → ".join(map(str, [*ring[:8], *(["…"] if len(ring) > 8 else []), ring[0]]))
     why = f"the chain would run in a ring: {rows}"
     at = guilty.blame(column.position)
