@@ -343,7 +343,7 @@ GOOD: dict[str, Value] = {
 }  # fmt: skip
 BAD: list[tuple[str, Value]] = [
     ("peerWeight.1", 400), ("peerBorn.1", 1), ("peerName.9", b"x"), ("gateFirst.0", 9), ("peerLater.1", 1),
-    ("ruleRowStatus.1", 3), ("ruleNext.2", 1), ("peerRowGeneration.1", 7),
+    ("ruleRowStatus.1", 3), ("ruleNext.2", 2), ("peerRowGeneration.1", 7),
 ]  # fmt: skip
 
 
