@@ -1,0 +1,128 @@
+"""Looking at a state folder from outside the agent: what happens to a packet, and removing what was made.
+
+`explain` makes the same plan as the agent, from the stored configuration and this host's
+addresses and routes; which tunnels are up it does not know, and need not: whether a packet
+is protected does not depend on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from pathlib import Path
+
+from agent.backends.engine import EngineError, Host
+from agent.backends.reconcile import flush
+from agent.backends.surroundings import Surroundings
+from agent.config import Settings
+from agent.mib import load_schema
+from agent.plan.explain import explain
+from agent.plan.model import Flow
+from agent.plan.planner import Plan, make_plan
+from agent.serve import CAPABILITIES, CHARON_FOLDER
+from agent.store.errors import StoreError
+from agent.store.lock import StoreLock
+from agent.store.store import StoredState, read_store
+
+REQID = "reqid"
+
+
+class InspectError(Exception):
+    """It cannot be told or done; the text says why and what is accepted."""
+
+
+def explain_packet(
+    settings: Settings,
+    src: str,
+    dst: str,
+    proto: str,
+    sport: int,
+    dport: int,
+    forwarded: bool,
+    decrypted: int,
+) -> str:
+    """What becomes of the packet, by which rule. Raises InspectError."""
+    source, destination = _address("--src", src), _address("--dst", dst)
+    if len(source) != len(destination):
+        raise InspectError(f"--src {src} and --dst {dst} are of different families; accepted: two of one family")
+    state = _stored(settings)
+    plan, own = asyncio.run(_plan(settings, state))
+    way = "forward" if forwarded else "in" if destination in own and source not in own else "out"
+    flow = Flow(source, destination, _protocol(proto), sport, dport, way, decrypted)
+    found = explain(plan, flow)
+    return f"{found.decision}: {found.text}"
+
+
+def flush_engine(settings: Settings) -> str:
+    """Remove our policies and connections; one line that says how many. Raises InspectError."""
+    try:
+        lock = StoreLock(settings.state)
+    except StoreError as error:
+        raise InspectError(f"{error}; its policies would come back at once") from None
+    try:
+        policies, connections = asyncio.run(_flush(settings.state))
+    except EngineError as error:
+        raise InspectError(str(error)) from None
+    finally:
+        lock.release()
+    return f"removed: policies {policies}, connections {connections}"
+
+
+async def _flush(state: Path) -> tuple[int, int]:
+    from agent.backends import linux_engines
+
+    def no_secrets(peer: int, sealed: bytes) -> bytes:
+        raise EngineError("flush loads no secret")
+
+    engines = linux_engines(state / CHARON_FOLDER, no_secrets)
+    await engines.spd.start()
+    try:
+        return await flush(engines.spd, engines.ike)
+    finally:
+        await engines.ike.stop()
+        await engines.spd.stop()
+
+
+def _stored(settings: Settings) -> StoredState:
+    try:
+        return read_store(load_schema(), settings.store, settings.state)
+    except StoreError as error:
+        raise InspectError(str(error)) from None
+
+
+async def _plan(settings: Settings, state: StoredState) -> tuple[Plan, frozenset[bytes]]:
+    host: Host
+    if settings.backend == "memory":
+        from agent.backends.memory import MemoryHost
+
+        host = MemoryHost()
+    else:
+        from agent.backends.host import LinuxHost
+
+        host = LinuxHost()
+    await host.start()
+    surroundings = Surroundings(host, CAPABILITIES[settings.backend], lambda: None)
+    try:
+        await surroundings.rebuild(state.configuration)
+        environment = surroundings.environment(state.numbers.get(REQID, {}))
+        return make_plan(state.configuration, environment), host.own_addresses()
+    finally:
+        await surroundings.stop()
+        await host.stop()
+
+
+def _address(option: str, text: str) -> bytes:
+    try:
+        return ipaddress.ip_address(text).packed
+    except ValueError:
+        raise InspectError(f"{option} {text!r} is no address; accepted: an IPv4 or IPv6 address") from None
+
+
+def _protocol(text: str) -> int:
+    if text.isdigit() and int(text) <= 255:
+        return int(text)
+    try:
+        return socket.getprotobyname({"icmp6": "ipv6-icmp"}.get(text, text))
+    except OSError:
+        raise InspectError(f"--proto {text!r} is no protocol; accepted: 0..255, icmp, tcp, udp, …") from None

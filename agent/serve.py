@@ -1,0 +1,149 @@
+"""The running agent: store, SNMP, engines and monitor, started in the right order and ended cleanly.
+
+The store comes first, since its lock keeps a second agent out; then SNMP, so that a
+station is answered at once; then the engines, whose work shows in the apply states. At the
+end SNMP goes first: what was answered is stored, and kernel and charon are left as they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import signal
+import sys
+from collections.abc import AsyncIterator
+
+from agent import __version__
+from agent.backends import Engines, linux_engines, memory_engines
+from agent.backends.engine import EngineError
+from agent.backends.reconcile import Reconciler
+from agent.config import Endpoint, Settings
+from agent.mib import load_schema
+from agent.monitor.monitor import Monitor
+from agent.plan.capabilities import CHARON, MEMORY
+from agent.setchecks import SetChecks
+from agent.snmp.identity import CONFIGURATION_FILE as SNMP_CONF
+from agent.snmp.server import SnmpServer, SnmpSettings
+from agent.snmp.sockets import ListenError
+from agent.store.errors import Refused, StoreError
+from agent.store.secrets import Secrets
+from agent.store.store import Store
+
+logger = logging.getLogger("agent")
+
+CAPABILITIES = {"memory": MEMORY, "linux": CHARON}
+CHARON_FOLDER = "charon"  # in the state folder
+STATUS, LAST_REFUSAL = "ipsecGwStatus", "ipsecGwLastRefusal"
+LONGEST_TEXT = 255  # octets in a DisplayString
+
+
+class StartError(Exception):
+    """The agent cannot start; the text says why and what to do."""
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT. Raises StartError."""
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    asyncio.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    async with contextlib.AsyncExitStack() as stack:
+        store = await stack.enter_async_context(_opened(settings))
+        engines = make_engines(settings, store.secrets)
+        capabilities = CAPABILITIES[settings.backend]
+        reconciler = Reconciler(store, store.schema, engines.spd, engines.ike, engines.host, capabilities)
+        port = settings.listen[0].port
+        store.checks.append(SetChecks(store, reconciler, engines.host, capabilities, port))
+        await stack.enter_async_context(_answering(settings, store))
+        await stack.enter_async_context(_made_real(store, engines, reconciler))
+        gc.collect()
+        gc.freeze()  # what is loaded stays; collections then look at what is new only
+        await ended.wait()
+        logger.info("ending; policies and tunnels stay as they are")
+
+
+@contextlib.asynccontextmanager
+async def _opened(settings: Settings) -> AsyncIterator[Store]:
+    try:
+        store = Store.open(load_schema(), settings.store, settings.state)
+    except StoreError as error:
+        raise StartError(str(error)) from None
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def make_engines(settings: Settings, secrets: Secrets) -> Engines:
+    """The engines of the backend chosen."""
+    if settings.backend == "memory":
+        return memory_engines()
+
+    def open_secret(peer: int, sealed: bytes) -> bytes:
+        return secrets.open("ipsecPeerTable", peer, "ipsecPeerPreSharedKeyData", sealed)
+
+    return linux_engines(settings.state / CHARON_FOLDER, open_secret)
+
+
+@contextlib.asynccontextmanager
+async def _answering(settings: Settings, store: Store) -> AsyncIterator[None]:
+    def refused(text: str) -> None:
+        store.live.update(STATUS, {0: {LAST_REFUSAL: text.encode()[:LONGEST_TEXT]}})
+
+    first = not (settings.state / SNMP_CONF).exists()
+    server = SnmpServer(
+        store,
+        store.schema,
+        SnmpSettings(
+            listen=settings.listen,
+            state=settings.state,
+            read_community=settings.read_community or None,
+            write_community=settings.write_community or None,
+        ),
+        refused=refused,
+    )
+    try:
+        await server.start()
+    except (ListenError, StoreError, Refused, OSError) as error:
+        raise StartError(str(error)) from None
+    where = ", ".join(str(Endpoint(*address)) for address in server.addresses)
+    logger.info("ipsec-agent %s answers on %s, backend %s", __version__, where, settings.backend)
+    if first:
+        print(f"First start: user admin was made. Try\n  {server.walk_command}", flush=True)
+    try:
+        yield
+    finally:
+        await server.stop()
+
+
+@contextlib.asynccontextmanager
+async def _made_real(store: Store, engines: Engines, reconciler: Reconciler) -> AsyncIterator[None]:
+    asked = getattr(engines.ike, "sas", None)  # charon can be asked for its SAs; in memory they are a list of events
+    monitor = Monitor(
+        store,
+        store.schema,
+        engines.ike,
+        engines.spd,
+        tunnels_changed=reconciler.environment_changed,
+        list_sas=asked if callable(asked) else None,
+    )
+    reconciler.subscribe(monitor.planned)
+    try:
+        await reconciler.start()
+    except EngineError as error:
+        raise StartError(f"backend: {error}") from None
+    await monitor.start()
+    try:
+        yield
+    finally:
+        await monitor.stop()
+        await reconciler.stop()
