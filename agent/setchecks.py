@@ -14,7 +14,8 @@ from agent.backends.engine import Host
 from agent.backends.reconcile import Reconciler
 from agent.plan.check import RuleError, check_lockout, check_rules
 from agent.plan.model import Capabilities, Flow
-from agent.store.errors import ErrorStatus, Refused
+from agent.store.edits import refusal
+from agent.store.errors import ErrorStatus
 from agent.store.hooks import Edit, Origin, RowChange
 from agent.store.snapshot import Configuration
 from agent.store.store import Store
@@ -45,11 +46,11 @@ class SetChecks:
         try:
             check_rules(before, after, rows, named, self._capabilities)
         except RuleError as error:
-            raise Refused(ErrorStatus.INCONSISTENT_VALUE, error.position, error.text) from None
+            raise refusal(ErrorStatus.INCONSISTENT_VALUE, error.position, edits[error.position], error.text) from None
         changes = self._changes(before, after, rows)
         allowed = any(edit.column.name == ALLOW_LOCKOUT and edit.value == TRUE for edit in edits)
         if not allowed:
-            self._check_lockout(after, changes, origin)
+            self._check_lockout(after, changes, edits, origin)
 
     def _changes(self, before: Configuration, after: Configuration, rows: Sequence[RowChange]) -> list[RowChange]:
         """What leads from the running configuration to `after`: candidates of one transaction stand on one another."""
@@ -66,14 +67,16 @@ class SetChecks:
         self._tip = after
         return list(self._to_tip.values())
 
-    def _check_lockout(self, after: Configuration, changes: Sequence[RowChange], origin: Origin) -> None:
+    def _check_lockout(
+        self, after: Configuration, changes: Sequence[RowChange], edits: Sequence[Edit], origin: Origin
+    ) -> None:
         running = self._reconciler.plan
         if running is None:
             return
         cut = check_lockout(running, self._reconciler.preview(after, changes), self._flows(origin))
         if cut:
-            text = f"{cut}; accepted: the same SET with {ALLOW_LOCKOUT}.0 = true, or a rule that lets this pass"
-            raise Refused(ErrorStatus.INCONSISTENT_VALUE, 0, text)
+            accepted = f"the same SET with {ALLOW_LOCKOUT}.0 = true, or a rule that lets this pass"
+            raise refusal(ErrorStatus.INCONSISTENT_VALUE, 0, edits[0], cut, accepted)
 
     def _flows(self, origin: Origin) -> tuple[Flow, ...]:
         """The SET's own flow, and the TCP connections into this host."""
