@@ -18,6 +18,7 @@ from agent.plan.credentials import secret
 from agent.plan.ike import Peer, Profiles, child_settings, connections, transport_suffices
 from agent.plan.layered import Edit, Layered
 from agent.plan.model import (
+    Action,
     ApplyState,
     Child,
     ConfigurationView,
@@ -38,6 +39,10 @@ from agent.plan.spd import TRAFFIC, Companions, Rule, RuleAction, Way
 
 K = TypeVar("K")
 V = TypeVar("V")
+
+EAGER: Final = (
+    20_000  # rules up to which `placing` is made before there is a drop rule, so that the first costs nothing
+)
 
 BANDS: Final = {PRE: numbers.PRIORITY_PRE, POST: numbers.PRIORITY_POST}
 NO_LIST: Final = Verdict(ApplyState.UNUSED, "in no list: neither a peer nor the pre or post list leads to it")
@@ -67,7 +72,8 @@ class Kin(NamedTuple):
 class State(NamedTuple):
     """What a plan keeps for the next. `ordered`: (priority, number) of the peers with rules. `users`: lists a rule is
     in; `waiting`: lists that break off at a missing rule. `contested`: all who want a key, in order, if more than
-    one. `placing`: kept only while a peer's list has drop rules, of which there are `drops`."""
+    one. `placing`: from the first drop rule in a peer's list on, or sooner. `drops`: their labels, in
+    order."""
 
     profiles: Profiles
     rules: Layered[int, Rule]
@@ -80,7 +86,7 @@ class State(NamedTuple):
     kin: Layered[int, Kin]
     contested: Layered[PolicyKey, tuple[Policy, ...]]
     placing: Placing | None
-    drops: tuple[int, ...]  # labels, in order
+    drops: tuple[int, ...]
     next_reqid: int
 
 
@@ -183,10 +189,12 @@ class Draft:
             self._relisted.setdefault(number, set())
         if old is not None and new is not None and old.priority != new.priority:
             self._reordered.add(number)
+        self._related.add(number)
+        if old is not None and new is not None and old._replace(head=new.head, priority=new.priority) == new:
+            return  # the rules that stay are as they were
         for rule in (self._chains.get(number) or EMPTY).rules:
             self._build[number, rule] = None
             self._judge_rules.add(rule)
-        self._related.add(number)
 
     def outside_list(self, owner: int) -> None:
         """The head of the pre or post list may be different."""
@@ -451,7 +459,10 @@ class Draft:
             self._make(instance, rule, label, placing)
         for instance in recheck:
             made = self._made.get(instance)
-            if made is not None and instance not in self._build:
+            if made is None or made.companions is None or placing is None or instance in self._build:
+                continue
+            blocking = made.policies[0].action is Action.BLOCK
+            if placing.companions(Entry(instance, made.rule, made.label), blocking=blocking) != made.companions:
                 self._make(instance, made.rule, made.label, placing)
         self._placing = placing
 
@@ -476,7 +487,7 @@ class Draft:
             if entry.rule.action == RuleAction.DROP:
                 insort(self._drops, entry.label)
         placing = self._state.placing
-        if not self._drops and placing is None:
+        if placing is None and not self._drops and not 0 < len(come) <= EAGER:
             return None, set()
         known = placing is not None and self._previous is not None and placing.rewind(self._previous.token)
         if placing is None or not known:
@@ -497,7 +508,7 @@ class Draft:
         for entry in come:
             if (entry.instance, entry.rule.outward, entry.rule.action, entry.label) not in staying:
                 recheck.update(self._concerned(placing, entry))
-        return (placing if self._drops else None), recheck
+        return placing, recheck
 
     def _concerned(self, placing: Placing, entry: Entry) -> Iterator[Instance]:
         """Whose companions may have to move because this rule came, went or moved."""

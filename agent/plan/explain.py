@@ -42,6 +42,9 @@ class Explanation:
     rule: RowRef | None
     text: str
 
+    def __str__(self) -> str:
+        return f"{self.decision}: {self.text}"
+
 
 def explain(plan: Plan, flow: Flow) -> Explanation:
     """What becomes of one packet. Raises ValueError for a `way` that is none of out, in, forward."""

@@ -94,10 +94,6 @@ class Placing:
 
     # ---- asking -----------------------------------------------------------------------
 
-    @property
-    def has_drops(self) -> bool:
-        return len(self._alike) + len(self._opposite) > 0
-
     def companions(self, entry: Entry, *, blocking: bool) -> Companions:
         """Priorities of the companions of a protect rule."""
         outward = bits(entry.rule.outward)
@@ -123,7 +119,7 @@ class Placing:
         """Protect rules whose companions overlap a rule that came, went or moved; maybe the same one twice."""
         for index, direction, under in _places(self, rule):
             if index is not self._companions:
-                yield from self._companions.overlapping(direction, under)
+                yield from self._companions.overlapping(direction, under, covered=index is self._opposite)
 
 
 def _places(placing: Placing, rule: Rule) -> Iterator[tuple[Overlaps[Instance], Direction, Bits]]:

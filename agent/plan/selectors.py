@@ -160,11 +160,13 @@ class Overlaps(Generic[T]):
             del kinds[mask]
         return rank
 
-    def overlapping(self, direction: Direction, with_: Bits) -> Iterator[T]:
-        """Every item under a selector that overlaps."""
+    def overlapping(self, direction: Direction, with_: Bits, *, covered: bool = False) -> Iterator[T]:
+        """Every item under a selector that overlaps, or of which `with_` matches all."""
         family, value, mask = with_
         for kind_mask, kind in self._by_family.get((direction, family), {}).items():
             common = kind_mask & mask
+            if covered and common != mask:
+                continue
             if len(kind.items) <= FEW:
                 for item, (item_value, _) in kind.items.items():
                     if not (item_value ^ value) & common:

@@ -1,0 +1,339 @@
+"""Whether a SET may be: the guide's rules for the fields it names, what the engine lacks, and whom it would cut off.
+
+Only values a SET names and changes are judged. A default the engine cannot do refuses no
+row, and a SET that repeats what is there is a retry and is never refused. A text reads
+`why; accepted: …`; object, instance and value are put before it by the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
+
+from agent.mib.ber import Value
+from agent.plan import spd
+from agent.plan.capabilities import ESP_CIPHERS, ESP_MACS, GROUPS, IKE_CIPHERS, IKE_HASHES, LACKING_HASHES, can
+from agent.plan.explain import explain_all, matching
+from agent.plan.identities import IdentityError, identities, identity
+from agent.plan.ike import DEFAULT_AUTH, PSK, address_text
+from agent.plan.model import Action, Capabilities, ConfigurationView, Direction, Flow, Policy, RowChangeView, RowView
+from agent.plan.peers import is_host_name, literal
+from agent.plan.proposals import group_problem
+from agent.plan.result import Plan
+from agent.plan.selectors import bits, flow_bits, overlap
+
+LEAST_SECONDS: Final = 10  # a shorter life would end before its renewal
+ACCEPTED_METHODS: Final = f"accepted: pre-sh-key({PSK}), default({DEFAULT_AUTH})"
+
+Named = tuple[str, int, str, Value]
+"""(table, row, column, value) of one varbind."""
+
+
+class RuleError(Exception):
+    """A SET that cannot be. `position`: of the varbind, 0-based."""
+
+    def __init__(self, position: int, text: str) -> None:
+        super().__init__(text)
+        self.position = position
+        self.text = text
+
+
+# ---- single values ----------------------------------------------------------------------
+
+
+def _method(value: Value, capabilities: Capabilities) -> str:
+    reasons = {
+        2: "no engine has DSA signatures",
+        3: "RSA signatures are not supported yet",
+        4: "RSA encryption would be taken for something else by the IKE daemon, no engine has it",
+    }
+    assert isinstance(value, int)
+    return f"{reasons[value]}; {ACCEPTED_METHODS}" if value in reasons else ""
+
+
+def _ike_cipher(value: Value, capabilities: Capabilities) -> str:
+    assert isinstance(value, int)
+    cipher = IKE_CIPHERS.get(value)
+    if cipher is not None and can(capabilities.ike_ciphers, cipher):
+        return ""
+    why = "phase 1 is never without a cipher" if cipher is None else f"this engine has no {cipher}"
+    have = [number for number, name in IKE_CIPHERS.items() if can(capabilities.ike_ciphers, name)]
+    return f"{why}; accepted: {', '.join(map(str, have))}"
+
+
+def _ike_hash(value: Value, capabilities: Capabilities) -> str:
+    assert isinstance(value, int)
+    hash_ = IKE_HASHES.get(value)
+    if value == 1 or (hash_ is not None and can(capabilities.ike_hashes, hash_)):
+        return ""
+    why = "phase 1 is never without a hash" if value == 2 else f"no engine has {LACKING_HASHES.get(value, hash_)}"
+    have = [f"{name}({number})" for number, name in IKE_HASHES.items() if can(capabilities.ike_hashes, name)]
+    return f"{why}; accepted: {', '.join(have)}"
+
+
+def _group(value: Value, capabilities: Capabilities) -> str:
+    assert isinstance(value, int)
+    if value in GROUPS and not can(capabilities.ike_groups, value):
+        return f"this engine has no group {value}; accepted: {', '.join(map(str, sorted(capabilities.ike_groups)))}"
+    return group_problem(value)
+
+
+def _seconds(value: Value, capabilities: Capabilities) -> str:
+    if isinstance(value, int) and 0 < value < LEAST_SECONDS:
+        return f"a key would be renewed all the time; accepted: 0 (no limit), {LEAST_SECONDS} and more seconds"
+    return ""
+
+
+def _protocol(value: Value, capabilities: Capabilities) -> str:
+    if value == 3:
+        return "the IKE daemon never makes ESP and AH together; accepted: esp(1), ah(2)"
+    return ""
+
+
+def _one_identity(value: Value, capabilities: Capabilities) -> str:
+    return _identity_problem(value, lambda text: text and identity(text))
+
+
+def _some_identities(value: Value, capabilities: Capabilities) -> str:
+    return _identity_problem(value, identities)
+
+
+def _identity_problem(value: Value, read: Callable[[str], object]) -> str:
+    assert isinstance(value, bytes)
+    try:
+        read(value.decode("utf-8").strip())
+    except UnicodeDecodeError:
+        return "not UTF-8; accepted: text"
+    except IdentityError as error:
+        return str(error)
+    return ""
+
+
+def _is_unicast(address: bytes) -> bool:
+    if len(address) == 4:
+        return 0 < address[0] < 224 and address[0] != 127
+    return address[0] != 0xFF and any(address[:15])
+
+
+def _peer_address(value: Value, capabilities: Capabilities) -> str:
+    assert isinstance(value, bytes)
+    text = value.decode("utf-8", "replace").strip()
+    address = literal(text)
+    if not text or (address is None and is_host_name(text) and not text.replace(".", "").isdigit()):
+        return ""
+    if address is not None and _is_unicast(address):
+        return ""
+    return "no gateway can be there; accepted: an address of one host, a host name, or empty where the peer calls us"
+
+
+def _own_address(value: Value, capabilities: Capabilities) -> str:
+    assert isinstance(value, bytes)
+    if value == bytes(4) or _is_unicast(value):
+        return ""
+    return "no tunnel can begin there; accepted: an address of this host, 0.0.0.0 for that of the route"
+
+
+def _mask(value: Value, capabilities: Capabilities) -> str:
+    assert isinstance(value, int)
+    return spd.net_problem(bytes(4), value)
+
+
+VALUES: Final[Mapping[str, Callable[[Value, Capabilities], str]]] = MappingProxyType(
+    {
+        "ikePrfAuthMethod": _method,
+        "ikePrfGroup": _group,
+        "ikePrfLifeSeconds": _seconds,
+        "ikePrfLocalId": _one_identity,
+        "ikePropEncAlg": _ike_cipher,
+        "ikePropGroup": _group,
+        "ikePropHashAlg": _ike_hash,
+        "ipsecPeerDynamicAddress": _peer_address,
+        "ipsecPeerLocalAddress": _own_address,
+        "ipsecPeerPeerIds": _some_identities,
+        "ipsecPrfLifeSeconds": _seconds,
+        "ipsecPropProto": _protocol,
+        "ipsecTrLocalMaskLen": _mask,
+        "ipsecTrRemoteMaskLen": _mask,
+    }
+)
+"""What is wrong with a value by itself, by column."""
+
+
+# ---- values that have to fit each other ---------------------------------------------------
+
+
+def _net(side: str) -> Callable[[RowView], str]:
+    def problem(row: RowView) -> str:
+        address, length = row[f"ipsecTr{side}Address"], row[f"ipsecTr{side}MaskLen"]
+        assert isinstance(address, bytes) and isinstance(length, int)
+        return "" if row[f"ipsecTr{side}Range"] != bytes(4) else spd.net_problem(address, length)
+
+    return problem
+
+
+def _port(side: str) -> Callable[[RowView], str]:
+    def problem(row: RowView) -> str:
+        protocol, port = row["ipsecTrProto"], row[f"ipsecTr{side}Port"]
+        assert isinstance(protocol, int) and isinstance(port, int)
+        return spd.port_problem(protocol, port)
+
+    return problem
+
+
+def _protects_something(row: RowView) -> str:
+    """Guide 3.2.4: NULL for the cipher or for the hash of a phase 2 proposal, never for both."""
+
+    def ranked(columns: Iterable[str]) -> set[str]:
+        return {column for column in columns if isinstance(rank := row[column], int) and rank > 0}
+
+    if (
+        row["ipsecPropProto"] == 1
+        and ranked(ESP_CIPHERS) == {"ipsecPropEspNull"}
+        and (ranked(ESP_MACS) == {"ipsecPropEspNoMac"})
+    ):
+        return "neither cipher nor MAC would protect anything; accepted: NULL for one of them"
+    return ""
+
+
+TOGETHER: Final[Mapping[str, tuple[tuple[tuple[str, ...], Callable[[RowView], str]], ...]]] = MappingProxyType(
+    {
+        "ipsecTrafficTable": (
+            (("ipsecTrLocalAddress", "ipsecTrLocalMaskLen"), _net("Local")),
+            (("ipsecTrRemoteAddress", "ipsecTrRemoteMaskLen"), _net("Remote")),
+            (("ipsecTrLocalPort", "ipsecTrProto"), _port("Local")),
+            (("ipsecTrRemotePort", "ipsecTrProto"), _port("Remote")),
+        ),
+        "ipsecProposalTable": ((("ipsecPropEspNull", "ipsecPropEspNoMac", "ipsecPropProto"), _protects_something),),
+    }
+)
+"""Columns that have to fit each other, by table; the first one named is where a misfit is told."""
+
+
+def check_rules(
+    before: ConfigurationView,
+    after: ConfigurationView,
+    changes: Sequence[RowChangeView],
+    named: Sequence[Named],
+    capabilities: Capabilities,
+) -> None:
+    """Judge a SET by the guide's rules and by what the engine can do. Raises RuleError for the first misfit."""
+    changed = {(change.table, change.number): change for change in changes}
+    for position, (table, number, column, value) in enumerate(named):
+        change = changed.get((table, number))
+        if change is None or column not in change.columns or column not in VALUES:
+            continue
+        if change.before is not None and change.before[column] == value:
+            continue
+        text = VALUES[column](value, capabilities)
+        if text:
+            raise RuleError(position, text)
+    for (table, number), change in changed.items():
+        row = change.after
+        if row is None:
+            continue
+        for columns, problem in TOGETHER.get(table, ()):
+            if change.columns.isdisjoint(columns):
+                continue
+            text = problem(row)
+            if text:
+                raise RuleError(_position(named, table, number, columns), text)
+
+
+def _position(named: Sequence[Named], table: str, number: int, columns: tuple[str, ...]) -> int:
+    """Where a SET names one of these columns of a row, else the row at all."""
+    of_row = [(place, column) for place, (t, n, column, _) in enumerate(named) if (t, n) == (table, number)]
+    for wanted in columns:
+        for place, column in of_row:
+            if column == wanted:
+                return place
+    return of_row[0][0] if of_row else 0
+
+
+# ---- lock-out ---------------------------------------------------------------------------
+
+
+def check_lockout(plan_before: Plan, plan_after: Plan, flows: Sequence[Flow]) -> str:
+    """Which of these flows, packets arriving here, would be cut, by which rule; '' when none that got through before
+    is.
+
+    A flow is its packets in and the answers out. It gets through in plain or in one tunnel, and is cut when that is
+    no longer so: a station that is asked to come through a tunnel from now on has lost its way too. Flows that no
+    touched policy matches are not looked at further.
+    """
+    suspects = [flow for flow in dict.fromkeys(flows) if flow.way == "in"]
+    if not suspects or plan_before is plan_after:
+        return ""
+    pairs = [(flow, _answer(flow)) for flow in suspects]
+    if plan_before.enabled and plan_after.enabled:
+        touched = plan_after.touched_since(plan_before)
+        if touched is not None:
+            policies = [
+                policy
+                for key in touched.policies
+                for policy in (plan_before.policies.get(key), plan_after.policies.get(key))
+                if policy is not None
+            ]
+            pairs = [pair for pair in pairs if _met_by(pair, policies)]
+    if not pairs:
+        return ""
+    wanted = [
+        (flow_bits(packet), (direction,))
+        for pair in pairs
+        for packet, direction in zip(pair, (Direction.IN, Direction.OUT), strict=True)
+    ]
+    found_before = matching(plan_before, wanted) if plan_before.enabled else [{} for _ in wanted]
+    found_after = matching(plan_after, wanted) if plan_after.enabled else [{} for _ in wanted]
+    for place, pair in enumerate(pairs):
+        ways_before, ways_after = (
+            [_way(found[2 * place].get(Direction.IN)), _way(found[2 * place + 1].get(Direction.OUT))]
+            for found in (found_before, found_after)
+        )
+        if CUT not in ways_before and ways_before != ways_after:
+            return _tell(plan_after, pair, ways_before, ways_after)
+    return ""
+
+
+CUT: Final = -1
+PLAIN: Final = 0
+
+
+def _way(policy: Policy | None) -> int:
+    """How packets under a policy get through: PLAIN, the number of a peer, or CUT."""
+    if policy is None:
+        return PLAIN
+    if policy.action is Action.BLOCK:
+        return CUT
+    return policy.peer if policy.templates else PLAIN
+
+
+def _answer(flow: Flow) -> Flow:
+    return flow._replace(
+        source=flow.destination,
+        destination=flow.source,
+        source_port=flow.destination_port,
+        destination_port=flow.source_port,
+        way="out",
+    )
+
+
+def _met_by(pair: tuple[Flow, Flow], policies: Sequence[Policy]) -> bool:
+    packets = {Direction.IN: flow_bits(pair[0]), Direction.OUT: flow_bits(pair[1])}
+    return any(
+        overlap(bits(policy.key.selector), packets[policy.key.direction])
+        for policy in policies
+        if policy.key.direction in packets
+    )
+
+
+def _tell(plan: Plan, pair: tuple[Flow, Flow], before: Sequence[int], after: Sequence[int]) -> str:
+    place = 0 if before[0] != after[0] else 1
+    flow = pair[place]
+    told = explain_all(plan, (flow._replace(decrypted=before[0] if place == 0 else 0),))[0]
+    ends = ((flow.source, flow.source_port), (flow.destination, flow.destination_port))
+    what = " to ".join(
+        f"{address_text(address)} port {port}" if port else address_text(address) for address, port in ends
+    )
+    names = {1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMPv6"}
+    protocol = names.get(flow.protocol, f"protocol {flow.protocol}")
+    return f"this would cut {protocol} {what}, {told.text}"
