@@ -256,7 +256,7 @@ async def test_another_charon_knows_no_tunnel(bench: Bench) -> None:
     await bench.reads("ipsecPeerStatOperStatus", 1)
     bench.ike.emit(IkeEvent(IkeEventKind.LOST, text="killed"))
     await asyncio.sleep(0)
-    assert bench.monitor.registry.is_up(1)  # its SAs still carry traffic
+    assert bench.monitor.registry.stands(1, CHILD)  # its SAs still carry traffic
     bench.ike.emit(IkeEvent(IkeEventKind.BACK, text="restarted"))
     assert bench.told[-1] == {CHILD: None}
     await bench.reads("ipsecPeerStatOperStatus", 5)

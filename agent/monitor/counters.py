@@ -51,8 +51,10 @@ class Tally:
 
 @dataclass(slots=True)
 class Traffic:
-    """Both directions."""
+    """Both directions. `row`, `peer`: whose it is, 0 for nobody's."""
 
+    row: int = 0
+    peer: int = 0
     incoming: Tally = field(default_factory=Tally)
     outgoing: Tally = field(default_factory=Tally)
 
@@ -105,26 +107,23 @@ class Counters:
                 if half.owner is old:
                     half.owner = heir
 
-    def read(self, key: SaKey, octets: int, packets: int, now: float) -> bool:
-        """One reading; whether it added something."""
+    def read(self, key: SaKey, octets: int, packets: int, now: float) -> Traffic | None:
+        """One reading; the tunnel that it added something to."""
         half = self._halves.get(key) or self._leaving.get(key)
         if half is None:
             _keep(self._early, key, max((octets, packets), self._early.get(key, (0, 0))))
-            return False
+            return None
         # from one place both grow together; across places each has its own greatest
         more_octets, more_packets = max(0, octets - half.octets), max(0, packets - half.packets)
         if not more_octets and not more_packets:
-            return False
+            return None
         half.octets += more_octets
         half.packets += more_packets
         wire = half.overhead.on_the_wire(more_octets, more_packets)
         for traffic in (half.owner, half.total):
             tally = traffic.incoming if half.incoming else traffic.outgoing
             tally.add(more_octets, more_packets, wire, now)
-        return True
-
-    def known(self, key: SaKey) -> bool:
-        return key in self._halves
+        return half.owner
 
 
 def _keep(remembered: OrderedDict[SaKey, Kept], key: SaKey, value: Kept) -> None:

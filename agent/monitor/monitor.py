@@ -21,7 +21,7 @@ from agent.monitor.lifetimes import STRICT, Mismatch, child_policy, ike_policy, 
 from agent.monitor.peers import ALWAYS_UP, CALLBACK, DIALUP, DOWN, UP, Peers, PlanView, Settings
 from agent.monitor.publish import LiveTables, Publisher, pause
 from agent.monitor.rows import Now, Values, bundle_row, ike_row, peer_row
-from agent.monitor.sas import Registry
+from agent.monitor.sas import GRACE_SECONDS, Registry
 from agent.plan import numbers
 from agent.plan.model import RowRef, Tunnel
 from agent.store.errors import Refused
@@ -98,6 +98,7 @@ class Monitor:
         self._wake = asyncio.Event()
         self._runner: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._later: asyncio.TimerHandle | None = None
         ike.subscribe(self._ike_event)
         spd.subscribe(self._kernel_event)
 
@@ -112,6 +113,8 @@ class Monitor:
         tasks = [*self._tasks, *([self._runner] if self._runner is not None else [])]
         for task in tasks:
             task.cancel()
+        if self._later is not None:
+            self._later.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _run(self) -> None:
@@ -125,14 +128,14 @@ class Monitor:
                 except TimeoutError:
                     pass
             self._wake.clear()
-            begun = self._clock()
+            begun = time.process_time()
             try:
                 self.peers.tick()
                 await self._look()
                 await self._publish()
             except Exception:  # a defect must not end watching for good
                 logger.exception("watching the tunnels failed")
-            await asyncio.sleep(pause(self._clock() - begun))
+            await asyncio.sleep(pause(time.process_time() - begun))
 
     def _busy(self) -> bool:
         return bool(self.registry.ike or self.registry.bundles or self._dirty_peers or self.peers.active())
@@ -257,6 +260,9 @@ class Monitor:
 
     def _follow(self) -> None:
         """Tell reconciler and peers what became of tunnels."""
+        self.registry.expire()
+        if self.registry.leaving and self._later is None:
+            self._later = asyncio.get_running_loop().call_later(GRACE_SECONDS, self._left)
         news: dict[str, Tunnel | None] = {}
         touched, self.registry.touched_peers = self.registry.touched_peers, set()
         for peer in touched:
@@ -273,6 +279,11 @@ class Monitor:
             self.peers.tunnels(peer, bool(new))
         if news:
             self._tunnels_changed(news)
+
+    def _left(self) -> None:
+        self._later = None
+        self._follow()
+        self._wake.set()
 
     # ---- strict lifetimes ---------------------------------------------------------------
 

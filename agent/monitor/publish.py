@@ -1,6 +1,6 @@
 """Puts rows into the runtime tables, not more than once a second and only those that changed.
 
-The cost of the last publication stretches the pause before the next, so that a gateway of
+What the last one cost stretches the pause before the next, so that a gateway of
 ten thousand tunnels spends a bounded share of its time on statistics.
 """
 
@@ -15,7 +15,8 @@ from agent.mib.schema import Schema
 from agent.store.snapshot import Cells, TableSnapshot, default_cells
 
 LEAST_SECONDS: Final = 1.0
-SHARE: Final = 20  # a publication may cost a twentieth of the time
+MOST_SECONDS: Final = 10.0
+SHARE: Final = 15  # a look may cost this part of the processor's time
 
 
 class LiveTables(Protocol):
@@ -64,5 +65,6 @@ _encoded = lru_cache(maxsize=8192)(encode_value)
 
 
 def pause(cost: float) -> float:
-    """Seconds to the next publication after one that took `cost` seconds."""
-    return max(LEAST_SECONDS, cost * SHARE)
+    """Seconds to the next publication after one that took `cost` seconds of the processor (not of the wall: charon may
+    keep us waiting)."""
+    return min(max(LEAST_SECONDS, cost * SHARE), MOST_SECONDS)

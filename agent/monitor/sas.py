@@ -21,6 +21,8 @@ from agent.plan.model import Tunnel
 HIGHEST_ROW: Final = (1 << 31) - 1
 STANDING: Final = frozenset({"INSTALLED", "REKEYING", "UPDATING"})  # traffic goes through it
 ENDING: Final = frozenset({"DELETING", "DELETED", "DESTROYING"})
+# As responder of version 1 charon tells of a renewal as an end and, a moment later, a beginning.
+GRACE_SECONDS: Final = 0.5
 REMEMBERED: Final = 4096  # events for so long a unique id that ended is known to have
 
 
@@ -47,12 +49,13 @@ class Bundle:
     ike: IkeSa
     told: int
     changed: float
-    traffic: Traffic = field(default_factory=Traffic)
+    traffic: Traffic
+    leaves: float | None = None  # it is down, and gone at this time unless another of its child comes
     keys: dict[SaKey, int] = field(default_factory=dict)  # its SAs, and the unique id of the child each belongs to
 
     @property
     def stands(self) -> bool:
-        return self.child.state in STANDING
+        return self.child.state in STANDING and self.leaves is None
 
 
 class Rows:
@@ -92,7 +95,7 @@ class Registry:
         self.counters = Counters()
         self._clock = clock
         self._serial = 0
-        self._bundle_of: dict[SaKey, Bundle] = {}
+        self.leaving: dict[int, Bundle] = {}  # by row number
         self._gone: dict[tuple[str, int], int] = {}  # unique ids that ended, with the serial of that
         self._ike_rows, self._bundle_rows = Rows(), Rows()
 
@@ -106,14 +109,11 @@ class Registry:
         """Is there a tunnel of this child?"""
         return any(each.stands and each.child.name == child for each in self.of_peer.get(peer, {}).values())
 
-    def is_up(self, peer: int) -> bool:
-        return any(each.stands for each in self.of_peer.get(peer, {}).values())
-
     def tunnels(self, peer: int) -> Mapping[str, Tunnel]:
-        """What stands, by child name; of two of one child the newer."""
+        """What stands or may only be renewed, by child name; of two of one child the newer."""
         found: dict[str, Tunnel] = {}
         for bundle in sorted(self.of_peer.get(peer, {}).values(), key=lambda each: each.child.unique_id):
-            if bundle.stands:
+            if bundle.stands or bundle.leaves is not None:
                 child, ike = bundle.child, bundle.ike
                 found[child.name] = Tunnel(child.name, ike.local, ike.remote, child.mode, child.protocol, child.ipcomp)
         return found
@@ -182,9 +182,15 @@ class Registry:
         """charon is another process and knows none of these."""
         for unique_id in list(self.ike):
             self._end_ike(unique_id)
-        for unique_id in list(self.bundles):
-            self._end_child(unique_id)
+        for bundle in list(self.alive()):
+            self._drop(bundle, None)
         self._gone.clear()
+
+    def expire(self) -> None:
+        """Let go of what is down for longer than a renewal takes."""
+        now = self._clock()
+        for number in [number for number, bundle in self.leaving.items() if (bundle.leaves or 0.0) <= now]:
+            self._drop(self.leaving[number], None)
 
     # ---- IKE SAs ----------------------------------------------------------------------
 
@@ -225,9 +231,12 @@ class Registry:
             peer, rule = numbers.peer_and_rule_of_child(child.name)
             if not peer:
                 return
-            bundle = Bundle(self._bundle_rows.take(), peer, rule, child, ike, self._serial, now)
+            bundle = self._renewed(child.name)
+            if bundle is None:
+                number = self._bundle_rows.take()
+                bundle = Bundle(number, peer, rule, child, ike, self._serial, now, Traffic(number, peer))
+                self.of_peer.setdefault(peer, {})[bundle.number] = bundle
             self.bundles[child.unique_id] = bundle
-            self.of_peer.setdefault(peer, {})[bundle.number] = bundle
         elif told is not None and bundle.told > told:
             self._count(ike, child)
             return
@@ -239,6 +248,14 @@ class Registry:
         self._count(ike, child)
         self.touched_bundles.add(bundle.number)
         self.touched_peers.add(bundle.peer)
+
+    def _renewed(self, child: str) -> Bundle | None:
+        """The bundle that a new child goes on with, because the last one of its name has only just ended."""
+        found = next((bundle for bundle in self.leaving.values() if bundle.child.name == child), None)
+        if found is not None:
+            del self.leaving[found.number]
+            found.leaves = None
+        return found
 
     def _rekey(self, ike: IkeSa, old: ChildSa, new: ChildSa) -> None:
         self._see_child(ike, old)
@@ -257,30 +274,41 @@ class Registry:
         if bundle is None:
             return
         if bundle.child.unique_id != unique_id:  # it was replaced, the bundle goes on
-            for key in [key for key, of in bundle.keys.items() if of == unique_id]:
-                del bundle.keys[key]
-                self._bundle_of.pop(key, None)
-                self.counters.leave(key)
+            self._let_go(bundle, unique_id)
             return
         heirs = (
             each
             for each in self.of_peer.get(bundle.peer, {}).values()
             if each is not bundle and each.child.name == bundle.child.name
         )
-        self._drop(bundle, next(heirs, None))
+        heir = next(heirs, None)
+        if heir is not None:
+            self._drop(bundle, heir)
+            return
+        bundle.leaves = self._clock() + GRACE_SECONDS
+        self.leaving[bundle.number] = bundle
+        self._let_go(bundle, unique_id)
+        self.touched_bundles.add(bundle.number)
+        self.touched_peers.add(bundle.peer)
+
+    def _let_go(self, bundle: Bundle, unique_id: int) -> None:
+        """Its SAs are no longer the bundle's; their last readings will still count for it."""
+        for key in [key for key, of in bundle.keys.items() if of == unique_id]:
+            del bundle.keys[key]
+            self.counters.leave(key)
 
     def _drop(self, bundle: Bundle, heir: Bundle | None) -> None:
         """The row goes. Where another tunnel of the same child stands its counters go on in that."""
-        for unique_id in [unique_id for unique_id, each in self.bundles.items() if each is bundle]:
-            del self.bundles[unique_id]
+        for unique_id in {bundle.child.unique_id, *bundle.keys.values()}:
+            if self.bundles.get(unique_id) is bundle:
+                del self.bundles[unique_id]
+        self.leaving.pop(bundle.number, None)
         if heir is not None:
             self.counters.inherit(bundle.traffic, heir.traffic)
             heir.keys |= bundle.keys
-            self._bundle_of.update(dict.fromkeys(bundle.keys, heir))
             self.touched_bundles.add(heir.number)
         else:
             for key in bundle.keys:
-                self._bundle_of.pop(key, None)
                 self.counters.leave(key)
         self._bundle_rows.free(bundle.number)
         _remove(self.of_peer, bundle.peer, bundle.number)
@@ -295,7 +323,7 @@ class Registry:
         if bundle is None:
             return
         now = self._clock()
-        total = self.totals.setdefault(bundle.peer, Traffic())
+        total = self.totals.setdefault(bundle.peer, Traffic(0, bundle.peer))
         for address, spi, incoming, octets, packets in (
             (ike.local, child.spi_in, True, child.octets_in, child.packets_in),
             (ike.remote, child.spi_out, False, child.octets_out, child.packets_out),
@@ -305,15 +333,14 @@ class Registry:
             key = SaKey(address, child.protocol, spi)
             if key not in bundle.keys:
                 bundle.keys[key] = child.unique_id
-                self._bundle_of[key] = bundle
                 self.counters.join(key, bundle.traffic, total, incoming, overhead(child, address), now)
             self._read(key, octets, packets)
 
     def _read(self, key: SaKey, octets: int, packets: int) -> None:
-        bundle = self._bundle_of.get(key)
-        if self.counters.read(key, octets, packets, self._clock()) and bundle is not None:
-            self.touched_bundles.add(bundle.number)
-            self.touched_peers.add(bundle.peer)
+        grown = self.counters.read(key, octets, packets, self._clock())
+        if grown is not None:
+            self.touched_bundles.add(grown.row)
+            self.touched_peers.add(grown.peer)
 
 
 def _remove(rows: dict[int, dict[int, Bundle]] | dict[int, dict[int, IkeRow]], peer: int, number: int) -> None:
