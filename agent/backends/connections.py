@@ -66,7 +66,7 @@ class Connections:
     def mark(self, connections: Iterable[str], secrets: Iterable[str]) -> None:
         """These may differ from what the daemon has."""
         self._ready = True
-        for item in [*map(secret_item, secrets), *map(connection_item, connections)]:
+        for item in [*map(secret_item, sorted(secrets)), *map(connection_item, sorted(connections))]:
             self._marked[item] = None
             self._backoff.forget(item)
             self._ledger.wait(item, self._rows(item), "" if self._there else WAITING)
