@@ -6,9 +6,9 @@ import time
 from functools import partial
 
 from tests.lab import recipes
-from tests.lab.gateway import FOREIGN_SPI, add_foreign
+from tests.lab.gateway import add_foreign
 from tests.lab.registry import scenario
-from tests.lab.sightings import UNUSED, apply_state, bundle_disagreement, established, explained, ike_rows
+from tests.lab.sightings import SHADOWED, UNUSED, apply_state, bundle_disagreement, established, explained, ike_rows
 from tests.lab.topology import SITES, Ping, ping, send_udp
 from tests.lab.wire import plain, summary
 from tests.lab.world import World
@@ -73,7 +73,7 @@ def tables(world: World) -> None:
             world.check(
                 seen == {**wanted, "ikeSaRole": role}, f"{name}: AES, SHA-256, group 14, main mode, its role", seen
             )
-        protocols = [each.protocol for each in gateway.states() if each.spi != FOREIGN_SPI]
+        protocols = [each.protocol for each in gateway.states()]
         world.check(protocols == ["esp", "esp"], f"{name}: one pair of ESP SAs in the kernel", protocols)
         world.eventually(partial(bundle_disagreement, gateway, 1), f"{name}: the bundle's counters are the kernel's")
 
@@ -214,20 +214,33 @@ def aggressive(world: World) -> None:
 @scenario("first", "on_demand")
 def delete(world: World) -> None:
     """Deleting a peer removes everything of that peer, disabling everything of ours, and nothing else."""
-    world.a.station.set({**recipes.rule(21, A, C), **recipes.peer(9, C, 21, key="never used")})
-    world.eventually(lambda: apply_state(world.a, "Peer", 9), "a second peer is applied")
-    before = world.a.policies()
-    world.a.station.set({"ipsecPeerAdminStatus.1": "delete"})
-    world.eventually(lambda: world.a.leftovers(B, PEER_B), "of the deleted peer no policy, SA or connection is left")
-    world.check(not world.a.station.walk("ipsecBundleTable"), "no bundle", world.a.station.walk("ipsecBundlePeerIndex"))
-    world.check(world.foreign <= world.a.policies(), "what is not ours stays", world.a.policies())
-    others = {policy for policy in world.a.policies() - world.foreign if C.net in policy}
-    world.check(bool(others) and others <= before, "the other peer's policies stay as they were", others)
+    # Another peer: one rule on a net of its own, and one on the net of a rule of the peer that will go.
+    own_net = C._replace(net="172.20.0.0")
+    world.a.station.set(
+        {
+            **recipes.rule(RULE_AC, A, C),
+            **recipes.rule(21, A, own_net, following=22),
+            **recipes.rule(22, A, C),
+            **recipes.rule(RULE_AB, A, B, following=RULE_AC),
+            **recipes.peer(9, C, 21, key="never used"),
+        }
+    )
+    world.eventually(partial(apply_state, world.a, "Traffic", 21), "a second peer's rule is applied")
+    world.eventually(partial(apply_state, world.a, "Traffic", 22, SHADOWED), "its rule on the same nets is shadowed")
+    before = {policy for policy in world.a.policies() if own_net.net in policy}
+    world.a.station.set({f"ipsecPeerAdminStatus.{PEER_B}": "delete"})
+    world.eventually(partial(world.a.leftovers, B, PEER_B), "of the deleted peer no policy, SA or connection is left")
+    for table in ("ipsecBundlePeerIndex", "ikeSaPeerIndex", "ipsecPeerStatOperStatus.1"):
+        world.eventually(partial(world.a.station.walk, table), f"nothing in {table}")
+    world.eventually(partial(apply_state, world.a, "Traffic", 22), "the other peer's rule is no longer shadowed")
+    after = {policy for policy in world.a.policies() if own_net.net in policy}
+    world.check(bool(before) and before == after, "the other peer's policies stay as they were", before ^ after)
+    world.check(world.foreign <= world.a.policies(), "what is not ours stays", world.foreign - world.a.policies())
     world.a.station.set(recipes.enabled(False))
     world.eventually(
         lambda: world.a.policies() ^ world.foreign, "disabled: the kernel holds what it held before we came", 15
     )
-    world.check([each.spi for each in world.a.states()] == [FOREIGN_SPI], "and the foreign SA", world.a.states())
+    world.check(world.a.has_foreign_state() and not world.a.states(), "likewise its SAs", world.a.states())
     world.b.station.set(recipes.enabled(False))
     world.eventually(lambda: world.b.policies(), "likewise at the other side")
     world.check(world.b.stop_agent() == 0, "SIGTERM ends an agent cleanly")

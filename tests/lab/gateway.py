@@ -118,19 +118,23 @@ class Gateway:
         return len(found)
 
     def states(self) -> list[State]:
-        """SAs in the kernel, without larval ones (SPI 0)."""
+        """SAs in the kernel, without larval ones (SPI 0) and the foreign one."""
         found = []
         text = run(self.name, ["ip", "-s", "xfrm", "state"])
         for block in re.split(r"^(?=src )", text, flags=re.MULTILINE):
             head = HEAD.match(block)
             used = USED.search(block)
-            if head and used and int(head[4], 16):
+            if head and used and int(head[4], 16) not in (0, FOREIGN_SPI):
                 found.append(
                     State(
                         head[1], head[2], head[3], int(head[4], 16), int(head[5]), head[6], int(used[1]), int(used[2])
                     )
                 )
         return found
+
+    def has_foreign_state(self) -> bool:
+        """Is the SA of add_foreign still there?"""
+        return f"spi 0x{FOREIGN_SPI:08x}" in run(self.name, ["ip", "xfrm", "state"])
 
     def policies(self) -> set[str]:
         """Policies of the kernel, one text each, without those that sockets carry."""

@@ -10,7 +10,7 @@ from tests.lab.gateway import Gateway
 from tests.lab.topology import SITES, run
 
 APPLY_TABLES = {"Peer", "Traffic", "IkeProposal", "IkeProfile", "IpsecProposal", "IpsecProfile"}
-APPLIED, FAILED, UNUSED = 2, 3, 4
+APPLIED, FAILED, UNUSED, SHADOWED = 2, 3, 4, 5
 PEER_UP = 1
 SA_ESTABLISHED = 2
 BUNDLE_ESTABLISHED = 1

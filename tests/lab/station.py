@@ -39,7 +39,7 @@ class Station:
         words: list[str] = []
         for instance, value in values.items():
             words += [instance, "=", str(value)]
-        output = self._run("snmpset", ["-Oqse"], words)
+        output = self._run("snmpset", ["-OqseU"], words)
         if re.search(r"^(Error in packet|Reason:|Timeout|snmpset:)|Unknown|Bad (value|variable)", output, re.MULTILINE):
             raise Refused(f"{self.gateway}: {output.strip()} ({self.refusal()})")
 
@@ -49,7 +49,7 @@ class Station:
 
     def get(self, instance: str) -> str:
         """Value of one cell; enumerations as numbers; 'No Such …' where there is none."""
-        return self._run("snmpget", ["-Oqve"], [instance]).strip().strip('"')
+        return self._run("snmpget", ["-OqveU"], [instance]).strip().strip('"')
 
     def number(self, instance: str) -> int:
         """Value of a cell of a number. Raises LookupError where there is none."""
@@ -61,7 +61,7 @@ class Station:
     def walk(self, root: str) -> dict[str, str]:
         """Instances below a table or column, with values as `get` gives them."""
         cells: dict[str, str] = {}
-        for line in self._run("snmpbulkwalk", ["-Oqse", "-Cr30"], [root]).splitlines():
+        for line in self._run("snmpbulkwalk", ["-OqseU", "-Cr30"], [root]).splitlines():
             instance, _, value = line.partition(" ")
             if "." in instance and not value.startswith("No "):
                 cells[instance] = value.strip().strip('"')
@@ -77,7 +77,7 @@ class Station:
 
     def answers(self, seconds: float) -> bool:
         """Does the agent answer within this time? One process asks, twice a second."""
-        command = ["snmpget", "-v2c", "-c", COMMUNITY, "-t", "0.5", "-r", str(int(seconds * 2)), *MIBS, "-Oqve"]
+        command = ["snmpget", "-v2c", "-c", COMMUNITY, "-t", "0.5", "-r", str(int(seconds * 2)), *MIBS, "-OqveU"]
         output = run(self.gateway, [*command, ADDRESS, "ipsecGwGeneration.0"], check=False)
         return output.strip().isdigit()
 
