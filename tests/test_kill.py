@@ -7,6 +7,7 @@ several requests under way, since SETs that wait share a transaction.
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
