@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.mib import load_schema
 from agent.mib.ber import Value, Wire
 from agent.store.candidate import Candidate, Candidates
 from agent.store.edits import resolve
@@ -101,6 +102,14 @@ def test_a_value_alone(box: Box, instance: str, value: Value, status: ErrorStatu
         return
     found, blamed, text = box.refused(cells)
     assert (found, blamed) == (status, instance) and accepted in text
+
+
+def test_a_long_enumeration_is_cut_in_the_text() -> None:
+    schema = load_schema()
+    with pytest.raises(Refused) as refused:
+        resolve(schema, 0, (*schema.columns["ipsecTrProto"].oid, 1), Wire.INTEGER, 0, NEAR)
+    assert refused.value.text.startswith("ipsecTrProto.1 = 0: no value of this object; accepted: icmp(1), igmp(2), ")
+    assert refused.value.text.endswith("), …") and len(refused.value.text.encode()) <= 255
 
 
 def test_names_are_resolved_with_the_codes_of_rfc_3416() -> None:

@@ -14,11 +14,14 @@ from agent.store.errors import ErrorStatus, Refused
 from agent.store.hooks import Edit, Origin
 
 MAX_NUMBER = 0x7FFFFFFF
+ACCEPTED_LENGTH = 160  # of some enumerations only the beginning: the text is shown in a DisplayString
 
 
 def refusal(status: ErrorStatus, at: int, edit: Edit, why: str, accepted: str = "") -> Refused:
     """`object.instance = value: why; accepted: …`, the value as a person reads it and secrets masked."""
     text = f"{edit.column.name}.{edit.number} = {shown(edit)}: {why}"
+    if len(accepted) > ACCEPTED_LENGTH:
+        accepted = accepted[:ACCEPTED_LENGTH].rpartition(", ")[0] + ", …"
     return Refused(status, at, f"{text}; accepted: {accepted}" if accepted else text)
 
 
