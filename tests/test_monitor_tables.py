@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -25,13 +25,14 @@ from agent.mib.ber import Value, decode_value
 from agent.monitor import Monitor
 from agent.monitor.lifetimes import child_policy, ike_policy, mismatch
 from agent.plan import numbers
-from agent.plan.model import Child, Connection, RowRef, Template, Tunnel, ViciValue
+from agent.plan.model import Child, Connection, Template, Tunnel, ViciValue
 from agent.store.hooks import AGENT, Edit
 from agent.store.store import Store, default_url
 
 SCHEMA = load_schema()
 OURS, THEIRS = b"\x0a\x08\0\x01", b"\x0a\x08\0\x02"
 CHILD = "peer-1-rule-1"
+APPLY, ERROR = "ipsecGwPeerApplyTable", "ipsecGwPeerLastError"
 REQID = numbers.REQID_FIRST
 
 
@@ -60,8 +61,6 @@ class Bench:
     spd: MemorySpd
     monitor: Monitor
     told: list[Mapping[str, Tunnel | None]]
-    remarks: dict[RowRef, str]
-    generation: int = field(default=0)
 
     async def set(self, **values: Value) -> None:
         """Columns of row 1 of their table, scalars of row 0; a new plan follows."""
@@ -99,15 +98,13 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     store = Store.open(SCHEMA, default_url(tmp_path), tmp_path)
     ike, spd = MemoryIke(), MemorySpd()
     told: list[Mapping[str, Tunnel | None]] = []
-    remarks: dict[RowRef, str] = {}
-    monitor = Monitor(
-        store, SCHEMA, ike, spd, tunnels_changed=told.append, remark=lambda row, text: remarks.update({row: text})
-    )
+    monitor = Monitor(store, SCHEMA, ike, spd, tunnels_changed=told.append)
     await monitor.start()
-    made = Bench(store, ike, spd, monitor, told, remarks)
+    made = Bench(store, ike, spd, monitor, told)
     try:
         await made.set(ipsecGlobEnabled=1, ipsecTrProto=255)
         await made.set(ipsecPeerTrafficList=1, ipsecPeerDynamicAddress=b"10.8.0.2")
+        store.live.update(APPLY, {1: {"ipsecGwPeerApplyState": 2}})  # as the reconciler does
         yield made
     finally:
         await monitor.stop()
@@ -190,15 +187,14 @@ async def test_why_it_failed_is_remarked_until_it_works(bench: Bench) -> None:
     await bench.asked("initiate", "peer-1", CHILD)
     bench.ike.emit(IkeEvent(IkeEventKind.INITIATED, connection="peer-1", child_name=CHILD, text="no answer"))
     await bench.reads("ipsecPeerStatOperStatus", 5)
-    row = RowRef("ipsecPeerTable", 1)
-    for _ in range(300):
-        if bench.remarks.get(row):
-            break
-        await asyncio.sleep(0.01)
-    assert bench.remarks[row] == "no answer"
+    await bench.reads(ERROR, b"no answer")
+    bench.store.live.update(APPLY, {1: {ERROR: b""}})
+    bench.ike.emit(happened(IkeEventKind.IKE_UP, ike()))
+    await bench.reads(ERROR, b"no answer")
+    bench.store.live.update(APPLY, {1: {ERROR: b"the reconciler's own"}})
     bench.ike.emit(happened(IkeEventKind.CHILD_UP, ike(), child()))
     await bench.reads("ipsecPeerStatOperStatus", 1)
-    assert bench.remarks[row] == ""
+    assert bench.cell(ERROR) == b"the reconciler's own"
 
 
 PHASE1_LINE = "received lifetime 300s does not match configured lifetime 900s"
@@ -222,8 +218,10 @@ async def test_another_lifetime_ends_a_tunnel_only_where_strict(bench: Bench, po
     ended = {call for call in bench.ike.calls if call[0] == "terminate"}
     strict = {("terminate", "", "", "7"), ("terminate", "", CHILD, "")}
     assert ended == (strict if policy == 2 else set())
-    told = bench.remarks.get(RowRef("ipsecPeerTable", 1), "")
-    assert ("100 s" in told and "ipsecPrfLifePolicy" in told) == (policy == 2)
+    await asyncio.sleep(0.2)
+    told = bench.cell(ERROR)
+    assert isinstance(told, bytes)
+    assert (b"100 s" in told and b"ipsecPrfLifePolicy" in told) == (policy == 2)
 
 
 async def test_which_lifetime_policy_counts(bench: Bench) -> None:

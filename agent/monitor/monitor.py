@@ -20,10 +20,12 @@ from agent.mib.schema import Schema
 from agent.monitor.lifetimes import STRICT, Mismatch, child_policy, ike_policy, mismatch
 from agent.monitor.peers import ALWAYS_UP, CALLBACK, DIALUP, DOWN, UP, Peers, PlanView, Settings
 from agent.monitor.publish import LiveTables, Publisher, pause
+from agent.monitor.remarks import Remarks
 from agent.monitor.rows import Now, Values, bundle_row, ike_row, peer_row
 from agent.monitor.sas import GRACE_SECONDS, Registry
 from agent.plan import numbers
-from agent.plan.model import RowRef, Tunnel
+from agent.plan.model import Tunnel
+from agent.plan.planner import Plan
 from agent.store.errors import Refused
 from agent.store.hooks import AGENT, Change, Edit, Origin, RowChange, Subscriber
 from agent.store.snapshot import Configuration
@@ -47,7 +49,6 @@ RESETS: Final = 5  # tries to turn `dialup` into `up` while others change the ro
 MISMATCHES: Final = 1024  # connections whose last word on lifetimes is kept
 
 TunnelsChanged = Callable[[Mapping[str, Tunnel | None]], None]
-Remark = Callable[[RowRef, str], None]
 ListSas = Callable[[], Awaitable[Iterable[IkeSa]]]
 
 
@@ -63,8 +64,7 @@ class ConfigurationStore(Protocol):
 
 
 class Monitor:
-    """`tunnels_changed`: Reconciler.environment_changed. `remark(row, text)`: shows why a peer's last negotiation
-    failed, '' when it did not. `list_sas`: CharonIke.sas; None where only events tell (memory).
+    """`tunnels_changed`: Reconciler.environment_changed. `list_sas`: CharonIke.sas; None where only events tell.
 
     It subscribes to the engines at once: make it before they start, and `start` it after. `planned` is for
     Reconciler.subscribe."""
@@ -77,13 +77,12 @@ class Monitor:
         spd: Spd,
         *,
         tunnels_changed: TunnelsChanged,
-        remark: Remark | None = None,
         list_sas: ListSas | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._store, self._schema, self._ike, self._spd = store, schema, ike, spd
-        self._tunnels_changed, self._remark, self._list_sas = tunnels_changed, remark, list_sas
+        self._tunnels_changed, self._list_sas = tunnels_changed, list_sas
         self._clock, self._wall, self._started = clock, wall, clock()
         self.registry = Registry(clock)
         self.peers = Peers(self._initiate, self.registry.stands, self._peer_changed, clock)
@@ -93,6 +92,7 @@ class Monitor:
         self._dialing: dict[int, int] = {}  # peer → generation whose plan it waits for
         self._tunnels: dict[int, Mapping[str, Tunnel]] = {}  # as last told, by peer
         self._mismatches: dict[tuple[str, int], Mismatch] = {}  # by connection and phase
+        self._remarks = Remarks(schema, store.live)
         self._remarked: dict[int, str] = {}
         self._dirty_peers: set[int] = set()
         self._wake = asyncio.Event()
@@ -383,6 +383,7 @@ class Monitor:
         for at in range(0, len(ordered), ROWS_PER_TURN):
             self._publisher.update(STAT_TABLE, {n: self._peer_values(n, now) for n in ordered[at : at + ROWS_PER_TURN]})
             await asyncio.sleep(0)
+        self._remarks.repeat()
 
     def _connection(self, name: str) -> Any:
         return self._plan.connections.get(name) if self._plan is not None else None
@@ -408,8 +409,7 @@ class Monitor:
     def _tell_error(self, peer: int) -> None:
         text = self.peers.error(peer)
         if text != self._remarked.get(peer, ""):
-            if self._remark is not None:
-                self._remark(RowRef(PEER_TABLE, peer), text)
+            self._remarks.say(peer, text)
             if text:
                 self._remarked[peer] = text
             else:
@@ -417,12 +417,15 @@ class Monitor:
 
 
 def touched_peers(plan: PlanView, before: PlanView | None) -> set[int]:
-    """Peers whose connections differ between two plans; an incremental plan shares those that do not."""
+    """Peers whose connections may differ between two plans; an incremental plan remembers which."""
     new, old = plan.connections, before.connections if before is not None else {}
-    if new is old:
-        return set()
-    names = {name for name, connection in new.items() if old.get(name) is not connection}
-    names |= old.keys() - new.keys()
+    names: set[str] = set()
+    touched = plan.touched_since(before) if isinstance(plan, Plan) and isinstance(before, Plan) else None
+    if touched is not None:
+        names.update(touched.connections)
+    elif new is not old:
+        names.update(name for name, connection in new.items() if old.get(name) is not connection)
+        names.update(name for name in old if name not in new)
     return {numbers.peer_of_connection(name) for name in names}
 
 
