@@ -11,8 +11,7 @@ import asyncio
 import hashlib
 import hmac
 import os
-import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,7 +72,8 @@ def encode_community(version: int, community: str, pdu: bytes) -> bytes:
     return encode_tlv(SEQUENCE, encode_integer(version) + text(community) + pdu)
 
 
-class Reply(NamedTuple):
+@dataclass(frozen=True)
+class Reply:
     """A PDU that came back; `varbinds` with names as OIDs and values as TLVs, `octets` the PDU itself."""
 
     kind: int
@@ -90,8 +90,8 @@ def decode_reply(pdu: tuple[int, bytes, bytes]) -> Reply:
     for _, pair, _ in elements(pairs[1]):
         name, value = elements(pair)
         varbinds.append((decode_oid_contents(name[1]), value[2]))
-    numbers = (int.from_bytes(part[1], "big", signed=True) for part in (request_id, status, index))
-    return Reply(pdu[0], *numbers, varbinds, pdu[2])
+    number, code, at = (int.from_bytes(part[1], "big", signed=True) for part in (request_id, status, index))
+    return Reply(pdu[0], number, code, at, varbinds, pdu[2])
 
 
 def decode_community(message: bytes) -> Reply:
@@ -281,9 +281,11 @@ class Served:
 
 
 @asynccontextmanager
-async def served(state: Path, listen: Sequence[tuple[str, int]] = (("127.0.0.1", 0),), **more: Any) -> AsyncIterator[Served]:
+async def served(
+    state: Path, listen: Sequence[tuple[str, int]] = (("127.0.0.1", 0),), **more: Any
+) -> AsyncIterator[Served]:
     """An agent of store and SNMP on a free port; communities READ and WRITE."""
-    state.mkdir(parents=True, exist_ok=True)
+    os.makedirs(state, exist_ok=True)  # noqa: PTH103
     store = Store.open(SCHEMA, "", state)
     refused: list[str] = []
     settings = SnmpSettings(listen=listen, state=state, read_community=READ, write_community=WRITE, **more)
@@ -327,8 +329,8 @@ def walked(out: str) -> list[tuple[tuple[int, ...], str]]:
     return found
 
 
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+async def until(condition: Callable[[], object]) -> None:
+    """Give the event loop its turns until something is so."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 -- there is nothing to wait for that would tell
+            await asyncio.sleep(0.001)

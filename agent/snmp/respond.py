@@ -27,7 +27,7 @@ from agent.snmp.pdu import (
     encode_varbind,
     response_size,
 )
-from agent.snmp.tree import Reader, Tables, Tree
+from agent.snmp.tree import ColumnObject, Reader, Tables, Tree
 from agent.store import audit
 from agent.store.edits import resolve
 from agent.store.errors import ErrorStatus, Refused
@@ -214,6 +214,8 @@ class Responder:
         if self._tree.hides(name) if found is None else not found.writers & principal.bit:
             text = f"{'.'.join(map(str, oid))}: not in what {principal.name} may write"
             raise Refused(ErrorStatus.NO_ACCESS, at, text)
+        if isinstance(found, ColumnObject) and not found.column.writable:  # whatever the instance, 4.2.5 (2)
+            raise Refused(ErrorStatus.NOT_WRITABLE, at, f"{found.column.name}: is read-only")
         tag, start, end = read_tlv(tlv)
         try:
             value = decode_contents(tag, tlv[start:end])

@@ -80,6 +80,7 @@ class SnmpServer:
         self._engine: Engine3 | None = None
         self._users: Users | None = None
         self._guard: Guard | None = None
+        self._starting: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
@@ -115,7 +116,7 @@ class SnmpServer:
             await asyncio.wait_for(self.sets.finish(), STOPPING)
         except TimeoutError:
             log.warning("stopped while SETs were waiting for the store")
-        if self._engine is not None:
+        if self._starting is not None:
             await asyncio.gather(self._starting, return_exceptions=True)
         self._close()
 
