@@ -300,6 +300,43 @@ SCENARIOS = [
         default="pass",
     ),
     Scenario(
+        "a drop rule of the rest of one spoke, and another spoke behind it: nothing leaks",
+        {
+            1: ["protect 10.0.0.0/8 10.1.0.0/16 tcp", "drop 10.0.0.0/8 10.1.0.0/16"],
+            2: ["protect 10.0.0.0/8 10.2.0.0/16"],
+        },
+        """
+        forward 10.1.0.5 > 10.2.0.9 from 1 = drop
+        forward 10.7.0.5 > 10.2.0.9 = peer2
+        forward 10.7.0.5 > 10.1.0.5 = peer1
+        forward 10.7.0.5 > 10.1.0.5 udp = drop
+        in 10.1.0.5 > 10.7.0.1 from 1 = ok
+        """,
+        default="pass",
+    ),
+    Scenario(
+        "a drop rule towards another spoke is not undone by the tunnel of the first",
+        {1: ["protect 10.0.0.0/8 10.1.0.0/16", "drop 10.0.0.0/8 10.2.0.0/16"]},
+        """
+        forward 10.1.0.5 > 10.2.0.9 from 1 = drop
+        forward 10.1.0.5 > 10.7.0.5 from 1 = plain
+        forward 10.7.0.5 > 10.1.0.5 = peer1
+        """,
+        default="pass",
+    ),
+    Scenario(
+        "protect, then drop outbound what is left",
+        {1: [f"protect {A} {B}", "drop any any outbound"]},
+        """
+        forward 10.1.0.5 > 10.2.0.9 = peer1
+        forward 10.2.0.9 > 10.1.0.5 from 1 = plain
+        out 10.1.0.1 > 10.9.0.9 = drop
+        in 10.9.0.9 > 10.1.0.1 = ok
+        forward 10.9.0.9 > 10.1.0.5 = drop
+        """,
+        default="pass",
+    ),
+    Scenario(
         "a drop rule of the same chain that has nothing to do with the tunnel",
         {1: [f"protect {A} {B}", "drop 172.16.0.0/12 any"], 2: ["protect 10.1.0.0/16 10.3.0.0/16"]},
         """
