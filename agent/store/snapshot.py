@@ -106,14 +106,15 @@ class _Sharing:
 class TableSnapshot:
     """The rows of one table at one moment, by number."""
 
-    __slots__ = ("_blocks", "_lasts", "_rows", "table")
+    __slots__ = ("_blocks", "_free", "_lasts", "_rows", "table")
 
-    def __init__(self, table: Table, blocks: tuple[Block, ...] = ()) -> None:
-        """From blocks in ascending order, none of them empty; use `build` for rows."""
+    def __init__(self, table: Table, blocks: tuple[Block, ...] = (), lasts: tuple[int, ...] | None = None) -> None:
+        """From blocks in ascending order, none of them empty, and the last numbers of them; use `build` for rows."""
         self.table = table
         self._blocks = blocks
-        self._lasts = tuple([block.numbers[-1] for block in blocks])
-        self._rows = sum([len(block.numbers) for block in blocks])
+        self._lasts = tuple([block.numbers[-1] for block in blocks]) if lasts is None else lasts
+        self._rows = -1  # counted when asked for
+        self._free = 0
 
     @classmethod
     def build(cls, table: Table, rows: Iterable[tuple[int, Cells]]) -> TableSnapshot:
@@ -145,6 +146,8 @@ class TableSnapshot:
     # ---- reading ----------------------------------------------------------------------
 
     def __len__(self) -> int:
+        if self._rows < 0:
+            self._rows = sum([len(block.numbers) for block in self._blocks])
         return self._rows
 
     def __contains__(self, number: object) -> bool:
@@ -168,8 +171,12 @@ class TableSnapshot:
             return None
         block = self._blocks[at]
         numbers = block.numbers
-        place = bisect_left(numbers, number)
-        return block.columns[position][place] if numbers[place] == number else None
+        place = number - numbers[0]
+        if not 0 <= place < len(numbers) or numbers[place] != number:  # not without gaps up to here
+            place = bisect_left(numbers, number)
+            if numbers[place] != number:
+                return None
+        return block.columns[position][place]
 
     def after(self, number: int, position: int) -> tuple[int, bytes] | None:
         """(number, TLV) of the first row with a greater number; -1 begins."""
@@ -177,8 +184,11 @@ class TableSnapshot:
         if at == len(self._lasts):
             return None
         block = self._blocks[at]
-        place = bisect_right(block.numbers, number)
-        return block.numbers[place], block.columns[position][place]
+        numbers = block.numbers
+        place = number - numbers[0] + 1
+        if not 0 < place < len(numbers) or numbers[place - 1] != number:
+            place = bisect_right(numbers, number)
+        return numbers[place], block.columns[position][place]
 
     def run(self, number: int, position: int, count: int) -> list[tuple[int, bytes]]:
         """(number, TLV) of up to `count` rows after `number`."""
@@ -223,18 +233,24 @@ class TableSnapshot:
 
     def free_number(self) -> int:
         """The lowest unused number from 1 on."""
-        free = 1
-        for block in self._blocks:
-            numbers = block.numbers
-            if numbers[0] > free:
-                return free
-            if numbers[-1] - free + 1 > len(numbers) - bisect_left(numbers, free):
-                for number in numbers[bisect_left(numbers, free) :]:
-                    if number != free:
-                        return free
+        if not self._free:
+            free = 1
+            for block in self._blocks:
+                numbers = block.numbers
+                first, last = numbers[0], numbers[-1]
+                if first > free:
+                    break
+                if last - first + 1 == len(numbers):
+                    free = max(free, last + 1)
+                    continue
+                at = bisect_left(numbers, free)
+                while at < len(numbers) and numbers[at] == free:
                     free += 1
-            free = max(free, numbers[-1] + 1)
-        return free
+                    at += 1
+                if at < len(numbers):
+                    break
+            self._free = free
+        return self._free
 
     # ---- the next one -----------------------------------------------------------------
 
@@ -248,18 +264,33 @@ class TableSnapshot:
         last = len(self._blocks) - 1
         for number, cells in changes.items():
             touched.setdefault(min(bisect_left(self._lasts, number), last), {})[number] = cells
+        if len(touched) == 1:
+            at, rows = touched.popitem()
+            one = _changed(self._blocks[at], rows)
+            if len(one) == 1 and len(one[0].numbers) >= MERGE_ROWS:
+                return self._with(at, one[0])
+            touched[at] = rows
         blocks: list[Block] = []
         done = 0
         for at in sorted(touched):
             blocks += self._blocks[done:at]
             for block in _changed(self._blocks[at], touched[at]):
-                rows = len(block.numbers)
-                if rows < MERGE_ROWS and blocks and rows + len(blocks[-1].numbers) <= BLOCK_ROWS // 2:
+                rows_left = len(block.numbers)
+                if rows_left < MERGE_ROWS and blocks and rows_left + len(blocks[-1].numbers) <= BLOCK_ROWS // 2:
                     block = _joined(blocks.pop(), block)
                 blocks.append(block)
             done = at + 1
         blocks += self._blocks[done:]
         return TableSnapshot(self.table, tuple(blocks))
+
+    def _with(self, at: int, block: Block) -> TableSnapshot:
+        """With one block in the place of another: the usual case, where copying is all that grows with the table."""
+        blocks = (*self._blocks[:at], block, *self._blocks[at + 1 :])
+        last = block.numbers[-1]
+        same = self._lasts[at] == last
+        return TableSnapshot(
+            self.table, blocks, self._lasts if same else (*self._lasts[:at], last, *self._lasts[at + 1 :])
+        )
 
 
 def _changed(block: Block, changes: Mapping[int, Cells | None]) -> list[Block]:
