@@ -8,7 +8,7 @@ from functools import partial
 from tests.lab import recipes
 from tests.lab.gateway import Gateway
 from tests.lab.registry import scenario
-from tests.lab.sightings import PEER_UP, apply_state, bundle_rows, counted, established
+from tests.lab.sightings import PEER_UP, apply_state, bundle_rows, counted, established, ike_rows
 from tests.lab.topology import SITES, Ping, batch, ping
 from tests.lab.wire import ESP, Packet, plain, summary
 from tests.lab.world import World
@@ -54,12 +54,15 @@ def rekeys(world: World) -> None:
     ping(A, B.address, 4, interval=0.3)
     running = Ping(A, B.address, interval=0.1)
     seen: set[int] = set()
+    cookies: set[str] = set()
     end = time.monotonic() + REKEYING
     while time.monotonic() < end:
         seen |= {each.spi for each in world.a.states() if each.source == A.outer}
+        cookies |= {row["ikeSaCookieI"] for row in ike_rows(world.a, PEER)}
         time.sleep(2)
     sent, answered = running.stop()
     world.check(len(seen) >= 4, "the phase 2 SA was renewed three times or more", f"{len(seen)} SPIs")
+    world.check(len(cookies) >= 3, "and the phase 1 SA twice or more", f"{len(cookies)} cookies")
     world.check(answered >= sent - 4, "hardly a packet lost", f"{answered} of {sent}")
     packets = capture.take()
     world.check_private(packets)
