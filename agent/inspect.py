@@ -55,13 +55,13 @@ def explain_packet(
 
 
 def flush_engine(settings: Settings) -> str:
-    """Remove our policies and connections; one line that says how many. Raises InspectError."""
+    """Remove our policies, tunnels and charon; one line that says how many. Raises InspectError."""
     try:
         lock = StoreLock(settings.state)
     except StoreError as error:
         raise InspectError(f"{error}; its policies would come back at once") from None
     try:
-        policies, connections = asyncio.run(_flush(settings.state))
+        policies, connections = asyncio.run(_flush(settings.state / CHARON_FOLDER))
     except EngineError as error:
         raise InspectError(str(error)) from None
     finally:
@@ -69,19 +69,27 @@ def flush_engine(settings: Settings) -> str:
     return f"removed: policies {policies}, connections {connections}"
 
 
-async def _flush(state: Path) -> tuple[int, int]:
-    from agent.backends import linux_engines
+async def _flush(run_folder: Path) -> tuple[int, int]:
+    """How many policies and connections went. Where charon runs its tunnels end in order, then charon itself."""
+    from agent.backends.charon.ike import CharonIke
+    from agent.backends.memory import MemoryIke
+    from agent.backends.spd import KernelSpd
 
     def no_secrets(peer: int, sealed: bytes) -> bytes:
         raise EngineError("flush loads no secret")
 
-    engines = linux_engines(state / CHARON_FOLDER, no_secrets)
-    await engines.spd.start()
+    spd, charon = KernelSpd(), CharonIke(run_folder, no_secrets)
+    await spd.start()
     try:
-        return await flush(engines.spd, engines.ike)
+        if not charon.daemon.alive():
+            return await flush(spd, MemoryIke())
+        await charon.start()
+        try:
+            return await flush(spd, charon)
+        finally:
+            await charon.shutdown()
     finally:
-        await engines.ike.stop()
-        await engines.spd.stop()
+        await spd.stop()
 
 
 def _stored(settings: Settings) -> StoredState:

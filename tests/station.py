@@ -138,6 +138,11 @@ class Agent:
         os.kill(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
+    def flush(self) -> str:
+        """What `ipsec-agent flush` says; ends charon too."""
+        command = [str(Path(sys.executable).parent / "ipsec-agent"), "flush", "--state", str(self.state)]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
     def stop(self) -> int:
         """End it as a service would; its exit status."""
         assert self.process is not None

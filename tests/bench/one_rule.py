@@ -46,6 +46,7 @@ def measure(state: Path) -> None:
         )
     finally:
         agent.stop()
+        agent.flush()
 
 
 def wait_applied(station: Station, rule: int) -> None:

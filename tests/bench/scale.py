@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import os
 import random
 import socket
@@ -34,21 +35,16 @@ ROUNDS = 400
 ROWS_PER_COMMIT = 2_000
 
 
-def fill(state: Path, edits: Iterable[Edit], per_commit: int) -> None:
-    """A store with these edits committed, some at a time."""
+def fill(state: Path, rows: Iterable[list[Edit]]) -> None:
+    """A store with these rows committed, some at a time."""
 
     async def work() -> None:
         schema = load_schema()
         store = Store.open(schema, f"sqlite:///{state / 'agent.sqlite'}", state)
         try:
-            batch: list[Edit] = []
-            for edit in edits:
-                batch.append(edit)
-                if len(batch) == per_commit:
-                    await store.commit(batch, AGENT)
-                    batch = []
-            if batch:
-                await store.commit(batch, AGENT)
+            waiting = iter(rows)
+            while batch := list(itertools.islice(waiting, ROWS_PER_COMMIT)):
+                await store.commit([edit for row in batch for edit in row], AGENT)
         finally:
             await store.close()
 
@@ -56,8 +52,8 @@ def fill(state: Path, edits: Iterable[Edit], per_commit: int) -> None:
     asyncio.run(work())
 
 
-def peers(count: int) -> Iterable[Edit]:
-    """Peers with a value of their own in every column that takes one."""
+def peers(count: int) -> Iterable[list[Edit]]:
+    """Peers with a value of their own in every column that takes one, and IPsec on with the default to pass."""
     columns = load_schema().columns
     table = load_schema().tables["ipsecPeerTable"]
     plain = [c for c in table.columns if c.writable and c.traits.role in (Role.PLAIN, Role.CREATING)]
@@ -69,23 +65,25 @@ def peers(count: int) -> Iterable[Edit]:
             "ipsecPeerDynamicAddress": socket.inet_ntoa((0x0A00_0000 + number).to_bytes(4, "big")).encode(),
             "ipsecPeerPriority": number % 100,
         }
-        for column in plain:
-            yield Edit(column, number, own.get(column.name, column.default))
-        yield Edit(columns["ipsecPeerPreSharedKey"], number, b"key-%d" % number)
+        edits = [Edit(column, number, own.get(column.name, column.default)) for column in plain]
+        yield [*edits, Edit(columns["ipsecPeerPreSharedKey"], number, b"key-%d" % number)]
+    yield [Edit(columns["ipsecGlobContDefaultRule"], 0, 2), Edit(columns["ipsecGlobEnabled"], 0, 1)]
 
 
-def rules(count: int) -> Iterable[Edit]:
+def rules(count: int) -> Iterable[list[Edit]]:
     """One chain of pass rules before all peers, each for a host of its own, and IPsec on with the default to pass."""
     columns = load_schema().columns
     for number in range(count, 0, -1):
-        yield Edit(columns["ipsecTrProto"], number, 255)
-        yield Edit(columns["ipsecTrAction"], number, 3)
-        yield Edit(columns["ipsecTrRemoteAddress"], number, (0x0A00_0000 + number).to_bytes(4, "big"))
-        yield Edit(columns["ipsecTrRemoteMaskLen"], number, 32)
-        yield Edit(columns["ipsecTrNextIndex"], number, number + 1 if number < count else 0)
-    yield Edit(columns["ipsecGlobContPreIpsecRules"], 0, 1)
-    yield Edit(columns["ipsecGlobContDefaultRule"], 0, 2)
-    yield Edit(columns["ipsecGlobEnabled"], 0, 1)
+        values = {
+            "ipsecTrProto": 255,
+            "ipsecTrAction": 3,
+            "ipsecTrRemoteAddress": (0x0A00_0000 + number).to_bytes(4, "big"),
+            "ipsecTrRemoteMaskLen": 32,
+            "ipsecTrNextIndex": number + 1 if number < count else 0,
+        }
+        yield [Edit(columns[name], number, value) for name, value in values.items()]
+    switches = {"ipsecGlobContPreIpsecRules": 1, "ipsecGlobContDefaultRule": 2, "ipsecGlobEnabled": 1}
+    yield [Edit(columns[name], 0, value) for name, value in switches.items()]
 
 
 def resident_megabytes(pid: int) -> float:
@@ -109,7 +107,7 @@ def size(folder: Path) -> None:
         for count in (SMALL, LARGE):
             state = folder / str(count)
             begin = time.monotonic()
-            fill(state, peers(count), ROWS_PER_COMMIT * 30)
+            fill(state, peers(count))
             filled = time.monotonic() - begin
             agents[count] = Agent(state)
             begin = time.monotonic()
@@ -147,7 +145,7 @@ def one_rule(folder: Path) -> None:
     """From the reply of a SET on one rule of many to the kernel's announcement; how many announcements there are."""
 
     state = folder / "rules"
-    fill(state, rules(RULES), 50_000)
+    fill(state, rules(RULES))
     namespace = f"scale-{os.getpid()}"
     subprocess.run(["ip", "netns", "add", namespace], check=True)
     try:
