@@ -233,3 +233,38 @@ def test_objects_within_objects_are_refused() -> None:
     inner = Scalar((*SCHEMA.ordered[0].oid, 1), Wire.INTEGER, lambda: 1)
     with pytest.raises(ValueError, match="lies within"):
         Tree(SCHEMA, [inner], visibility)
+
+
+def slowly(data: bytes, at: int) -> list[tuple[bytes, bytes]]:
+    """The variable bindings of a list, by nothing but elements. Raises BerError or ValueError."""
+    found = []
+    for tag, pair, _ in elements(data[at:]):
+        (name_tag, name, _), (_, _, value) = elements(pair)
+        if (tag, name_tag) != (0x30, 6) or not name:
+            raise BerError("variable binding expected")
+        found.append((name, value))
+    return found
+
+
+@given(
+    st.lists(st.tuples(oids, st.binary(max_size=4)), min_size=1, max_size=3),
+    st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), max_size=2),
+)
+@settings(max_examples=400, deadline=None)
+def test_the_quick_look_at_a_varbind_sees_what_the_slow_one_does(
+    pairs: list[tuple[Oid, bytes]], bent: list[tuple[int, int]]
+) -> None:
+    pdu = bytearray(encode_pdu(GET, 1, [(oid, encode_tlv(4, value)) for oid, value in pairs]))
+    body = len(pdu) - len(decode_pdu(bytes(pdu), 0, len(pdu), 9).body)
+    for place, octet in bent:
+        pdu[body + place % (len(pdu) - body)] = octet
+    try:
+        expected: list[tuple[bytes, bytes]] | None = slowly(bytes(pdu), body)
+    except (BerError, ValueError):
+        expected = None
+    try:
+        got = decode_pdu(bytes(pdu), 0, len(pdu), 9).varbinds
+    except BerError:
+        assert expected is None
+    else:
+        assert got == expected

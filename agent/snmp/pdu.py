@@ -90,17 +90,29 @@ def decode_pdu(data: bytes, at: int, end: int, limit: int) -> Request:
     while at < end:
         if len(varbinds) == limit:
             return Request(kind, request_id, first, second, [], body, True)
-        tag, at, stop = read_tlv(data, at)
-        name_tag, name, value = read_tlv(data, at)
-        _, _, value_end = read_tlv(data, value)
-        if tag != SEQUENCE or name_tag != Wire.OBJECT_IDENTIFIER or not name < value < stop == value_end <= end:
-            raise BerError("variable binding expected")
-        varbinds.append((data[name:value], data[value:stop]))
-        at = stop
+        name, value, at = _varbind(data, at, end)
+        varbinds.append((data[name:value], data[value:at]))
     return Request(kind, request_id, first, second, varbinds, body)
 
 
+def _varbind(data: bytes, at: int, end: int) -> tuple[int, int, int]:
+    """Where the contents of the name, the value and what follows begin. Raises BerError."""
+    if at + 6 <= end and data[at] == SEQUENCE and data[at + 2] == Wire.OBJECT_IDENTIFIER:  # what nearly all look like
+        name, stop = at + 4, at + 2 + data[at + 1]
+        value = name + data[at + 3]
+        if name < value < stop - 1 and stop <= end and value + 2 + data[value + 1] == stop and stop - at < 0x80:
+            return name, value, stop
+    tag, start, stop = read_tlv(data, at)
+    name_tag, name, value = read_tlv(data, start)
+    _, _, value_end = read_tlv(data, value)
+    if tag != SEQUENCE or name_tag != Wire.OBJECT_IDENTIFIER or not name < value < stop == value_end <= end:
+        raise BerError("variable binding expected")
+    return name, value, stop
+
+
 def _small_integer(data: bytes, at: int) -> tuple[int, int]:
+    if data[at : at + 2] == b"\x02\x01" and at + 2 < len(data) and data[at + 2] < 0x80:
+        return data[at + 2], at + 3
     tag, start, end = read_tlv(data, at)
     if tag != Wire.INTEGER or not 0 < end - start <= 5:
         raise BerError("integer of up to five octets expected")

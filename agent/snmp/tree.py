@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
-from agent.mib.ber import Wire, decode_oid_contents, encode_oid_contents, encode_subid
+from agent.mib.ber import BerError, Wire, decode_oid_contents, encode_oid_contents, encode_subid
 from agent.mib.schema import Access, Column, Schema
 from agent.snmp.pdu import NO_SUCH_INSTANCE, NO_SUCH_OBJECT, VarBind
 from agent.store.snapshot import TableSnapshot
@@ -64,8 +65,8 @@ class TreeObject:
         """TLV of the instance, None where there is none."""
         raise NotImplementedError
 
-    def run(self, tables: Tables, arcs: Arcs, count: int) -> list[tuple[bytes, bytes, Arcs]]:
-        """(name, TLV, arcs) of up to `count` instances behind `arcs`; () begins."""
+    def run(self, tables: Tables, arcs: Arcs, count: int) -> list[VarBind]:
+        """Up to `count` instances behind `arcs`; () begins."""
         raise NotImplementedError
 
 
@@ -83,10 +84,10 @@ class ColumnObject(TreeObject):
     def instance(self, tables: Tables, arcs: Arcs) -> bytes | None:
         return tables.table(self.table).cell(arcs[0], self.position) if len(arcs) == 1 else None
 
-    def run(self, tables: Tables, arcs: Arcs, count: int) -> list[tuple[bytes, bytes, Arcs]]:
+    def run(self, tables: Tables, arcs: Arcs, count: int) -> list[VarBind]:
         prefix = self.prefix
         cells = tables.table(self.table).run(arcs[0] if arcs else -1, self.position, count)
-        return [(prefix + encode_subid(number), tlv, (number,)) for number, tlv in cells]
+        return [(prefix + encode_subid(number), tlv) for number, tlv in cells]
 
 
 class ForeignObject(TreeObject):
@@ -101,11 +102,11 @@ class ForeignObject(TreeObject):
     def instance(self, tables: Tables, arcs: Arcs) -> bytes | None:
         return self.given.instance(arcs) if arcs else None
 
-    def run(self, tables: Tables, arcs: Arcs, count: int) -> list[tuple[bytes, bytes, Arcs]]:
-        found: list[tuple[bytes, bytes, Arcs]] = []
+    def run(self, tables: Tables, arcs: Arcs, count: int) -> list[VarBind]:
+        found: list[VarBind] = []
         while len(found) < count and (next_one := self.given.after(arcs)) is not None:
             arcs, tlv = next_one
-            found.append((self.prefix + b"".join(map(encode_subid, arcs)), tlv, arcs))
+            found.append((self.prefix + b"".join(map(encode_subid, arcs)), tlv))
         return found
 
 
@@ -146,10 +147,12 @@ class Tree:
     def find(self, name: bytes) -> tuple[TreeObject | None, Arcs]:
         """The object that `name` (contents octets) is an instance of, and the arcs of the instance. Raises
         BerError."""
-        if len(name) > 1 and name[-2] < 0x80:
-            column = self._columns.get(name[:-1])
-            if column is not None and name[-1] < 0x80:
-                return column, (name[-1],)
+        start = len(name) - 1  # the last sub-identifier, which begins behind an octet below 0x80
+        while start > 0 and name[start - 1] > 0x7F:
+            start -= 1
+        column = self._columns.get(name[:start])
+        if column is not None and (number := _row_number(name[start:])) >= 0:
+            return column, (number,)
         oid = decode_oid_contents(name)
         at = bisect_right(self._oids, oid) - 1
         if at >= 0 and oid[: len(self._oids[at])] == self._oids[at]:
@@ -183,13 +186,22 @@ class Tree:
         while order < len(self.objects):
             leaf = self.objects[order]
             if leaf.readers & reader.bit and (reader.counter64 or not leaf.counter64):
-                for name, tlv, _ in leaf.run(tables, arcs, count - len(found)):
-                    found.append((name, tlv))
+                found += leaf.run(tables, arcs, count - len(found))
                 if len(found) == count:
                     break
             order += 1
             arcs = ()
         return found
+
+
+@lru_cache(maxsize=65536)
+def _row_number(octets: bytes) -> int:
+    """The one sub-identifier that these octets are, -1 where they are not."""
+    try:
+        oid = decode_oid_contents(b"\x2b" + octets)
+    except BerError:
+        return -1
+    return oid[2] if len(oid) == 3 else -1
 
 
 class VisibilityOf(Protocol):
