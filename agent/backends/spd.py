@@ -15,7 +15,7 @@ import logging
 import struct
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from agent.backends.engine import (
     EngineError,
@@ -66,6 +66,15 @@ XfrmSocketFactory = Callable[[Sequence[int]], NetlinkSocket]
 
 def open_xfrm_socket(groups: Sequence[int]) -> NetlinkSocket:
     return NetlinkSocket(NETLINK_XFRM, groups)
+
+
+class Step(NamedTuple):
+    """One message, the key it is about, and what the kernel holds there once it is accepted."""
+
+    type: int
+    body: bytes
+    key: PolicyKey
+    after: Observed | None
 
 
 class Indices:
@@ -159,55 +168,51 @@ class KernelSpd:
     async def apply(self, remove: Sequence[PolicyKey], install: Sequence[Policy]) -> Mapping[PolicyKey, str]:
         self._catch_up()
         failed: dict[PolicyKey, str] = {}
-        batch: list[tuple[int, bytes]] = []
-        results: list[tuple[PolicyKey, Observed | None]] = []
+        batch: list[Step] = []
         size = BATCH_LEAST
-        for type, body, key, after in self._messages(remove, install):
-            batch.append((type, body))
-            results.append((key, after))
-            if len(batch) == size:
+        for steps in self._steps(remove, install):
+            batch += steps
+            if len(batch) >= size:
                 begin = time.perf_counter()
-                failed.update(self._send(batch, results))
-                batch, results = [], []
+                failed.update(self._send(batch))
+                batch = []
                 aim = size * BATCH_SECONDS / max(time.perf_counter() - begin, 1e-6)
                 size = min(BATCH_MOST, max(BATCH_LEAST, int(min(aim, size * 2))))
                 await asyncio.sleep(0)
         if batch:
-            failed.update(self._send(batch, results))
+            failed.update(self._send(batch))
         return failed
 
-    def _messages(
-        self, remove: Sequence[PolicyKey], install: Sequence[Policy]
-    ) -> Iterator[tuple[int, bytes, PolicyKey, Observed | None]]:
-        """Each message with the key it is about and what holds afterwards."""
+    def _steps(self, remove: Sequence[PolicyKey], install: Sequence[Policy]) -> Iterator[tuple[Step, ...]]:
+        """The messages; those of one tuple have to go together."""
         replaced = {policy.key for policy in install} if remove else ()
         for key in remove:
             held = self._held.get(key)
             if held is not None and held.ours and key not in replaced:
-                yield MSG_DELPOLICY, encode_policy_id(key.direction, held.policy_index), key, None
+                yield (_delete(held),)
         for policy in install:
             held = self._held.get(policy.key)
-            update = held is not None and held.ours
-            index = held.policy_index if held is not None and update else self._indices.take(policy.key.direction)
-            after = Observed(policy.key, index, policy.priority, policy.action, policy.templates, ours=True)
-            yield MSG_UPDPOLICY if update else MSG_NEWPOLICY, encode_policy(policy, index), policy.key, after
+            if held is None or not held.ours:
+                yield (_write(MSG_NEWPOLICY, policy, self._indices.take(policy.key.direction)),)
+            elif _only_passes_or_drops(held, policy):
+                yield _delete(held), _write(MSG_NEWPOLICY, policy, held.policy_index)
+            else:
+                yield (_write(MSG_UPDPOLICY, policy, held.policy_index),)
 
-    def _send(
-        self, batch: list[tuple[int, bytes]], results: list[tuple[PolicyKey, Observed | None]]
-    ) -> dict[PolicyKey, str]:
+    def _send(self, batch: Sequence[Step]) -> dict[PolicyKey, str]:
         """One sendmsg, and the picture moved on by what the kernel accepted."""
         assert self._requests is not None
         try:
-            refused = self._requests.batch(batch)
+            refused = self._requests.batch([(step.type, step.body) for step in batch])
         except (EngineError, Overrun) as error:
             self._emit(KernelEvent(KernelEventKind.OVERRUN))
-            return {key: str(error) for key, _ in results}
+            return {step.key: str(error) for step in batch}
         failed: dict[PolicyKey, str] = {}
-        for position, (key, after) in enumerate(results):
+        for position, (type, _, key, after) in enumerate(batch):
             refusal = refused.get(position)
             if refusal is not None and not (after is None and refusal.number == errno.ENOENT):
                 failed[key] = _why(refusal)
-                if after is not None and batch[position][0] == MSG_NEWPOLICY:
+                if after is not None and type == MSG_NEWPOLICY:
                     self._indices.give_back(after.policy_index)
                 continue
             if after is None:
@@ -216,6 +221,7 @@ class KernelSpd:
                     self._indices.give_back(before.policy_index)
             else:
                 self._held[key] = after
+                self._indices.seen(after.policy_index)
             self._note(key, after)
         return failed
 
@@ -298,6 +304,23 @@ class KernelSpd:
     def _emit(self, event: KernelEvent) -> None:
         for listener in self._listeners:
             listener(event)
+
+
+def _delete(held: Observed) -> Step:
+    return Step(MSG_DELPOLICY, encode_policy_id(held.key.direction, held.policy_index), held.key, None)
+
+
+def _write(type: int, policy: Policy, index: int) -> Step:
+    after = Observed(policy.key, index, policy.priority, policy.action, policy.templates, ours=True)
+    return Step(type, encode_policy(policy, index), policy.key, after)
+
+
+def _only_passes_or_drops(held: Observed, policy: Policy) -> bool:
+    """Whether a plain policy turns from pass to drop or back. Then a packet that meets neither of the two for a moment
+    fares as under one of them, and removing and adding may stand for UPDPOLICY, which looks through all of the
+    kernel's trees: 0.1 ms instead of 25 ms for a rule among 10,000. Where a template is concerned no moment without
+    the policy is allowed."""
+    return not held.templates and not policy.templates and held.action != policy.action
 
 
 def _observed(key: PolicyKey, record: PolicyRecord) -> Observed:
