@@ -12,7 +12,8 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,13 @@ import pytest
 from agent.backends.charon import CharonIke
 from agent.backends.charon.config import Options
 from agent.backends.engine import EngineError, IkeEvent, IkeEventKind
-from agent.plan.model import Child, Connection, Secret
+from agent.backends.memory import MemorySpd
+from agent.mib import load_schema
+from agent.mib.ber import decode_value
+from agent.monitor import Monitor
+from agent.plan.model import Child, Connection, Secret, Tunnel
+from agent.store.hooks import AGENT, Edit
+from agent.store.store import Store, default_url
 
 NEEDED = os.geteuid() == 0 and Path("/usr/lib/ipsec/charon").exists() and shutil.which("ip")
 pytestmark = [pytest.mark.kernel, pytest.mark.skipif(not NEEDED, reason="needs root and strongSwan's charon")]
@@ -28,6 +35,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.skipif(not NEEDED, reason="needs r
 ADDRESSES = ("10.8.0.1", "10.8.0.2")
 NETS = ("192.168.1.1", "192.168.2.1")
 CHILD = "peer-1-rule-1"
+SCHEMA = load_schema()
 QUICK = Options(plugins_before=("kernel-libipsec",), retransmit_tries=2, retransmit_timeout=0.3)
 
 
@@ -52,6 +60,13 @@ def namespaces() -> Iterator[tuple[str, str]]:
     finally:
         for name in names:
             ip("netns", "del", name)
+
+
+@dataclass
+class Planned:
+    generation: int
+    connections: Mapping[str, Connection]
+    children: Mapping[str, Child]
 
 
 class Side:
@@ -243,6 +258,60 @@ async def test_the_next_agent_adopts_it_with_its_tunnels(
     finally:
         await successor.ike.stop()
     await a.ike.start()  # for the fixture to end it
+
+
+async def test_a_monitor_shows_what_charon_tells(pair: tuple[Side, Side], tmp_path: Path) -> None:
+    """Events and lists of a real charon become rows; another monitor, later, shows the same from lists alone."""
+    a, b = pair
+    store = Store.open(SCHEMA, default_url(tmp_path), tmp_path)
+    told: list[Mapping[str, Tunnel | None]] = []
+
+    async def watch(side: Side) -> Monitor:
+        monitor = Monitor(store, SCHEMA, side.ike, MemorySpd(), tunnels_changed=told.append, list_sas=side.ike.sas)
+        await monitor.start()
+        plan = Planned(9, {"peer-1": side.connection()}, {CHILD: Child(CHILD, 1, 1, 65536)})
+        monitor.planned(plan, None)
+        return monitor
+
+    async def reads(name: str, value: object) -> None:
+        column = SCHEMA.columns[name]
+        for _ in range(500):
+            tlv = store.live.table(column.table).cell(1, column.position)
+            if (None if tlv is None else decode_value(tlv)) == value:
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError(f"{name} is {tlv!r}, not {value!r}")
+
+    edits = {"ipsecGlobEnabled": 1, "ipsecTrProto": 255}, {"ipsecPeerTrafficList": 1}
+    for group in edits:
+        columns = [SCHEMA.columns[name] for name in group]
+        rows = [0 if SCHEMA.tables[column.table].scalar else 1 for column in columns]
+        await store.commit([Edit(c, row, v) for c, row, v in zip(columns, rows, group.values(), strict=True)], AGENT)
+    monitor = await watch(a)
+    try:
+        for side in pair:
+            await side.load()
+        monitor.peers.acquire(65536)
+        await reads("ipsecPeerStatOperStatus", 1)
+        for name, value in (("ikeSaState", 2), ("ikeSaRole", 1), ("ikeSaEncAlg", 7), ("ikeSaHashAlg", 5)):
+            await reads(name, value)
+        await reads("ikeSaGroup", 14)
+        await reads("ipsecBundleState", 1)
+        await reads("ipsecBundleTunnelRemote", b"\x0a\x08\0\x02")
+        await reads("ipsecBundleRemoteMaskLen", 32)
+        assert [tunnel.child for news in told for tunnel in news.values() if tunnel] == [CHILD]
+        await b.ike.terminate(connection="peer-1")
+        await reads("ipsecBundleState", None)
+        await reads("ipsecPeerStatOperStatus", 5)
+        assert told[-1] == {CHILD: None}
+        await monitor.stop()
+        assert await a.initiated() == ""
+        monitor = await watch(a)
+        await reads("ipsecPeerStatOperStatus", 1)
+        await reads("ipsecBundleState", 1)
+    finally:
+        await monitor.stop()
+        await store.close()
 
 
 async def test_loading_a_thousand_connections(pair: tuple[Side, Side]) -> None:

@@ -101,8 +101,8 @@ class Overhead(NamedTuple):
     def on_the_wire(self, octets: int, packets: int) -> int:
         """Octets on the link of so many packets that together had so many octets inside.
 
-        Exact when they were of one size, else with half a block of padding each: the kernel
-        counts octets before padding, and sizes of single packets are not to be had."""
+        Exact when they were of one size, else right within a block for each: the kernel counts
+        octets before padding, and sizes of single packets are not to be had."""
         if packets <= 0:
             return octets
         if octets % packets == 0:

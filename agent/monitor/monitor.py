@@ -44,7 +44,7 @@ ENABLED: Final = "ipsecGlobEnabled"
 
 QUIET_SECONDS: Final = 10.0  # between looks at charon while there is nothing
 SETTLE_SECONDS: Final = 0.05  # an event seldom comes alone
-ROWS_PER_TURN: Final = 256  # rows made before the loop may do something else, about 3 ms
+ROWS_PER_TURN: Final = 128  # rows or SAs before the loop may do something else, about 3 ms
 RESETS: Final = 5  # tries to turn `dialup` into `up` while others change the row
 MISMATCHES: Final = 1024  # connections whose last word on lifetimes is kept
 
@@ -346,13 +346,19 @@ class Monitor:
             except EngineError as error:
                 logger.debug("SAs cannot be listed: %s", error)
             else:
-                self.registry.finish_list(begun, sas)
+                for count, _ in enumerate(self.registry.take_list(begun, sas), 1):
+                    if count % ROWS_PER_TURN == 0:
+                        await asyncio.sleep(0)
         if self.registry.bundles:
             try:
-                for sa in await self._spd.sas():
-                    self.registry.kernel(sa)
+                records = await self._spd.sas()
             except EngineError as error:
                 logger.debug("kernel SAs cannot be listed: %s", error)
+            else:
+                for count, record in enumerate(records, 1):
+                    self.registry.kernel(record)
+                    if count % ROWS_PER_TURN == 0:
+                        await asyncio.sleep(0)
         self._follow()
 
     async def _publish(self) -> None:
@@ -361,28 +367,29 @@ class Monitor:
         ikes, registry.touched_ike = registry.touched_ike, set()
         bundles, registry.touched_bundles = registry.touched_bundles, set()
         peers, self._dirty_peers = self._dirty_peers | registry.of_peer.keys(), set()
-        if ikes:
-            shown = {row.number: row for row in registry.ike.values() if row.sa.version == 1}
-            self._publisher.update(
-                IKE_TABLE,
-                {
-                    n: ike_row(shown[n], self._connection(shown[n].sa.connection), now) if n in shown else None
-                    for n in ikes
-                },
-            )
-        if bundles:
-            alive = {bundle.number: bundle for bundle in registry.alive()}
-            self._publisher.update(
-                BUNDLE_TABLE,
-                {
-                    n: bundle_row(alive[n], self._connection(alive[n].ike.connection), now) if n in alive else None
-                    for n in bundles
-                },
-            )
-        ordered = sorted(peers)
-        for at in range(0, len(ordered), ROWS_PER_TURN):
-            self._publisher.update(STAT_TABLE, {n: self._peer_values(n, now) for n in ordered[at : at + ROWS_PER_TURN]})
-            await asyncio.sleep(0)
+        ike_rows = {row.number: row for row in registry.ike.values() if row.sa.version == 1} if ikes else {}
+        alive = {bundle.number: bundle for bundle in registry.alive()} if bundles else {}
+
+        def ike(number: int) -> Values | None:
+            row = ike_rows.get(number)
+            return None if row is None else ike_row(row, self._connection(row.sa.connection), now)
+
+        def bundle(number: int) -> Values | None:
+            found = alive.get(number)
+            return None if found is None else bundle_row(found, self._connection(found.ike.connection), now)
+
+        def peer(number: int) -> Values | None:
+            return self._peer_values(number, now)
+
+        for table, touched, values in (
+            (IKE_TABLE, ikes, ike),
+            (BUNDLE_TABLE, bundles, bundle),
+            (STAT_TABLE, peers, peer),
+        ):
+            ordered = sorted(touched)
+            for at in range(0, len(ordered), ROWS_PER_TURN):
+                self._publisher.update(table, {number: values(number) for number in ordered[at : at + ROWS_PER_TURN]})
+                await asyncio.sleep(0)
         self._remarks.repeat()
 
     def _connection(self, name: str) -> Any:

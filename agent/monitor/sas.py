@@ -151,6 +151,11 @@ class Registry:
 
     def finish_list(self, begun: int, sas: Iterable[IkeSa]) -> None:
         """charon's list, asked for when `begin_list` gave `begun`: what is not in it is gone."""
+        for _ in self.take_list(begun, sas):
+            pass
+
+    def take_list(self, begun: int, sas: Iterable[IkeSa]) -> Iterator[None]:
+        """The same step by step, one IKE SA each; other things may happen between."""
         ikes: set[int] = set()
         children: set[int] = set()
         for sa in sas:
@@ -165,6 +170,7 @@ class Registry:
                     children.add(child.unique_id)
                     self._gone.pop(("child", child.unique_id), None)
                     self._see_child(sa, child, begun)
+            yield
         for unique_id, row in list(self.ike.items()):
             if unique_id not in ikes and row.told <= begun:
                 self._end_ike(unique_id)
