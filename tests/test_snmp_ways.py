@@ -212,6 +212,7 @@ async def test_reports(tmp_path: Path) -> None:
         assert engine is not None and engine._engine is not None
         usm = engine._engine.security_models[3]
         assert usm._cache.is_empty()
+        assert not usm._SnmpUSMSecurityModel__timelineExpQueue
         assert set(usm._SnmpUSMSecurityModel__timeline) <= {engine._engine.snmpEngineID}
 
 

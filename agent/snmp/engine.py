@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DOMAIN: Final = (1, 3, 6, 1, 6, 1, 1)  # snmpUDPDomain; only a name here
-MODEL: Final = 3
+MODEL: Final = 3  # of message processing and of security: SNMPv3 and USM
+AUTH_PRIV: Final = 3
 WAITING: Final = 256  # messages that come while pysnmp is still being imported
 TICK: Final = 1.0  # seconds between pysnmp's timer ticks
 SCOPED_PDU_OCTETS: Final = 48  # scopedPDU without PDU, engine ID and context: tags, lengths, padding of ciphers
@@ -187,7 +188,7 @@ class Engine3:
             reply.send(answer)
         elif request.kind == PduType.SET:
             peer = datagram.peer
-            private = bool(datagram.admitted.header.flags & ENCRYPTED) and security_level == MODEL
+            private = bool(datagram.admitted.header.flags & ENCRYPTED) and security_level == AUTH_PRIV
             origin = Origin("snmp", user.name, peer.source_address, peer.local_address, private or peer.loopback)
             self._sets.submit(request, asker, origin, peer.source, reply, datagram.data)
         else:

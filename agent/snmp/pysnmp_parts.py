@@ -125,9 +125,13 @@ class Usm(SnmpUSMSecurityModel):  # type: ignore[misc]
         mark = self._cache.latest
         try:
             self._check_engine(engine, max_size, parameters, parsed)
-            return super().process_incoming_message(
-                engine, processing_model, max_size, parameters, security_model, level, message, parsed
-            )
+            try:
+                return super().process_incoming_message(
+                    engine, processing_model, max_size, parameters, security_model, level, message, parsed
+                )
+            finally:
+                # The timeline holds our own engine only, and what would expire it one object a message for 300 s.
+                self._SnmpUSMSecurityModel__timelineExpQueue.clear()
         except error.StatusInformation as status:
             if "oid" not in status:
                 self._cache.forget_after(mark)

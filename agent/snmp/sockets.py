@@ -79,6 +79,7 @@ class Endpoint:
             self._socket.close()
             raise ListenError(f"cannot listen on {host} port {port}: {error.strerror or error}") from None
         self.host = host
+        self._local = host.partition("%")[0]
         self.port: int = self._socket.getsockname()[1]
         self.unsent = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -104,7 +105,7 @@ class Endpoint:
 
     def _read_one(self, size: int) -> tuple[bytes, Way]:
         data, address = self._socket.recvfrom(size)
-        return data, Way(self, address, [], self.host)
+        return data, Way(self, address, [], self._local)
 
     def _read_any(self, size: int) -> tuple[bytes, Way]:
         data, received, _, address = self._socket.recvmsg(size, _ANCILLARY)
@@ -118,7 +119,7 @@ class Endpoint:
                 link_local = local[0] == 0xFE and local[1] & 0xC0 == 0x80  # means something on its own link only
                 info = _PKTINFO6.pack(local, interface if link_local else 0)
                 return data, Way(self, address, [(level, kind, info)], socket.inet_ntop(socket.AF_INET6, local))
-        return data, Way(self, address, [], self.host)
+        return data, Way(self, address, [], self._local)
 
     def send(self, message: bytes, way: Way) -> None:
         """Reply. What the kernel does not take is lost, as datagrams are; the manager asks again."""
