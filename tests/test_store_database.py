@@ -12,8 +12,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateTable
 
 from agent.mib import load_schema
 from agent.mib.ber import LIMITS, NUMERIC, Value, Wire
@@ -141,6 +144,14 @@ async def test_the_real_schema_is_stored_and_loaded(tmp_path: Path) -> None:
         assert row[column.name] == (b"*" if column.traits.role is Role.SECRET else value)
     assert held(again.running) == held(after)
     await again.close()
+
+
+def test_the_tables_are_tables_of_postgresql_too() -> None:
+    database = Database(REAL, "sqlite://")
+    for table in database._metadata.tables.values():
+        text = str(CreateTable(table).compile(dialect=postgresql.dialect()))
+        assert "BYTEA" in text or not any(isinstance(c.type, sa.LargeBinary) for c in table.c)
+    database.close()
 
 
 # ---- other versions -------------------------------------------------------------------
@@ -301,6 +312,7 @@ async def test_without_secrets_a_lost_key_is_replaced(tmp_path: Path) -> None:
     assert len((tmp_path / KEY_FILE).read_bytes()) == 32
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=80), st.integers(0, 2**31), st.integers(min_value=0), st.integers(1, 255))
 def test_a_sealed_value_opens_only_whole_and_in_its_place(plain: bytes, row: int, at: int, flip: int) -> None:
     secrets = Secrets(bytes(range(32)))

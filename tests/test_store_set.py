@@ -6,7 +6,7 @@ import random
 from itertools import permutations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.mib import load_schema
@@ -282,6 +282,7 @@ def test_a_ring_names_the_link_that_closes_it(box: Box) -> None:
     assert box.put({"ruleNext.1": 0, "ruleNext.3": 1}) is not None, "the chain turned: 2, 3, 1"
 
 
+@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(0, 12), st.randoms(use_true_random=False))
 def test_rings_are_found_where_there_are_some_and_only_there(rows: int, changes: int, dice: random.Random) -> None:
     order = list(range(1, rows + 1))

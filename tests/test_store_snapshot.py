@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.mib.ber import encode_value
@@ -54,6 +54,7 @@ changes = st.dictionaries(numbers, st.one_of(st.none(), st.text("ab", max_size=3
 fills = st.tuples(st.integers(1, 700), st.integers(0, 700), st.integers(1, 3))
 
 
+@settings(deadline=None)
 @given(fills, st.lists(changes, max_size=12))
 def test_a_snapshot_is_a_dictionary_of_rows(fill: tuple[int, int, int], steps: list[dict[int, str | None]]) -> None:
     start, count, stride = fill
@@ -74,6 +75,7 @@ def test_a_snapshot_is_a_dictionary_of_rows(fill: tuple[int, int, int], steps: l
     assert all(0 < len(block.numbers) <= BLOCK_ROWS for block in snapshot._blocks)
 
 
+@settings(deadline=None)
 @given(st.sets(st.integers(1, 3000), min_size=1, max_size=900), st.randoms())
 def test_a_table_that_is_emptied_row_by_row_keeps_its_order(present: set[int], dice: object) -> None:
     model: Model = {n: row(n, "x") for n in present}

@@ -22,6 +22,7 @@ from agent.store.rows import Part, RowRefused, Status, Wish, next_status
 from agent.store.secrets import Secrets
 from agent.store.snapshot import Cells, Configuration, decoded, default_cells
 
+STAMP_BITS = 0xFFFFFFFF  # a row's generation is an Unsigned32
 MASK = b"*"  # what a secret reads as; written back it keeps the key
 
 
@@ -201,7 +202,7 @@ class Candidates:
         for draft in drafts:
             stamp = draft.table.row_generation
             if draft.after is not None and stamp is not None:
-                draft.after[stamp.position] = stamp.encode(generation)
+                draft.after[stamp.position] = stamp.encode(generation & STAMP_BITS)
             cells = None if draft.after is None else tuple(draft.after)
             changes.setdefault(draft.table.name, {})[draft.number] = cells
         tables = {name: before.table(name).replaced(rows) for name, rows in changes.items()}

@@ -22,6 +22,7 @@ import sqlalchemy as sa
 from agent.mib.ber import NUMERIC, Value, Wire
 from agent.mib.schema import Column, Keeping, Role, Schema, Table
 from agent.store.errors import StoreError
+from agent.store.secrets import sync_folder
 from agent.store.snapshot import BLOCK_ROWS, Cells, Configuration, TableSnapshot, decoded, scalar_or_empty
 
 logger = logging.getLogger(__name__)
@@ -340,8 +341,10 @@ def _engine(url: sa.URL) -> sa.Engine:
         return sa.create_engine(url, pool_size=1, pool_pre_ping=True, hide_parameters=True)
     if url.database and url.database != ":memory:":
         file = Path(url.database)
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+            sync_folder(file.parent)
     engine = sa.create_engine(url, hide_parameters=True)
 
     @sa.event.listens_for(engine, "connect")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
 from typing import Final
 
 from agent.store.errors import StoreError, StoreLocked
+from agent.store.secrets import sync_folder
 
 LOCK_FILE: Final = "store.lock"
 
@@ -19,7 +21,10 @@ class StoreLock:
         """Raises StoreLocked where another process holds it, StoreError where the folder cannot be used."""
         path = folder / LOCK_FILE
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if not folder.exists():
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                with contextlib.suppress(PermissionError):  # it may be ours to enter and not to list
+                    sync_folder(folder.parent)
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise StoreError(f"the state folder {folder} cannot be used: {error.strerror}") from None

@@ -48,14 +48,17 @@ class Store:
         self._subscribers: list[tuple[Subscriber, int]] = []
         self._untold: deque[Change] = deque()
         self._closed = False
+        database: Database | None = None
         try:
             no_core_dumps()
-            self._database = self._thread.submit(Database, schema, url).result()
+            self._database = database = self._thread.submit(Database, schema, url).result()
             self._thread.submit(self._database.prepare).result()
             running = self._thread.submit(self._database.load).result()
             self._numbers, self._texts = self._thread.submit(self._database.load_small).result()
             self.secrets = _open_secrets(state, running)
         except BaseException:
+            if database is not None:
+                self._thread.submit(database.close).result()
             self._release()
             raise
         candidates = Candidates(References(running), self.secrets)
@@ -106,6 +109,8 @@ class Store:
     async def _remember(self, kind: str, numbers: Mapping[str, int | None], texts: Mapping[str, bytes | None]) -> None:
         if not numbers and not texts:
             return
+        if self._closed:
+            raise StoreError("the store is closed")
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._thread, self._database.write_small, kind, dict(numbers), dict(texts))
         _merge(self._numbers.setdefault(kind, {}), numbers)
