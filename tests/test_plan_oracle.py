@@ -300,16 +300,18 @@ SCENARIOS = [
         default="pass",
     ),
     Scenario(
-        "a drop rule of the rest of one spoke, and another spoke behind it: nothing leaks",
+        "a drop rule of the rest of one spoke, and another spoke behind it",
         {
             1: ["protect 10.0.0.0/8 10.1.0.0/16 tcp", "drop 10.0.0.0/8 10.1.0.0/16"],
             2: ["protect 10.0.0.0/8 10.2.0.0/16"],
         },
         """
-        forward 10.1.0.5 > 10.2.0.9 from 1 = drop
+        forward 10.1.0.5 > 10.2.0.9 from 1 = peer2
+        forward 10.1.0.5 > 10.7.0.5 from 1 = plain
         forward 10.7.0.5 > 10.2.0.9 = peer2
         forward 10.7.0.5 > 10.1.0.5 = peer1
         forward 10.7.0.5 > 10.1.0.5 udp = drop
+        forward 10.1.0.5 > 10.2.0.9 udp from 1 = drop
         in 10.1.0.5 > 10.7.0.1 from 1 = ok
         """,
         default="pass",
@@ -321,6 +323,40 @@ SCENARIOS = [
         forward 10.1.0.5 > 10.2.0.9 from 1 = drop
         forward 10.1.0.5 > 10.7.0.5 from 1 = plain
         forward 10.7.0.5 > 10.1.0.5 = peer1
+        """,
+        default="pass",
+    ),
+    Scenario(
+        "a drop rule of everything between two spokes: the second is dead, and nothing leaks towards it",
+        {1: ["protect 10.0.0.0/8 10.1.0.0/16", "drop any any"], 2: ["protect 10.0.0.0/8 10.2.0.0/16"]},
+        """
+        forward 10.1.0.5 > 10.2.0.9 from 1 = drop
+        forward 10.2.0.9 > 10.1.0.5 from 2 = drop
+        forward 10.7.0.5 > 10.2.0.9 = drop
+        out 10.7.0.1 > 10.1.0.5 = peer1
+        """,
+        default="pass",
+    ),
+    Scenario(
+        "pass to one net, and a spoke behind it: what passed in does not pass on to the spoke in plain",
+        {1: ["pass 10.0.0.0/8 10.1.0.0/16"], 2: ["protect 10.0.0.0/8 10.2.0.0/16"]},
+        """
+        forward 10.1.0.5 > 10.2.0.9 = peer2
+        forward 10.1.0.5 > 10.7.0.5 = plain
+        forward 10.7.0.5 > 10.1.0.5 = plain
+        forward 10.2.0.9 > 10.1.0.5 from 2 = plain
+        forward 10.2.0.9 > 10.1.0.5 = drop
+        """,
+    ),
+    Scenario(
+        "pass, then drop the rest: forwarded packets pass",
+        {1: [f"pass {A} {B}", f"pass {A} 10.3.0.0/16 outbound", "drop any any"]},
+        """
+        forward 10.1.0.5 > 10.2.0.9 = plain
+        forward 10.2.0.9 > 10.1.0.5 = plain
+        forward 10.1.0.5 > 10.3.0.9 = plain
+        forward 10.3.0.9 > 10.1.0.5 = drop
+        forward 10.1.0.5 > 10.4.0.9 = drop
         """,
         default="pass",
     ),

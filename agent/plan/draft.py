@@ -33,7 +33,7 @@ from agent.plan.model import (
 )
 from agent.plan.order import assign, between
 from agent.plan.peers import EMPTY_LIST, PEERS, read_peer
-from agent.plan.placing import Entry, Instance, Placing, priority_behind_all
+from agent.plan.placing import Entry, Instance, Placing, behind_all
 from agent.plan.result import REMEMBERED, Plan, Touched
 from agent.plan.spd import TRAFFIC, Companions, Rule, RuleAction, Way
 
@@ -56,7 +56,7 @@ class Made(NamedTuple):
 
     rule: Rule
     label: int
-    companions: Companions | None
+    companions: Companions
     policies: tuple[Policy, ...]
     verdict: Verdict | None
 
@@ -459,10 +459,11 @@ class Draft:
             self._make(instance, rule, label, placing)
         for instance in recheck:
             made = self._made.get(instance)
-            if made is None or made.companions is None or placing is None or instance in self._build:
+            if made is None or placing is None or instance in self._build:
                 continue
-            blocking = made.policies[0].action is Action.BLOCK
-            if placing.companions(Entry(instance, made.rule, made.label), blocking=blocking) != made.companions:
+            if not made.policies or made.policies[0].action is Action.BLOCK:
+                continue
+            if placing.companions(Entry(instance, made.rule, made.label)) != made.companions:
                 self._make(instance, made.rule, made.label, placing)
         self._placing = placing
 
@@ -532,22 +533,21 @@ class Draft:
         """The policies of a rule in one list."""
         owner = instance[0]
         priority = BANDS.get(owner, numbers.PRIORITY_PEERS) + numbers.PLACE_WIDTH * label + numbers.PLACE_RULE
-        companions: Companions | None = None
+        companions = Companions(priority, priority)
+        if owner > 0:
+            companions = behind_all(label) if placing is None else placing.companions(Entry(instance, rule, label))
         policies: list[Policy] = []
         verdict: Verdict | None = None
         if rule.problem:
             verdict = Verdict(ApplyState.FAILED, rule.problem)
         elif rule.action != RuleAction.PROTECT:
-            policies = spd.plain(rule, max(owner, 0), priority)
+            policies = spd.plain(rule, max(owner, 0), priority, companions)
         elif owner < 0:
             verdict = PROTECT_OUTSIDE
         else:
             way, verdict = self._way(owner, rule)
-            if placing is not None:
-                companions = placing.companions(Entry(instance, rule, label), blocking=way is None)
-            else:
-                behind = priority_behind_all(blocking=way is None)
-                companions = Companions(behind, behind)
+            if way is None:  # what blocks need not come before a drop rule, and would meet there what passes
+                companions = behind_all(label)
             policies = spd.protect(rule, owner, priority, companions, way)
         made = Made(rule, label, companions, _one_per_key(policies), verdict)
         self._replace(instance, self._made.get(instance), made)
@@ -713,7 +713,7 @@ class Draft:
         owners = self._users.get(number)
         if not owners:
             return NO_LIST if self._configuration.row(TRAFFIC, number) is not None else None
-        verdicts = [self._instance_verdict(owner, number) for owner in owners]
+        verdicts = [self._instance_verdict(owner, number) for owner in sorted(owners, key=self._turn)]
         for state in (ApplyState.FAILED, ApplyState.PENDING):
             for verdict in verdicts:
                 if verdict is not None and verdict.state is state:
@@ -725,14 +725,17 @@ class Draft:
         text = "; ".join(dict.fromkeys(v.text for v in [*working, *rest] if v is not None))
         return Verdict(ApplyState.APPLIED, text) if text else None
 
+    def _turn(self, owner: int) -> tuple[int, int]:
+        """Order of the owners of lists."""
+        peer = self._peers.get(owner)
+        return (peer.priority if peer is not None else -(1 << 31) if owner == PRE else 1 << 31), owner
+
     def _instance_verdict(self, owner: int, number: int) -> Verdict | None:
         made = self._made.get((owner, number))
         if made is None:
             return None
         lost: list[tuple[Policy, Policy]] = []
-        deciding = [policy for policy in made.policies if policy.rule != spd.WHY_COMPANION]
-        if made.companions is not None:
-            deciding = [policy for policy in deciding if policy.priority < numbers.PRIORITY_COMPANIONS][:3]
+        deciding = [policy for policy in made.policies if spd.is_main(made.rule, policy.key)]
         for policy in deciding:
             holder = self._policies.get(policy.key)
             if holder is not None and not _same_origin(holder, policy):

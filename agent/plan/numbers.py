@@ -22,19 +22,17 @@ POLICY_INDEX_LAST: Final = 0x7FFF_FFFF
 PRIORITY_EXEMPTION: Final = 0x1000_0000  # neighbour discovery, loopback, our own IKE and ESP; all pass, so one number
 PRIORITY_ALWAYS_PLAIN: Final = 0x1800_0000  # all pass, so one number
 PRIORITY_PRE: Final = 0x2000_0000  # + PLACE_WIDTH times the label; see agent.plan.order
-PRIORITY_PEERS: Final = 0x6000_0000  # + PLACE_WIDTH times the label
-PRIORITY_COMPANIONS: Final = 0xA000_0000  # plain companions of protect rules, behind every rule of a peer
-PRIORITY_COMPANIONS_BLOCKING: Final = PRIORITY_COMPANIONS + 1  # those of a protect rule that is not real
-PRIORITY_POST: Final = 0xB000_0000  # + PLACE_WIDTH times the label
+PRIORITY_PEERS: Final = 0x4000_0000  # + PLACE_WIDTH times the label
+PRIORITY_COMPANIONS: Final = 0x6000_0000  # + PLACE_WIDTH times the label; companions of peers' rules, behind all these
+PRIORITY_POST: Final = 0x8000_0000  # + PLACE_WIDTH times the label
 PRIORITY_DEFAULT: Final = 0xF000_0000
 
-# Room for what has to come just before a rule: companions that pass, companions that block; then the rule itself.
+# A label has room for the rule itself and, before it, for companions of earlier rules that must not fall behind it.
 PLACE_WIDTH: Final = 4
 PLACE_COMPANION: Final = 0
-PLACE_COMPANION_BLOCKING: Final = 1
 PLACE_RULE: Final = 2
 
-LABELS: Final = (PRIORITY_COMPANIONS - PRIORITY_PEERS) // PLACE_WIDTH  # labels in each of the three: 0 … LABELS - 1
+LABELS: Final = (PRIORITY_COMPANIONS - PRIORITY_PEERS) // PLACE_WIDTH  # labels in each of the four: 0 … LABELS - 1
 LABEL_STEP: Final = 1024  # distance of neighbours at first: ten rules go in between before anything is numbered anew
 
 # ---- request ids ----------------------------------------------------------------------

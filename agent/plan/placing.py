@@ -1,15 +1,12 @@
-"""Where the companions of a protect rule have their place.
+"""Where the companions of a rule have their place.
 
-A companion lets plain packets pass, so it must not decide before a protect rule that wants
-the same packets: at a hub what came from one spoke would leave for another in plain. The
-best place is behind all rules of all peers. But a drop rule that follows in the list must
-not take the packets of the tunnel either (`protect A-B; drop the rest`): then the place is
-just before that rule, unless a protect rule that overlaps comes still later; there the
-companion stays behind it, and the drop rule between them decides.
-
-A drop rule counts when it would take the companion's packets as the companion sees them:
-a companion that overlaps only what the drop rule says of the other direction gives way to
-it. While no peer has a drop rule there is nothing to look for.
+A companion only lets a forwarded packet pass the stage at which its rule does not decide,
+so it must not decide before a rule that does: at a hub, what came from one spoke would
+leave for another in plain. So companions come behind all rules of all peers, in the order
+of their rules. There a drop rule that takes everything would have them (`protect A-B; drop
+the rest`) although it comes later in the list; a companion all of whose packets such a rule
+takes has its place just before it instead. Unless a protect rule that overlaps comes still
+later: then the companion stays behind that one, and the drop rule between them decides.
 """
 
 from __future__ import annotations
@@ -36,18 +33,18 @@ class Entry(NamedTuple):
     label: int
 
 
-def priority_before(label: int, *, blocking: bool) -> int:
-    """Just before the rule with this label."""
-    place = numbers.PLACE_COMPANION_BLOCKING if blocking else numbers.PLACE_COMPANION
-    return numbers.PRIORITY_PEERS + numbers.PLACE_WIDTH * label + place
+def behind_all(label: int) -> Companions:
+    """The usual place of the companions of the rule with this label."""
+    priority = numbers.PRIORITY_COMPANIONS + numbers.PLACE_WIDTH * label
+    return Companions(priority, priority)
 
 
-def priority_behind_all(*, blocking: bool) -> int:
-    return numbers.PRIORITY_COMPANIONS_BLOCKING if blocking else numbers.PRIORITY_COMPANIONS
+def _just_before(label: int) -> int:
+    return numbers.PRIORITY_PEERS + numbers.PLACE_WIDTH * label + numbers.PLACE_COMPANION
 
 
 class Placing:
-    """All protect and drop rules of the peers' lists, to be searched by what they overlap.
+    """The rules of the peers' lists, to be searched by what they overlap.
 
     It is changed in place while plans follow each other; `rewind` takes it back to an earlier one.
     """
@@ -55,8 +52,7 @@ class Placing:
     def __init__(self) -> None:
         self._protects: Overlaps[Instance] = Overlaps()
         self._companions: Overlaps[Instance] = Overlaps()
-        self._alike: Overlaps[Instance] = Overlaps()  # drop rules by the selector that looks the companion's way
-        self._opposite: Overlaps[Instance] = Overlaps()  # … by the other one
+        self._drops: Overlaps[Instance] = Overlaps()
         self._path: list[tuple[object, list[tuple[bool, Entry]]]] = []
 
     # ---- keeping it -------------------------------------------------------------------
@@ -94,51 +90,47 @@ class Placing:
 
     # ---- asking -----------------------------------------------------------------------
 
-    def companions(self, entry: Entry, *, blocking: bool) -> Companions:
-        """Priorities of the companions of a protect rule."""
+    def companions(self, entry: Entry) -> Companions:
+        """Priorities of the companions of a rule."""
+        usual = behind_all(entry.label)
+        if not len(self._drops) or entry.rule.action == RuleAction.DROP:
+            return usual
         outward = bits(entry.rule.outward)
         inward = bits(reversed_selector(entry.rule.outward))
         return Companions(
-            self._place(FWD, outward, entry.label, blocking), self._place(OUT, inward, entry.label, blocking)
+            self._place(FWD, outward, entry.label, usual.fwd), self._place(OUT, inward, entry.label, usual.out)
         )
 
-    def _place(self, direction: Direction, companion: Bits, label: int, blocking: bool) -> int:
-        if self._next_drop(direction, companion, label) is not None:
-            last = max(label, self._protects.last(direction, companion))
-            drop = self._next_drop(direction, companion, last)
-            if drop is not None:
-                return priority_before(drop, blocking=blocking)
-        return priority_behind_all(blocking=blocking)
-
-    def _next_drop(self, direction: Direction, companion: Bits, after: int) -> int | None:
-        alike = self._alike.first_after(direction, companion, after)
-        covering = self._opposite.first_after(direction, companion, after, covering=True)
-        return min((label for label in (alike, covering) if label is not None), default=None)
+    def _place(self, direction: Direction, companion: Bits, label: int, usual: int) -> int:
+        if self._drops.first_after(direction, companion, label, covering=True) is None:
+            return usual
+        last = max(label, self._protects.last(direction, companion))
+        drop = self._drops.first_after(direction, companion, last, covering=True)
+        return usual if drop is None else _just_before(drop)
 
     def concerned(self, rule: Rule) -> Iterator[Instance]:
-        """Protect rules whose companions overlap a rule that came, went or moved; maybe the same one twice."""
+        """Rules whose companions may have to move when this one comes, goes or moves; maybe the same one twice."""
         for index, direction, under in _places(self, rule):
-            if index is not self._companions:
-                yield from self._companions.overlapping(direction, under, covered=index is self._opposite)
+            if index is self._protects:
+                yield from self._companions.overlapping(direction, under)
+            elif index is self._drops:
+                yield from self._companions.overlapping(direction, under, covered=True)
 
 
 def _places(placing: Placing, rule: Rule) -> Iterator[tuple[Overlaps[Instance], Direction, Bits]]:
     """Under which selectors a rule is kept, and where."""
-    if rule.problem:
+    if rule.problem or rule.action == RuleAction.ALWAYS_PLAIN:
         return
+    outward = bits(rule.outward)
+    inward = bits(reversed_selector(rule.outward))
+    if rule.action == RuleAction.DROP:
+        if rule.direction != RuleDirection.INBOUND:
+            yield placing._drops, OUT, outward
+        if rule.direction != RuleDirection.OUTBOUND:
+            yield placing._drops, FWD, inward
+        return
+    yield placing._companions, FWD, outward
+    yield placing._companions, OUT, inward
     if rule.action == RuleAction.PROTECT:
-        outward = bits(rule.outward)
-        inward = bits(reversed_selector(rule.outward))
         yield placing._protects, OUT, outward
         yield placing._protects, FWD, inward
-        yield placing._companions, FWD, outward
-        yield placing._companions, OUT, inward
-    elif rule.action == RuleAction.DROP:
-        outward = bits(rule.outward)
-        inward = bits(reversed_selector(rule.outward))
-        if rule.direction != RuleDirection.INBOUND:
-            yield placing._alike, FWD, outward
-            yield placing._opposite, OUT, outward
-        if rule.direction != RuleDirection.OUTBOUND:
-            yield placing._alike, OUT, inward
-            yield placing._opposite, FWD, inward

@@ -2,8 +2,8 @@
 
 Out L→R, in R→L and fwd R→L carry the rule's action, with a template when it protects. A
 forwarded packet passes `fwd` and then `out`, so there are two more, the companions: fwd L→R
-lets in what will be encrypted on its way out, out R→L lets out what came decrypted. They
-block when the rule drops or cannot be made real. (L local, R remote side of the rule.)
+lets in what the rule decides on its way out, out R→L lets out what it decided on its way
+in. They block when the rule drops or cannot be made real. (L local, R remote side.)
 Source: the design's "IPsec on Linux"; which policy the kernel asks when: xfrm_policy.c.
 """
 
@@ -145,7 +145,7 @@ def read_rule(row: RowView) -> Rule:
 
 
 class Companions(NamedTuple):
-    """Priorities of a protect rule's companions."""
+    """Priorities of a rule's companions, fwd L→R and out R→L."""
 
     fwd: int
     out: int
@@ -202,27 +202,31 @@ def protect(rule: Rule, peer: int, priority: int, companions: Companions, way: W
     ]
 
 
-def plain_keys(rule: Rule) -> list[PolicyKey]:
-    """Where a pass or drop rule has policies: all five, or what its direction leaves."""
-    outward = rule.outward
-    inward = reversed_selector(outward)
-    keys = []
-    if rule.direction != RuleDirection.INBOUND:
-        keys += [PolicyKey(OUT, outward), PolicyKey(FWD, outward)]
-    if rule.direction != RuleDirection.OUTBOUND:
-        keys += [PolicyKey(IN, inward), PolicyKey(FWD, inward), PolicyKey(OUT, inward)]
-    return keys
-
-
-def plain(rule: Rule, peer: int, priority: int) -> list[Policy]:
+def plain(rule: Rule, peer: int, priority: int, companions: Companions) -> list[Policy]:
     """The policies of a rule that passes or drops."""
     action, why = ALLOW, WHY_PASS
     if rule.action == RuleAction.DROP:
         action, why = BLOCK, WHY_DROP
     elif rule.action == RuleAction.ALWAYS_PLAIN:
         why, priority = WHY_ALWAYS_PLAIN, numbers.PRIORITY_ALWAYS_PLAIN
+        companions = Companions(priority, priority)
     row = RowRef(TRAFFIC, rule.number)
-    return [Policy(key, priority, action, (), row, peer, why) for key in dict.fromkeys(plain_keys(rule))]
+    outward = rule.outward
+    inward = reversed_selector(outward)
+    found = []
+    if rule.direction != RuleDirection.INBOUND:
+        found.append(Policy(PolicyKey(OUT, outward), priority, action, (), row, peer, why))
+        found.append(Policy(PolicyKey(FWD, outward), companions.fwd, action, (), row, peer, why))
+    if rule.direction != RuleDirection.OUTBOUND:
+        found.append(Policy(PolicyKey(IN, inward), priority, action, (), row, peer, why))
+        found.append(Policy(PolicyKey(FWD, inward), priority, action, (), row, peer, why))
+        found.append(Policy(PolicyKey(OUT, inward), companions.out, action, (), row, peer, why))
+    return found
+
+
+def is_main(rule: Rule, key: PolicyKey) -> bool:
+    """Whether the policy with this key carries what the rule is for; the others are its companions."""
+    return key.selector == (rule.outward if key.direction is OUT else reversed_selector(rule.outward))
 
 
 def default_rule() -> list[Policy]:
