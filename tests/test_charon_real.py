@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from pytest import MonkeyPatch
 
 from agent.backends.charon import CharonIke
 from agent.backends.charon.config import Options
+from agent.backends.charon.process import Daemon
 from agent.backends.engine import EngineError, IkeEvent, IkeEventKind
 from agent.backends.memory import MemorySpd
 from agent.mib import load_schema
@@ -322,6 +324,33 @@ async def test_loading_a_thousand_connections(pair: tuple[Side, Side]) -> None:
         await a.ike.load_connection(Connection(f"peer-{number}", number, settings, ()))
     assert time.monotonic() - begun < 2
     assert len((await a.ike.observe()).connections) == 1000
+
+
+def test_without_a_namespace_of_its_own_it_uses_the_machines_run(tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
+    """Containers forbid mount namespaces; here `unshare` fails as it does there, within a /run of the test."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "unshare").write_text("#!/bin/sh\necho unshare failed: Operation not permitted >&2\nexit 1\n")
+    (tools / "unshare").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    private = ("/usr/bin/unshare", "--mount", "sh", "-c", 'mount -t tmpfs tmpfs /run && exec "$@"', "sh")
+    daemon = Daemon(tmp_path / "charon", prefix=private)
+    daemon.start(QUICK)
+    try:
+        assert daemon.alive() and daemon.pid()
+        assert f"unix://{tmp_path}/charon/charon.vici" in (tmp_path / "charon/charon.conf").read_text()
+        daemon.start(QUICK)  # a second one is not made
+        first = daemon.pid()
+    finally:
+        daemon.end()
+    assert not daemon.alive() and not Path(f"/proc/{first}").exists()
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path / "charon", charon=tmp_path / "nothing")
+    with pytest.raises(EngineError, match="install strongswan-charon"):
+        daemon.start(QUICK)
+    assert not daemon.alive()
 
 
 async def test_two_charons_and_none_in_the_way_of_the_host(pair: tuple[Side, Side]) -> None:

@@ -90,6 +90,7 @@ class Monitor:
         self._configuration: Configuration = store.running
         self._plan: PlanView | None = None
         self._dialing: dict[int, int] = {}  # peer → generation whose plan it waits for
+        self._looked = list_sas is None  # it is known what stands
         self._tunnels: dict[int, Mapping[str, Tunnel]] = {}  # as last told, by peer
         self._mismatches: dict[tuple[str, int], Mismatch] = {}  # by connection and phase
         self._remarks = Remarks(schema, store.live)
@@ -130,8 +131,10 @@ class Monitor:
             self._wake.clear()
             begun = time.process_time()
             try:
-                self.peers.tick()
                 await self._look()
+                if self._looked:  # else what stands already would be begun again
+                    self.peers.tick()
+                    self._dial()
                 await self._publish()
             except Exception:  # a defect must not end watching for good
                 logger.exception("watching the tunnels failed")
@@ -203,11 +206,17 @@ class Monitor:
         touched = touched_peers(plan, before)
         self._dirty_peers |= touched
         self.peers.planned(plan, touched)
-        for peer in [peer for peer, generation in self._dialing.items() if plan.generation >= generation]:
+        if self._looked:
+            self._dial()
+        self._wake.set()
+
+    def _dial(self) -> None:
+        """What operators asked for, once the plan has it."""
+        generation = self._plan.generation if self._plan is not None else -1
+        for peer in [peer for peer, asked in self._dialing.items() if asked <= generation]:
             del self._dialing[peer]
             self.peers.dial(peer, "dialup")
             self._begin(self._dialed(peer))
-        self._wake.set()
 
     async def _dialed(self, peer: int) -> None:
         """`dialup` or `callback` has been done once: `up` again, unless somebody wrote something else meanwhile."""
@@ -349,6 +358,7 @@ class Monitor:
                 for count, _ in enumerate(self.registry.take_list(begun, sas), 1):
                     if count % ROWS_PER_TURN == 0:
                         await asyncio.sleep(0)
+                self._looked = True
         if self.registry.bundles:
             try:
                 records = await self._spd.sas()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -63,6 +64,7 @@ class CharonIke:
     # ---- life -------------------------------------------------------------------------
 
     async def start(self) -> None:
+        self._tried.clear()
         self._commands = Channel("charon-commands", self.daemon.connect)
         self._ending = Channel("charon-terminate", self.daemon.connect)
         patience = give_up_seconds(self._options) * 2 + STARTING_SECONDS
@@ -125,7 +127,7 @@ class CharonIke:
         running = await asyncio.to_thread(self.daemon.alive)
         if not running:
             await asyncio.to_thread(self.daemon.start, self._options)
-        connection = await asyncio.to_thread(self.daemon.connect, None)
+        connection = await self._connect()
         identity = self.daemon.identity(connection)
         listener = Listener(connection, self._tell)
         await listener.start()
@@ -144,6 +146,15 @@ class CharonIke:
         async with self._loading:
             self._loading.notify_all()
         return listener
+
+    async def _connect(self) -> socket.socket:
+        """A connection for events, closed should we be cancelled meanwhile."""
+        connecting = asyncio.get_running_loop().run_in_executor(None, self.daemon.connect, None)
+        try:
+            return await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            connecting.add_done_callback(_close)
+            raise
 
     def _tell(self, event: IkeEvent) -> None:
         if self._attempts is not None:
@@ -263,6 +274,11 @@ class CharonIke:
         except TimeoutError:
             return False
         return True
+
+
+def _close(connecting: asyncio.Future[socket.socket]) -> None:
+    if not connecting.cancelled() and connecting.exception() is None:
+        connecting.result().close()
 
 
 def _look(session: Any) -> tuple[list[str], list[str], tuple[IkeSa, ...]]:

@@ -28,7 +28,12 @@ from agent.backends.engine import EngineError
 logger = logging.getLogger(__name__)
 
 CHARON: Final = Path("/usr/lib/ipsec/charon")
-VICI_PLUGIN: Final = Path("/usr/lib/ipsec/plugins/libstrongswan-vici.so")
+PLUGIN_FOLDER: Final = Path("/usr/lib/ipsec/plugins")
+PACKAGES: Final = {  # Debian's, of what may be missing; the other plugins come with charon
+    "vici": "strongswan-swanctl",
+    "openssl": "libstrongswan-standard-plugins",
+    "gcrypt": "libstrongswan-extra-plugins",
+}
 STARTING_SECONDS: Final = 10.0
 ENDING_SECONDS: Final = 5.0  # charon sends deletes for its SAs
 POLL_SECONDS: Final = 0.02
@@ -76,7 +81,12 @@ class Daemon:
         return False
 
     def pid(self) -> int:
-        """Its process number, 0 when unknown."""
+        """Its process number, 0 when unknown: of who listens at the socket, else what the pid file says."""
+        try:
+            with self.connect(1.0) as connection:
+                return _listener(connection)
+        except OSError:
+            pass
         folder = self.folder if self._inside() == INSIDE else Path("/var/run")
         try:
             return int((folder / PID).read_text())
@@ -99,7 +109,7 @@ class Daemon:
 
     def identity(self, connection: socket.socket) -> str:
         """Tells one life of charon from the next: process number and start time of who listens at the socket."""
-        pid = int.from_bytes(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 4), sys.byteorder)
+        pid = _listener(connection)
         try:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:
@@ -110,9 +120,11 @@ class Daemon:
 
     def start(self, options: Options) -> None:
         """Start it and wait until its socket answers. Raises EngineError with what it said."""
-        for path, package in ((self._charon, "strongswan-charon"), (VICI_PLUGIN, "strongswan-swanctl")):
-            if not path.exists():
-                raise EngineError(f"{path} is missing: install {package}")
+        missing = missing_packages(self._charon)
+        if "strongswan-charon" in missing or PACKAGES["vici"] in missing:
+            raise EngineError(f"strongSwan is not complete: install {' '.join(missing)}")
+        if missing:
+            logger.warning("some algorithms are missing: install %s", " ".join(missing))
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _set_aside(self.folder / LOG)
         status = self._launch(INSIDE, options)
@@ -221,6 +233,20 @@ class Daemon:
         except OSError:
             return "no output"
         return next((line.strip() for line in reversed(lines) if line.strip()), "no output")
+
+
+def missing_packages(charon: Path = CHARON) -> list[str]:
+    """Debian packages that this machine lacks."""
+    missing = [] if charon.exists() else ["strongswan-charon"]
+    for plugin, package in PACKAGES.items():
+        if not (PLUGIN_FOLDER / f"libstrongswan-{plugin}.so").exists():
+            missing.append(package)
+    return missing
+
+
+def _listener(connection: socket.socket) -> int:
+    """Process at the other end, as the kernel says (struct ucred begins with it)."""
+    return int.from_bytes(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 4), sys.byteorder)
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

@@ -94,6 +94,9 @@ class Listener:
         except BROKEN as error:
             self._socket.close()
             raise NotThere(f"charon does not answer: {error}") from error
+        except asyncio.CancelledError:
+            self._socket.close()
+            raise
         self._session = session
         self._thread.start()
 
