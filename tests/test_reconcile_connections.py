@@ -145,6 +145,16 @@ async def test_ending_is_tried_again_when_it_failed(bench: Bench, monkeypatch: p
     assert ("terminate", "peer-1", "", "") in bench.ike.calls
 
 
+async def test_only_the_rules_that_change_are_pending(bench: Bench) -> None:
+    await bench.want(connection(rules=(1, 2, 3)))
+    bench.wanted.connections = {"peer-1": connection(rules=(1, 3, 4))}
+    bench.connections.mark(["peer-1"], [])
+    waiting = {number for number in range(1, 5) if bench.ledger.of(RowRef("ipsecTrafficTable", number))}
+    assert waiting == {4} and bench.ledger.of(PEER) is not None
+    await bench.connections.idle.wait()
+    assert len(bench.ledger) == 0
+
+
 async def test_a_lost_daemon_leaves_rows_pending_until_it_is_back_and_loaded(bench: Bench) -> None:
     await bench.want(connection())
     bench.ike.connections.clear()

@@ -95,7 +95,7 @@ class Connections:
             self._ledger.wait(item, self._rows(item), WAITING)
 
     def _rows(self, item: str) -> tuple[RowRef, ...]:
-        """The rows that show the state of an item."""
+        """The rows that show the state of an item: of a loaded connection only the rules that are not as loaded."""
         kind, _, name = item.partition(":")
         if kind == "secret":
             secret = self._wanted.secrets.get(name)
@@ -103,10 +103,12 @@ class Connections:
         connection = self._wanted.connections.get(name)
         if connection is None:
             return ()
-        return (
-            RowRef(PEER_TABLE, connection.peer),
-            *dict.fromkeys(RowRef(RULE_TABLE, child.rule) for child in connection.children),
-        )
+        rules: Iterable[int] = (child.rule for child in connection.children)
+        have = self._loaded.get(name) if self._there else None
+        if have is not None and "" not in (changed := what_changed(have, connection)):
+            old = _children(have) if isinstance(have, Connection) else {}
+            rules = (c.rule for c in connection.children if c.name in changed or c.name not in old)
+        return (RowRef(PEER_TABLE, connection.peer), *dict.fromkeys(RowRef(RULE_TABLE, rule) for rule in rules))
 
     # ---- the work ---------------------------------------------------------------------
 

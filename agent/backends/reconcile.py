@@ -58,7 +58,7 @@ from agent.store.store import Store
 logger = logging.getLogger(__name__)
 
 EVERYTHING_SECONDS: Final = 60.0  # a full look at kernel, daemon and names, in case an announcement never came
-KEYS_PER_TURN: Final = 4096  # policies compared before the loop may do something else, about 3 ms
+KEYS_PER_TURN: Final = 1024  # policies compared before the loop may do something else, about 3 ms
 AFTER_A_DEFECT_SECONDS: Final = 5.0
 INSTALLED: Final = "INSTALLED"  # charon's word for a CHILD_SA that carries traffic
 NOT_IN_SERVICE: Final = "the row is not in service"
@@ -170,7 +170,7 @@ class Reconciler:
                 return
 
     def subscribe(self, listener: PlanListener) -> None:
-        """Called with (new plan, the one before or None) as soon as a plan is made, before it is real."""
+        """Called with (new plan, the one before or None) once its policies are in the kernel; connections follow."""
         self._listeners.append(listener)
 
     # ---- reasons to look --------------------------------------------------------------
@@ -268,19 +268,20 @@ class Reconciler:
             work.compare_all = True
         old = self.plan
         plan, touched = await self._make_plan(work)
-        keys: Iterable[PolicyKey] = work.suspects
+        delta = difference(old, plan) if plan is not old else Delta()
+        keys: Iterable[PolicyKey] = plan.policies if work.compare_all else work.suspects | delta.policy_keys
+        remove, install = await self._compare(plan, keys)
+        if work.compare_all:
+            remove += await self._strays(plan)
+        failed = await self._spd.apply(remove, install) if remove or install else {}
+        if work.compare_all:  # those that are as wanted and never failed have nothing to be booked
+            keys = {*remove, *(policy.key for policy in install), *self._ledger.policies()}
+        self._book(plan, keys, failed)
         if plan is not old:
-            delta = difference(old, plan)
-            keys = work.suspects | delta.policy_keys
-            touched |= delta.rows
             self._hand_over(plan, delta)
             for listener in self._listeners:
                 listener(plan, old)
-        if work.compare_all:
-            keys = [*plan.policies, *(key for key, held in list(self._observed.items()) if held.ours)]
-        remove, install = await self._compare(plan, keys)
-        failed = await self._spd.apply(remove, install) if remove or install else {}
-        self._book(plan, keys, failed)
+        touched |= delta.rows
         if work.whole_plan or old is None or old.enabled != plan.enabled:
             self._ledger.take_touched()
             self._publish_whole()
@@ -356,6 +357,16 @@ class Reconciler:
                 await asyncio.sleep(0)
         install.sort(key=attrgetter("priority"))
         return remove, install
+
+    async def _strays(self, plan: Plan) -> list[PolicyKey]:
+        """What is ours in the kernel and not wanted."""
+        strays: list[PolicyKey] = []
+        for count, held in enumerate(list(self._observed.values()), 1):
+            if held.ours and held.key not in plan.policies:
+                strays.append(held.key)
+            if count % KEYS_PER_TURN == 0:
+                await asyncio.sleep(0)
+        return strays
 
     def _book(self, plan: Plan, keys: Iterable[PolicyKey], failed: Mapping[PolicyKey, str]) -> None:
         for key in keys:

@@ -48,6 +48,10 @@ class Ledger:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def policies(self) -> list[PolicyKey]:
+        """The policies that are not real."""
+        return [item for item in self._entries if isinstance(item, PolicyKey)]
+
     def wait(self, item: Item, rows: tuple[RowRef, ...], text: str = "") -> None:
         self._enter(item, Entry(rows, False, text))
 

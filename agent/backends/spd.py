@@ -42,6 +42,7 @@ from agent.backends.xfrm.messages import (
     encode_policy,
     encode_policy_id,
     encode_sa_id,
+    policy_image,
     read_event,
     read_policy,
     read_policy_news,
@@ -115,6 +116,7 @@ class KernelSpd:
         self._events: NetlinkSocket | None = None
         self._listeners: list[KernelListener] = []
         self._held: dict[PolicyKey, Observed] = {}
+        self._known: dict[bytes, Observed] = {}  # what the last dump read, by its octets
         self._indices = Indices()
         self._journal: list[list[PolicyNews]] = []  # one per dump under way: what happened meanwhile
 
@@ -155,13 +157,22 @@ class KernelSpd:
         raise EngineError("the policies change too fast to be listed")
 
     async def _dump(self) -> dict[PolicyKey, Observed]:
+        """A picture from nothing. What looks as in the last dump is not read again: 50,000 new objects every minute
+        would keep the garbage collector busy."""
         picture: dict[PolicyKey, Observed] = {}
+        known, self._known = self._known, {}
         with self._open(()) as dumper:
             for part in dumper.dump(MSG_GETPOLICY):
                 for message in part:
-                    record = read_policy(message.data, message.start, message.end)
-                    if record.key is not None:
-                        picture[record.key] = _observed(record.key, record)
+                    image = policy_image(message.data, message.start, message.end)
+                    observed = known.get(image)
+                    if observed is None:
+                        record = read_policy(message.data, message.start, message.end)
+                        if record.key is None:
+                            continue
+                        observed = _observed(record.key, record)
+                    self._known[image] = observed
+                    picture[observed.key] = observed
                 await asyncio.sleep(0)
         return picture
 

@@ -24,6 +24,7 @@ from agent.backends.xfrm.structures import (
     POLICY_ID,
     SA,
     SA_ID,
+    SELECTOR,
     TEMPLATE,
     Buffer,
 )
@@ -149,6 +150,7 @@ _read_policy = POLICY.picker(
 )
 _read_policy_id = POLICY_ID.picker("index", "dir")
 _read_template = TEMPLATE.picker("id.daddr", "id.proto", "family", "saddr", "reqid", "mode", "optional")
+_BEHIND_COUNTERS: Final = next(place.offset for place in POLICY.places if place.name == "priority")
 _read_mark = MARK.picker("v", "m")
 
 
@@ -246,6 +248,11 @@ def read_policy(buffer: Buffer, start: int, end: int) -> PolicyRecord:
             ),
         )
     return PolicyRecord(key, index, priority, _ACTIONS[action & 1], templates)
+
+
+def policy_image(data: bytes, start: int, end: int) -> bytes:
+    """The octets of a policy without limits and counters, which move with use: equal for equal policies."""
+    return data[start : start + SELECTOR.size] + data[start + _BEHIND_COUNTERS : end]
 
 
 def _template(buffer: Buffer, start: int) -> Template:
