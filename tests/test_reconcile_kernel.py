@@ -1,0 +1,144 @@
+"""Reconciler, store and the real kernel together, in fresh network namespaces."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.backends.engine import KernelEvent, KernelEventKind
+from agent.backends.host import LinuxHost
+from agent.backends.memory import HELD_BY_OTHERS, MemoryIke
+from agent.backends.reconcile import flush
+from agent.backends.spd import KernelSpd
+from agent.plan.model import ApplyState, RowRef, Tunnel
+from tests.test_reconcile_run import ON, Bench, held, peer, rule, wanted
+from tests.xfrm_namespace import Namespace, cable, namespaces, until
+
+pytestmark = pytest.mark.kernel
+
+FOREIGN = "src 10.77.0.0/16 dst 10.78.0.0/16 dir out"
+HERE, THERE, MOVED = bytes([192, 0, 2, 1]), bytes([192, 0, 2, 2]), bytes([192, 0, 2, 9])
+
+
+@pytest.fixture
+def gateway() -> Iterator[Namespace]:
+    with namespaces(2) as (gateway, other):
+        cable(gateway, other)
+        gateway.ip("addr add 192.0.2.1/24 dev v0")
+        gateway.ip("route add default via 192.0.2.2")
+        yield gateway
+
+
+@pytest.fixture
+async def bench(gateway: Namespace, tmp_path: Path) -> AsyncIterator[Bench]:
+    bench = Bench(
+        tmp_path,
+        KernelSpd(open_socket=gateway.xfrm_socket),
+        MemoryIke(),
+        LinuxHost(open_socket=gateway.route_socket),
+    )
+    await bench.start()
+    await bench.set(ON)
+    yield bench
+    await bench.stop()
+
+
+async def exact(bench: Bench, gateway: Namespace) -> None:
+    """The kernel holds the plan's policies, no others of ours, and as many as `ip` counts."""
+    fresh = KernelSpd(open_socket=gateway.xfrm_socket)
+    await fresh.start()
+    try:
+        observed = await fresh.observe()
+        assert held(observed) == wanted(bench)
+        lines = gateway.ip("xfrm policy").splitlines()
+        assert sum(line.startswith("src ") for line in lines) == len(observed)
+    finally:
+        await fresh.stop()
+
+
+async def test_policies_follow_the_configuration_exactly(bench: Bench, gateway: Namespace) -> None:
+    gateway.ip(f"xfrm policy add {FOREIGN} action block")
+    await bench.set(rule(1, 3, 2), rule(2, 5), ("ipsecGlobalsContinued", 0, {"ipsecGlobContPreIpsecRules": 1}))
+    await exact(bench, gateway)
+    await bench.set(rule(3, 4), peer(7, 3))
+    await exact(bench, gateway)
+    assert "tmpl src 192.0.2.1 dst 192.0.2.2" in gateway.ip("xfrm policy")
+    await bench.set(("ipsecTrafficTable", 2, {"ipsecTrAction": 3}))
+    await exact(bench, gateway)
+    await bench.set(("ipsecPeerTable", 7, {"ipsecGwPeerRowStatus": 6}))
+    await exact(bench, gateway)
+    assert bench.state("ipsecTrafficTable", 1)[0] == ApplyState.APPLIED
+    await bench.set(("ipsecGlobals", 0, {"ipsecGlobEnabled": 2}))
+    await exact(bench, gateway)
+    assert "10.77.0.0/16" in gateway.ip("xfrm policy")
+
+
+async def test_drift_heals_in_one_pass_whatever_was_done(bench: Bench, gateway: Namespace) -> None:
+    await bench.set(rule(1, 3), rule(2, 4), peer(7, 2), ("ipsecGlobalsContinued", 0, {"ipsecGlobContPreIpsecRules": 1}))
+    gateway.ip(f"xfrm policy add {FOREIGN} action block")
+    told = asyncio.Event()
+    bench.spd.subscribe(lambda event: told.set() if event.kind is KernelEventKind.POLICY_FOREIGN else None)
+    for command in (
+        "xfrm policy delete src 10.0.1.0/24 dst 0.0.0.0/0 dir out",
+        "xfrm policy update src 10.0.1.0/24 dst 0.0.0.0/0 dir out priority 4 action block",
+        "xfrm policy flush",
+    ):
+        told.clear()
+        gateway.ip(command)
+        async with asyncio.timeout(10):
+            await told.wait()
+        await bench.reconciler.settled()
+        await exact(bench, gateway)
+
+
+async def test_a_foreign_holder_is_named_and_waited_for(bench: Bench, gateway: Namespace) -> None:
+    gateway.ip("xfrm policy add src 10.0.1.0/24 dst 0.0.0.0/0 dir out priority 9")
+    await bench.set(rule(1, 5), ("ipsecGlobalsContinued", 0, {"ipsecGlobContPreIpsecRules": 1}))
+    assert bench.state("ipsecTrafficTable", 1)[:2] == (ApplyState.FAILED, HELD_BY_OTHERS)
+    assert "priority 9 " in gateway.ip("xfrm policy")
+    gateway.ip("xfrm policy delete src 10.0.1.0/24 dst 0.0.0.0/0 dir out")
+    await until(lambda: bench.state("ipsecTrafficTable", 1)[0] == ApplyState.APPLIED)
+    await exact(bench, gateway)
+
+
+async def test_an_acquire_leads_to_the_rule_and_a_tunnel_to_its_template(bench: Bench, gateway: Namespace) -> None:
+    acquires: list[KernelEvent] = []
+    bench.spd.subscribe(lambda event: acquires.append(event) if event.kind is KernelEventKind.ACQUIRE else None)
+    everywhere = {"ipsecTrLocalAddress": bytes([192, 0, 2, 0]), "ipsecTrRemoteAddress": bytes([10, 50, 0, 0])}
+    await bench.set(rule(3, 4, ipsecTrRemoteMaskLen=16, **everywhere), peer(7, 3))
+    gateway.command("ping", "-c1", "-W1", "10.50.1.1")
+    await until(lambda: acquires)
+    plan = bench.reconciler.plan
+    assert plan is not None and acquires[0].key is not None
+    policy = plan.policies[acquires[0].key]
+    assert (policy.peer, policy.row) == (7, RowRef("ipsecTrafficTable", 3))
+    bench.reconciler.environment_changed({"peer-7-rule-3": Tunnel("peer-7-rule-3", HERE, MOVED, 1, 50)})
+    await bench.reconciler.settled()
+    await exact(bench, gateway)
+    assert "tmpl src 192.0.2.1 dst 192.0.2.9" in gateway.ip("xfrm policy")
+
+
+async def test_an_address_that_comes_or_goes_is_followed(bench: Bench, gateway: Namespace) -> None:
+    await bench.set(rule(3, 4), peer(7, 3))
+    gateway.ip("addr del 192.0.2.1/24 dev v0")
+    await until(lambda: bench.state("ipsecPeerTable", 7)[0] == ApplyState.FAILED)
+    gateway.ip("addr add 192.0.2.44/24 dev v0")
+    await until(lambda: "tmpl src 192.0.2.44 dst 192.0.2.2" in gateway.ip("xfrm policy"))
+    await bench.reconciler.settled()
+    await exact(bench, gateway)
+
+
+async def test_flush_leaves_what_is_not_ours(bench: Bench, gateway: Namespace) -> None:
+    gateway.ip(f"xfrm policy add {FOREIGN} action block")
+    await bench.set(rule(3, 4), peer(7, 3))
+    await bench.reconciler.stop()
+    assert gateway.ip("xfrm policy").count("\nsrc ") > 1  # stopping leaves all
+    spd = KernelSpd(open_socket=gateway.xfrm_socket)
+    await spd.start()
+    await flush(spd, bench.ike)
+    await spd.stop()
+    text = gateway.ip("xfrm policy")
+    assert text.startswith("src 10.77.0.0/16") and "\nsrc " not in text
