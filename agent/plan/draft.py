@@ -170,7 +170,12 @@ class Draft:
         """The default rule was switched."""
         drop = self._configuration.scalar("ipsecGlobContDefaultRule") == 1
         for policy in spd.default_rule():
-            self._offer(policy) if drop else self._withdraw(policy)
+            held = self._policies.get(policy.key)
+            for rival in self._contested.get(policy.key) or (() if held is None else (held,)):
+                if rival.row == spd.DEFAULT_ROW:
+                    self._withdraw(rival)
+            if drop:
+                self._offer(policy)
 
     def peer(self, number: int) -> None:
         """A peer's row, or what it depends on, may be different."""
@@ -591,10 +596,11 @@ class Draft:
 
     def _replace(self, instance: Instance, old: Made | None, new: Made | None) -> None:
         """Take back what a rule had in a list, bring what it has now."""
-        kept = {policy.key for policy in new.policies} if new is not None else set()
-        for policy in old.policies if old is not None else ():
-            if policy.key not in kept:
-                self._withdraw(policy)
+        before = {policy.key: policy for policy in old.policies} if old is not None else {}
+        for policy in new.policies if new is not None else ():
+            self._offer(policy, before.pop(policy.key, None))
+        for policy in before.values():
+            self._withdraw(policy)
         if new is None:
             if old is not None and old.rule.action == RuleAction.PROTECT and instance[0] > 0:
                 self._set_child(instance[0], numbers.child_name(*instance), None, None)
@@ -606,30 +612,22 @@ class Draft:
                 and instance[0] > 0
             ):
                 self._set_child(instance[0], numbers.child_name(*instance), None, None)
-            for policy in new.policies:
-                self._offer(policy)
         self._made.put(instance, new)
 
-    def _offer(self, policy: Policy) -> None:
-        """This policy is wanted; of those who want its key the one that comes first in order has it."""
+    def _offer(self, policy: Policy, instead: Policy | None = None) -> None:
+        """This policy is wanted, instead of another of the same rule and list with this key. Of those who want a key
+        the one that comes first in order has it. (Whose a policy is, is told by the object.)"""
         held = self._policies.get(policy.key)
-        if held is None:
+        if held is None or (held is instead and self._contested.get(policy.key) is None):
             self._policies.put(policy.key, policy)
             return
         rivals = self._contested.get(policy.key) or (held,)
-        others = [rival for rival in rivals if not _same_origin(rival, policy)]
-        if not others:
-            if held != policy:
-                self._policies.put(policy.key, policy)
-            return
-        self._settle(policy.key, [*others, policy])
+        self._settle(policy.key, [*(rival for rival in rivals if rival is not instead), policy])
 
     def _withdraw(self, policy: Policy) -> None:
         held = self._policies.get(policy.key)
-        if held is None:
-            return
-        rivals = self._contested.get(policy.key) or (held,)
-        self._settle(policy.key, [rival for rival in rivals if not _same_origin(rival, policy)])
+        rivals = self._contested.get(policy.key) or (() if held is None else (held,))
+        self._settle(policy.key, [rival for rival in rivals if rival is not policy])
 
     def _settle(self, key: PolicyKey, rivals: list[Policy]) -> None:
         rivals.sort(key=_rank)
@@ -738,7 +736,9 @@ class Draft:
         deciding = [policy for policy in made.policies if spd.is_main(made.rule, policy.key)]
         for policy in deciding:
             holder = self._policies.get(policy.key)
-            if holder is not None and not _same_origin(holder, policy):
+            if holder is None or holder is policy:
+                continue
+            if holder.row != policy.row or made.rule.action == RuleAction.PROTECT:  # else its own in another list
                 lost.append((policy, holder))
         if lost:
             _, holder = lost[0]
@@ -809,10 +809,6 @@ def _toggle(edit: Edit[int, tuple[int, ...]], key: int, owner: int, present: boo
     if present:
         owners.append(owner)
     edit.put(key, tuple(owners) or None)
-
-
-def _same_origin(a: Policy, b: Policy) -> bool:
-    return a.row == b.row and a.peer == b.peer
 
 
 def _rank(policy: Policy) -> tuple[int, int, int]:
