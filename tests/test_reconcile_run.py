@@ -431,7 +431,7 @@ def _step(dice: random.Random, bench: Bench) -> list[tuple[str, int, Mapping[str
             "ipsecGlobalsContinued",
             0,
             {
-                "ipsecGlobContPreIpsecRules": number if there else 0,
+                dice.choice(["ipsecGlobContPreIpsecRules", "ipsecGlobContPostIpsecRules"]): number if there else 0,
                 "ipsecGlobContDefaultRule": dice.choice([1, 2]),
             },
         )

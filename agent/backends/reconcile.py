@@ -321,9 +321,10 @@ class Reconciler:
             return make_plan(after, self.environment)
         base = self.plan
         behind = list(self._work.changes.values())  # committed, not planned yet
+        told = self._store.running is self._configuration
         self._surroundings.foresee(changes)
-        plan = make_plan(after, self.environment, base, [*behind, *changes])
-        self._preview = None if behind or self._work.surroundings else (after, base, plan)
+        plan = make_plan(after, self.environment, base, [*behind, *changes] if told else None)
+        self._preview = (after, base, plan) if told and not behind and not self._work.surroundings else None
         return plan
 
     def _previewed(self, configuration: Configuration) -> Plan | None:
