@@ -67,7 +67,9 @@ def _ike_hash(value: Value, capabilities: Capabilities) -> str:
     hash_ = IKE_HASHES.get(value)
     if value == 1 or (hash_ is not None and can(capabilities.ike_hashes, hash_)):
         return ""
-    why = "phase 1 is never without a hash" if value == 2 else f"no engine has {LACKING_HASHES.get(value, hash_)}"
+    why = f"no engine has {LACKING_HASHES[value]}" if value in LACKING_HASHES else f"this engine has no {hash_}"
+    if value == 2:
+        why = "phase 1 is never without a hash"
     have = [f"{name}({number})" for number, name in IKE_HASHES.items() if can(capabilities.ike_hashes, name)]
     return f"{why}; accepted: {', '.join(have)}"
 
