@@ -6,7 +6,7 @@ import time
 from functools import partial
 
 from tests.lab import recipes
-from tests.lab.gateway import add_foreign
+from tests.lab.gateway import FOREIGN_POLICIES, add_foreign
 from tests.lab.registry import scenario
 from tests.lab.sightings import SHADOWED, UNUSED, apply_state, bundle_disagreement, established, explained, ike_rows
 from tests.lab.topology import SITES, Ping, ping, send_udp
@@ -24,7 +24,7 @@ def start(world: World) -> None:
     """Policies and an SA of somebody else are in the kernel, then the agents start."""
     add_foreign(world.a)
     world.foreign = world.a.policies()
-    world.check(len(world.foreign) == 4, "foreign policies are there", len(world.foreign))
+    world.check(len(world.foreign) == FOREIGN_POLICIES, "foreign policies are there", len(world.foreign))
     world.start("ab")
     world.check(world.a.policies() == world.foreign, "an agent without configuration makes no policy")
 
@@ -76,6 +76,24 @@ def tables(world: World) -> None:
         protocols = [each.protocol for each in gateway.states()]
         world.check(protocols == ["esp", "esp"], f"{name}: one pair of ESP SAs in the kernel", protocols)
         world.eventually(partial(bundle_disagreement, gateway, 1), f"{name}: the bundle's counters are the kernel's")
+        world.check(not gateway.mentions(recipes.KEY), f"{name}: no file holds the key", gateway.mentions(recipes.KEY))
+
+
+@scenario("first", "on_demand")
+def adoption(world: World) -> None:
+    """kill -9 of the agent alone disturbs no tunnel, and the next agent goes on with what it finds."""
+    running = Ping(A, B.address, interval=0.1)
+    before = [world.a.charons(), sorted(each.spi for each in world.a.states())]
+    world.a.kill_agent()
+    world.start("a")
+    world.eventually(partial(established, world.a, PEER_B), "the new agent knows the tunnel")
+    world.eventually(partial(apply_state, world.a, "Peer", PEER_B), "and the peer is applied")
+    time.sleep(1)
+    after = [world.a.charons(), sorted(each.spi for each in world.a.states())]
+    world.check(before == after, "the same charon, the same SAs", f"{before}, {after}")
+    sent, answered = running.stop()
+    world.check(answered >= sent - 1, "no packet lost", f"{answered} of {sent}")
+    world.eventually(partial(bundle_disagreement, world.a, PEER_B), "the bundle's counters are the kernel's")
 
 
 @scenario("first", "on_demand")

@@ -25,6 +25,7 @@ from tests.lab.topology import Site, run
 ROOT = Path("/dev/shm/gateways")
 OUT = Path("/run/out")
 FOREIGN_SPI = 0x4242
+FOREIGN_POLICIES = 4  # what add_foreign makes
 ENTER = 'mount --bind "$1" /run && shift && exec "$@"'
 HEAD = re.compile(r"src (\S+) dst (\S+)\n\s+proto (\w+) spi (0x[0-9a-f]+)\S* reqid (\d+)\S* mode (\w+)")
 USED = re.compile(r"lifetime current:\s+(\d+)\s*\(bytes\), (\d+)\s*\(packets\)")
@@ -159,8 +160,8 @@ class Gateway:
             return [(name, text_of(value)) for each in answers for name, value in each.items()]
 
     def connections(self) -> list[str]:
-        """Names of the connections that charon has loaded."""
-        return [name for name, _ in self.vici("list_conns")]
+        """Names of the connections that charon has loaded; none where there is no charon."""
+        return [name for name, _ in self.vici("list_conns")] if self.charons() else []
 
     def negotiated(self) -> list[dict[str, str]]:
         """What charon says of each installed child: its own fields, and those of its IKE SA with `ike-` before them."""
@@ -178,6 +179,19 @@ class Gateway:
         found += [f"SA {each}" for each in self.states() if remote.outer in (each.source, each.destination)]
         found += [name for name in self.connections() if re.match(rf"peer-{peer}(-|$)", name)]
         return "; ".join(found)
+
+    def mentions(self, text: str) -> str:
+        """Files of agent and charon, of the store and its journal too, in which the text stands as it is."""
+        found = []
+        for file in self.folder.rglob("*"):
+            if file.is_file() and text.encode() in file.read_bytes():
+                found.append(str(file.relative_to(self.folder)))
+        return ", ".join(found)
+
+    def command(self, *words: str) -> str:
+        """Output of another command of ours on this gateway's state."""
+        program = str(Path(sys.executable).parent / "ipsec-agent")
+        return run(self.name, [program, *words, "--state", str(self.state), "--backend", "linux"])
 
     def keep_logs(self) -> None:
         """Copy the logs of agent and charon to the host."""

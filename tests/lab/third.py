@@ -6,21 +6,22 @@ and what charon then says of the SA that traffic brought up.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
 
 from tests.lab import recipes
-from tests.lab.gateway import Gateway
+from tests.lab.gateway import FOREIGN_POLICIES, Gateway, add_foreign
 from tests.lab.recipes import Cells
 from tests.lab.registry import scenario
-from tests.lab.sightings import apply_state, established
+from tests.lab.sightings import FAILED, SHADOWED, apply_state, established
 from tests.lab.station import Refused
-from tests.lab.topology import SITES, batch, ping, send_udp
+from tests.lab.topology import SITES, batch, inside, ping, send_udp
 from tests.lab.wire import ESP, plain, summary
 from tests.lab.world import World
 
-A, B = SITES["a"], SITES["b"]
+A, B, C = SITES["a"], SITES["b"], SITES["c"]
 PEER = 1
 
 
@@ -190,6 +191,144 @@ def wrong_key(world: World) -> None:
 
 
 @scenario("third", "start_plain")
+def two_rules(world: World) -> None:
+    """Two rules of one peer are two tunnels, each with the cipher of its own profile; large packets pass too."""
+    small: Cells = {
+        "ipsecPropProto.2": "esp",
+        "ipsecPropEspAes.2": 1,
+        "ipsecPropAesKeySize.2": "aes128",
+        "ipsecPropEspSha256.2": 1,
+        "ipsecPrfProposal.2": 2,
+        "ipsecPropAesKeySize.1": "aes256",
+    }
+    for gateway, local, remote, port in (
+        (world.a, A, B, "ipsecTrRemotePort"),
+        (world.b, B, A, "ipsecTrLocalPort"),
+    ):
+        cells = {**small, **recipes.rule(1, local, remote, following=2), **recipes.rule(2, local, remote)}
+        gateway.station.set({**cells, "ipsecTrProto.1": "udp", f"{port}.1": 7200, "ipsecTrProfile.1": 2})
+        world.eventually(partial(apply_state, gateway, "Traffic", 2), f"{gateway.name}: the second rule is applied")
+
+    def both() -> str:
+        send_udp(A.host, A.address, B.address, 7200)
+        _, answered = ping(A, B.address, 2)
+        seen = {child["name"]: child.get("encr-keysize", "") for child in world.a.negotiated()}
+        wanted = {"peer-1-rule-1": "128", "peer-1-rule-2": "256"}
+        return "" if seen == wanted and answered else f"{seen}, {answered} answers"
+
+    world.eventually(both, "two children, AES of 128 and of 256 bits", 25)
+    capture = world.capture()
+    sent, answered = ping(A, B.address, 4, size=4000)
+    world.check(answered >= sent - 1, "packets larger than the link pass", f"{answered} of {sent}")
+    world.check_private(capture.take())
+    capture.close()
+    for gateway, local, remote in ((world.a, A, B), (world.b, B, A)):
+        cells = {**recipes.rule(1, local, remote), "ipsecTrLocalPort.1": 0, "ipsecTrRemotePort.1": 0}
+        gateway.station.set({**cells, "ipsecTrProfile.1": 0})
+
+
+@scenario("third", "start_plain")
+def priority(world: World) -> None:
+    """Of two peers with the same nets the one with the lower priority gets the packets."""
+    world.a.station.set(
+        {**recipes.rule(31, A, B), **recipes.peer(3, C, 31), "ipsecPeerPriority.3": 5, "ipsecPeerPriority.1": 9}
+    )
+    world.eventually(partial(apply_state, world.a, "Traffic", 31), "the rule of the first in order is applied")
+    world.eventually(partial(apply_state, world.a, "Traffic", 1, SHADOWED), "that of the second is shadowed")
+    capture = world.capture()
+    ping(A, B.address, 2)
+    targets = {each.destination for each in capture.take() if each.link == "a"}
+    world.check(targets == {C.outer}, "the negotiation goes to the first", targets)
+    world.a.station.set({"ipsecPeerPriority.3": 20})
+    world.eventually(
+        lambda: "" if ping(A, B.address, 2)[1] == 2 else "no answer", "in the other order to the other", 20
+    )
+    capture.take()
+    ping(A, B.address, 2)
+    packets = [each for each in capture.take() if each.link == "a" and each.protocol == ESP]
+    world.check({each.destination for each in packets} == {B.outer}, "and the packets too", summary(packets))
+    capture.close()
+    world.a.station.set({"ipsecPeerAdminStatus.3": "delete", "ipsecTrAction.31": "delete"})
+
+
+@scenario("third", "start_plain")
+def not_ours(world: World) -> None:
+    """A selector held by somebody else fails the row until it is free; what somebody takes from us comes back."""
+    net = C._replace(net="172.21.0.0")
+    held = f"xfrm policy add src {A.net}/24 dst {net.net}/24 dir out priority 9"
+    batch(A.gateway, held)
+    world.a.station.set({**recipes.rule(41, A, net, action="drop"), "ipsecGlobContPreIpsecRules.0": 41})
+    world.eventually(partial(apply_state, world.a, "Traffic", 41, FAILED), "the row has failed")
+    text = world.a.station.get("ipsecGwTrafficLastError.41")
+    world.check("not ours" in text, "saying that the policy is not ours", text)
+    priorities = {policy for policy in world.a.policies() if f"dst {net.net}/24 dir out" in policy}
+    world.check(len(priorities) == 1 and "priority 9 " in priorities.pop(), "the foreign policy is untouched")
+    batch(A.gateway, f"xfrm policy delete src {A.net}/24 dst {net.net}/24 dir out")
+    world.eventually(partial(apply_state, world.a, "Traffic", 41), "once it is gone, the row is applied", 20)
+    before = world.a.policies()
+    batch(A.gateway, f"xfrm policy delete src {A.net}/24 dst {net.net}/24 dir out")
+    world.eventually(lambda: before ^ world.a.policies(), "a policy of ours that somebody deletes comes back", 20)
+    world.a.station.set({"ipsecGlobContPreIpsecRules.0": 0, "ipsecTrAction.41": "delete"})
+
+
+@scenario("third", "start_plain")
+def lockout(world: World) -> None:
+    """A SET that would cut an operator's TCP connection into the gateway is refused, unless it says so."""
+    world.a.station.set({"ipsecGlobContDefaultRule.0": "pass"})
+    world.eventually(partial(gone, world.a, "action block priority"), "the default rule is pass", 10)
+    listener = inside(A.gateway, lambda: socket.create_server((A.inner, 22)))
+    operator = inside(A.host, lambda: socket.create_connection((A.inner, 22), timeout=5))
+    cells = {
+        **recipes.rule(51, A, A, action="drop"),
+        "ipsecTrProto.51": "tcp",
+        "ipsecGlobContPreIpsecRules.0": 51,
+    }
+    try:
+        world.a.station.set(cells)
+        text = ""
+    except Refused as refused:
+        text = str(refused)
+    world.check("22" in text or "ockout" in text, "refused", text or "accepted")
+    world.a.station.set({**cells, "ipsecGwAllowLockout.0": "true"})
+    world.eventually(partial(apply_state, world.a, "Traffic", 51), "with ipsecGwAllowLockout it is done")
+    world.a.station.set({"ipsecGlobContPreIpsecRules.0": 0, "ipsecTrAction.51": "delete"})
+    operator.close()
+    listener.close()
+    world.a.station.set({"ipsecGlobContDefaultRule.0": "drop"})
+
+
+def gone(gateway: Gateway, text: str) -> str:
+    """Policies of everything to everything that hold this text."""
+    return "; ".join(
+        each for each in gateway.policies() if each.startswith("src 0.0.0.0/0 dst 0.0.0.0/0") and text in each
+    )
+
+
+@scenario("third", "start_plain")
+def unknown_address(world: World) -> None:
+    """A peer without address has to call; until it does nothing goes out, then its tunnel serves both directions."""
+    name = "road.example.org"
+    world.b.station.set({"ikePrfMode.1": "aggressive", "ikePrfMode.2": "aggressive"})
+    world.b.station.set({"ipsecPeerDynamicAddress.1": "", "ipsecPeerPeerIds.1": name})
+    world.eventually(lambda: "" if world.b.connections() else "no connection", "the far side waits")
+    world.a.station.set({"ikePrfMode.1": "aggressive", "ikePrfLocalId.1": name})
+    for gateway in (world.a, world.b):
+        gateway.station.set({f"ipsecPeerAdminStatus.{PEER}": "down"})
+        world.eventually(gateway.states, f"{gateway.name}: no SA")
+        gateway.station.set({f"ipsecPeerAdminStatus.{PEER}": "up"})
+        world.eventually(partial(apply_state, gateway, "Peer", PEER), f"{gateway.name}: the peer is applied")
+    capture = world.capture()
+    world.check(not ping(B, A.address, 3)[1], "the far side cannot begin")
+    packets = [each for each in capture.take() if each.link == "b"]
+    world.check(not packets, "and sends nothing", summary(packets))
+    world.eventually(lambda: "" if ping(A, B.address, 3)[1] == 3 else "no answer", "it is called", 25)
+    world.check(ping(B, A.address, 3)[1] == 3, "then both directions pass")
+    packets = capture.take()
+    world.check_private(packets)
+    capture.close()
+
+
+@scenario("third", "start_plain")
 def refusals(world: World) -> None:
     """What the engine cannot do is refused when it is named, and says what is accepted."""
     for cells in ({"ikePrfAuthMethod.1": "rsa-enc"}, {"ikePropHashAlg.1": "tiger192"}, {"ipsecGlobIkeProfile.0": 77}):
@@ -200,3 +339,17 @@ def refusals(world: World) -> None:
             text = str(refused)
         name, value = next(iter(cells.items()))
         world.check(name.partition(".")[0] in text, f"{name} = {value} is refused by name", text or "accepted")
+
+
+@scenario("third", "start_plain")
+def flush(world: World) -> None:
+    """With the agent stopped its policies stay; `ipsec-agent flush` removes them, and only them."""
+    add_foreign(world.a)
+    world.check(world.a.stop_agent() == 0, "SIGTERM ends the agent")
+    stayed = world.a.policies()
+    world.check(len(stayed) > FOREIGN_POLICIES, "its policies stay", len(stayed))
+    said = world.a.command("flush")
+    left = world.a.policies()
+    world.check(len(left) == FOREIGN_POLICIES and left < stayed, f"flush: {said.strip()}", left)
+    world.check(world.a.has_foreign_state(), "the foreign SA is there")
+    world.check(not world.a.states() and not world.a.connections(), "of ours no SA or connection", world.a.states())
