@@ -9,8 +9,8 @@ look at, so there is one way and not two.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Final, NamedTuple, TypeVar, cast
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Final, Generic, NamedTuple, TypeVar, cast
 
 from agent.plan import numbers, spd
 from agent.plan.chains import EMPTY, POST, PRE, Chain, compare, follow_again
@@ -115,11 +115,12 @@ class Draft:
         self._peers = state.peers.edit()
         self._ordered = state.ordered
         self._chains = state.chains.edit()
-        self._users = state.users.edit()
-        self._waiting = state.waiting.edit()
+        self._users: _Bags[int, int] = _Bags(state.users)
+        self._waiting: _Bags[int, int] = _Bags(state.waiting)
         self._made = state.made.edit()
         self._kin = state.kin.edit()
         self._contested = state.contested.edit()
+        self._rivals: dict[PolicyKey, list[Policy]] = {}  # of contested keys touched, in order
         self._drops = list(state.drops)
         self._next_reqid = state.next_reqid
 
@@ -170,8 +171,7 @@ class Draft:
         """The default rule was switched."""
         drop = self._configuration.scalar("ipsecGlobContDefaultRule") == 1
         for policy in spd.default_rule():
-            held = self._policies.get(policy.key)
-            for rival in self._contested.get(policy.key) or (() if held is None else (held,)):
+            for rival in list(self._rivals_of(policy.key)):
                 if rival.row == spd.DEFAULT_ROW:
                     self._withdraw(rival)
             if drop:
@@ -208,8 +208,8 @@ class Draft:
     def rule(self, number: int) -> None:
         """A rule's row may be different."""
         old = self._rules.get(number)
-        users = self._users.get(number) or ()
-        waiting = self._waiting.get(number) or ()
+        users = self._users.get(number)
+        waiting = self._waiting.get(number)
         self._judge_rules.add(number)
         if not users and not waiting:
             return
@@ -219,7 +219,7 @@ class Draft:
             return
         self._rules.put(number, new)
         if old is None or new is None or old.next != new.next:
-            for owner in users + waiting:
+            for owner in (*users, *waiting):
                 self._relisted.setdefault(owner, set()).add(number)
         if new is not None and old is not None and old._replace(next=new.next) != new:
             for owner in users:
@@ -299,17 +299,17 @@ class Draft:
         return wanted
 
     def _use(self, rule: int, owner: int, uses: bool) -> None:
-        _toggle(self._users, rule, owner, uses)
+        self._users.toggle(rule, owner, uses)
         self._judge_rules.add(rule)
         if owner > 0:
             self._related.add(owner)
             self._judge_peers.add(owner)
-        if not uses and self._users.get(rule) is None:
+        if not uses and not self._users.get(rule):
             self._rules.put(rule, None)
 
     def _wait(self, rule: int, owner: int, waits: bool) -> None:
         if rule:
-            _toggle(self._waiting, rule, owner, waits)
+            self._waiting.toggle(rule, owner, waits)
 
     # ---- labels -----------------------------------------------------------------------
 
@@ -617,26 +617,39 @@ class Draft:
     def _offer(self, policy: Policy, instead: Policy | None = None) -> None:
         """This policy is wanted, instead of another of the same rule and list with this key. Of those who want a key
         the one that comes first in order has it. (Whose a policy is, is told by the object.)"""
-        held = self._policies.get(policy.key)
-        if held is None or (held is instead and self._contested.get(policy.key) is None):
-            self._policies.put(policy.key, policy)
-            return
-        rivals = self._contested.get(policy.key) or (held,)
-        self._settle(policy.key, [*(rival for rival in rivals if rival is not instead), policy])
+        key = policy.key
+        rivals = self._rivals_of(key)
+        if instead is not None:
+            _take_out(rivals, instead)
+        insort(rivals, policy, key=_rank)
+        self._settle(key, rivals)
 
     def _withdraw(self, policy: Policy) -> None:
-        held = self._policies.get(policy.key)
-        rivals = self._contested.get(policy.key) or (() if held is None else (held,))
-        self._settle(policy.key, [rival for rival in rivals if rival is not policy])
+        rivals = self._rivals_of(policy.key)
+        _take_out(rivals, policy)
+        self._settle(policy.key, rivals)
+
+    def _rivals_of(self, key: PolicyKey) -> list[Policy]:
+        """Who wants this key, to be changed; given to `_settle` then."""
+        rivals = self._rivals.get(key)
+        if rivals is not None:
+            return rivals
+        contested = self._contested.get(key)
+        if contested is not None:
+            return list(contested)
+        held = self._policies.get(key)
+        return [] if held is None else [held]
 
     def _settle(self, key: PolicyKey, rivals: list[Policy]) -> None:
-        rivals.sort(key=_rank)
-        self._policies.put(key, rivals[0] if rivals else None)
-        before = self._contested.get(key) or ()
-        self._contested.put(key, tuple(rivals) if len(rivals) > 1 else None)
-        for rival in (*before, *rivals):
-            if rival.row.table == TRAFFIC:
-                self._judge_rules.add(rival.row.number)
+        """The first of them has the key; when that is another than before, all of them may have to say so."""
+        held = self._policies.get(key)
+        first = rivals[0] if rivals else None
+        if held is not first:
+            self._policies.put(key, first)
+        if len(rivals) > 1 or key in self._rivals or self._contested.get(key) is not None:
+            self._rivals[key] = rivals
+            if held is not None and (first is None or held.row != first.row or held.peer != first.peer):
+                self._judge_rules.update(rival.row.number for rival in (held, *rivals) if rival.row.table == TRAFFIC)
 
     # ---- connections ------------------------------------------------------------------
 
@@ -768,6 +781,8 @@ class Draft:
                 frozenset(self._verdicts.before),
             )
             history = (entry, *self._previous.history)[:REMEMBERED]
+        for key, rivals in self._rivals.items():
+            self._contested.put(key, tuple(rivals) if len(rivals) > 1 else None)
         state = State(
             self._profiles,
             self._rules.done(),
@@ -804,11 +819,40 @@ def _edit(start: Mapping[K, V] | None) -> Edit[K, V]:
     return (start if isinstance(start, Layered) else Layered[K, V]()).edit()
 
 
-def _toggle(edit: Edit[int, tuple[int, ...]], key: int, owner: int, present: bool) -> None:
-    owners = [known for known in edit.get(key) or () if known != owner]
-    if present:
-        owners.append(owner)
-    edit.put(key, tuple(owners) or None)
+class _Bags(Generic[K, V]):
+    """Several values under a key, as tuples between drafts. Many may come and go under one key in one draft."""
+
+    def __init__(self, start: Layered[K, tuple[V, ...]]) -> None:
+        self._edit = start.edit()
+        self._open: dict[K, dict[V, None]] = {}
+
+    def get(self, key: K) -> Collection[V]:
+        opened = self._open.get(key)
+        return opened if opened is not None else self._edit.get(key) or ()
+
+    def toggle(self, key: K, value: V, present: bool) -> None:
+        """Have the value there, or not."""
+        opened = self._open.get(key)
+        if opened is None:
+            opened = self._open[key] = dict.fromkeys(self._edit.get(key) or ())
+        if present:
+            opened[value] = None
+        else:
+            opened.pop(value, None)
+
+    def done(self) -> Layered[K, tuple[V, ...]]:
+        for key, opened in self._open.items():
+            self._edit.put(key, tuple(opened) or None)
+        return self._edit.done()
+
+
+def _take_out(rivals: list[Policy], policy: Policy) -> None:
+    """Remove this very object, which has its place in the order of `_rank`."""
+    place = bisect_left(rivals, _rank(policy), key=_rank)
+    while place < len(rivals) and rivals[place] is not policy:
+        place += 1
+    if place < len(rivals):
+        del rivals[place]
 
 
 def _rank(policy: Policy) -> tuple[int, int, int]:

@@ -322,30 +322,93 @@ def child_settings(rule: Rule, peer: Peer, phase2: Phase2, reqid: int) -> dict[s
     }
 
 
+class Common(NamedTuple):
+    """What the connections of a peer have in common."""
+
+    phase1: Mapping[str, ViciValue]
+    local: bytes | None
+    remote: bytes | None
+    local_id: str
+    children: Mapping[str, ViciValue]
+
+
+class PeerConnection(Connection):
+    """A Connection that makes its settings when it is asked for them: there may be 100,000 peers, and what they have
+    of their own is little."""
+
+    __slots__ = ("_aggressive", "_common", "_identity")
+    _aggressive: bool
+    _common: Common
+    _identity: str
+
+    def __init__(
+        self,
+        name: str,
+        peer: int,
+        common: Common,
+        identity: str,
+        aggressive: bool,
+        children: tuple[Child, ...],
+        initiator: bool,
+    ) -> None:
+        for field, value in (
+            ("name", name),
+            ("peer", peer),
+            ("_common", common),
+            ("_identity", identity),
+            ("_aggressive", aggressive),
+            ("children", children),
+            ("initiator", initiator),
+        ):
+            object.__setattr__(self, field, value)
+
+    @property
+    def settings(self) -> Mapping[str, ViciValue]:
+        common = self._common
+        local: dict[str, ViciValue] = {"auth": "psk"}
+        if common.local_id:
+            local["id"] = common.local_id
+        return {
+            **common.phase1,
+            "local_addrs": [address_text(common.local) if common.local is not None else ANY],
+            "remote_addrs": [address_text(common.remote) if common.remote is not None else ANY],
+            "local": local,
+            "remote": {"auth": "psk", "id": self._identity},
+            "aggressive": "yes" if self._aggressive else "no",
+            "children": common.children,
+        }
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, PeerConnection):
+            return NotImplemented
+        return (
+            self.name == other.name
+            and self._identity == other._identity
+            and self._aggressive == other._aggressive
+            and self.initiator == other.initiator
+            and self._common == other._common
+            and self.children == other.children
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 def connections(
     peer: Peer, phase1: Phase1, children: Mapping[str, ViciValue], details: tuple[Child, ...]
 ) -> list[Connection]:
     """The connections of a usable peer: one for each identity it may have, and each again for answering in the other
     phase 1 mode (the daemon picks by the mode of the first message)."""
-    local: dict[str, ViciValue] = {"auth": "psk"}
-    if peer.local_id:
-        local["id"] = peer.local_id
-    shared: dict[str, ViciValue] = {
-        **phase1.settings,
-        "local_addrs": [address_text(peer.local) if peer.local is not None else ANY],
-        "remote_addrs": [address_text(peer.remote) if peer.remote is not None else ANY],
-        "local": local,
-        "children": children,
-    }
-    result = []
-    for place, identity in enumerate(peer.identities, 1):
-        for responder in (False, True)[: 1 + phase1.answers_other]:
-            settings = {
-                **shared,
-                "aggressive": "yes" if phase1.aggressive != responder else "no",
-                "remote": {"auth": "psk", "id": identity},
-            }
-            name = numbers.connection_name(peer.number, identity=place, responder=responder)
-            initiates = place == 1 and not responder
-            result.append(Connection(name, peer.number, settings, details, initiates))
-    return result
+    common = Common(phase1.settings, peer.local, peer.remote, peer.local_id, children)
+    return [
+        PeerConnection(
+            numbers.connection_name(peer.number, identity=place, responder=responder),
+            peer.number,
+            common,
+            identity,
+            phase1.aggressive != responder,
+            details,
+            place == 1 and not responder,
+        )
+        for place, identity in enumerate(peer.identities, 1)
+        for responder in (False, True)[: 1 + phase1.answers_other]
+    ]
