@@ -62,7 +62,7 @@ async def _serve(settings: Settings) -> None:
         capabilities = CAPABILITIES[settings.backend]
         reconciler = Reconciler(store, store.schema, engines.spd, engines.ike, engines.host, capabilities)
         port = settings.listen[0].port
-        store.checks.append(SetChecks(store, reconciler, engines.host, capabilities, port))
+        store.checks.append(SetChecks(reconciler, engines.host, capabilities, port))
         await stack.enter_async_context(_answering(settings, store))
         await stack.enter_async_context(_made_real(store, engines, reconciler))
         gc.collect()

@@ -1,8 +1,7 @@
 """Step 5 of a SET of a manager: the manual's rules for the values it names, and whether it would lock its sender out.
 
 Both need the plan, which the store does not know; so the store is handed this check. It
-sees candidates before they are stored, each built on the one before, and so keeps the
-changes that lead to the newest candidate, which the plan has to know of.
+is pure: nothing is done for a candidate but to plan it.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from agent.store.edits import refusal
 from agent.store.errors import ErrorStatus
 from agent.store.hooks import Edit, Origin, RowChange
 from agent.store.snapshot import Configuration
-from agent.store.store import Store
 
 ALLOW_LOCKOUT = "ipsecGwAllowLockout"
 TRUE = 1
@@ -28,11 +26,9 @@ UDP = 17
 class SetChecks:
     """A `Check` of agent.store.hooks. `port`: the UDP port that SNMP is answered on."""
 
-    def __init__(self, store: Store, reconciler: Reconciler, host: Host, capabilities: Capabilities, port: int) -> None:
-        self._store, self._reconciler, self._host = store, reconciler, host
+    def __init__(self, reconciler: Reconciler, host: Host, capabilities: Capabilities, port: int) -> None:
+        self._reconciler, self._host = reconciler, host
         self._capabilities, self._port = capabilities, port
-        self._tip: Configuration | None = None  # newest candidate examined
-        self._to_tip: dict[tuple[str, int], RowChange] = {}  # what leads to it from the running configuration
 
     def __call__(
         self,
@@ -47,33 +43,15 @@ class SetChecks:
             check_rules(before, after, rows, named, self._capabilities)
         except RuleError as error:
             raise refusal(ErrorStatus.INCONSISTENT_VALUE, error.position, edits[error.position], error.text) from None
-        changes = self._changes(before, after, rows)
         allowed = any(edit.column.name == ALLOW_LOCKOUT and edit.value == TRUE for edit in edits)
         if not allowed:
-            self._check_lockout(after, changes, edits, origin)
+            self._check_lockout(after, edits, origin)
 
-    def _changes(self, before: Configuration, after: Configuration, rows: Sequence[RowChange]) -> list[RowChange]:
-        """What leads from the running configuration to `after`: candidates of one transaction stand on one another."""
-        if before is self._store.running:
-            self._to_tip = {}
-        elif before is not self._tip:
-            self._to_tip = {}
-            self._tip = None
-        for row in rows:
-            earlier = self._to_tip.get((row.table, row.number))
-            if earlier is not None:
-                row = RowChange(row.table, row.number, earlier.before, row.after, earlier.columns | row.columns)
-            self._to_tip[row.table, row.number] = row
-        self._tip = after
-        return list(self._to_tip.values())
-
-    def _check_lockout(
-        self, after: Configuration, changes: Sequence[RowChange], edits: Sequence[Edit], origin: Origin
-    ) -> None:
+    def _check_lockout(self, after: Configuration, edits: Sequence[Edit], origin: Origin) -> None:
         running = self._reconciler.plan
         if running is None:
             return
-        cut = check_lockout(running, self._reconciler.preview(after, changes), self._flows(origin))
+        cut = check_lockout(running, self._reconciler.preview(after), self._flows(origin))
         if cut:
             accepted = f"the same SET with {ALLOW_LOCKOUT}.0 = true, or a rule that lets this pass"
             raise refusal(ErrorStatus.INCONSISTENT_VALUE, 0, edits[0], cut, accepted)

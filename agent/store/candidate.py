@@ -15,7 +15,7 @@ from agent.mib.ber import Value
 from agent.mib.schema import Column, Role, Table
 from agent.store.edits import check_edit, refusal
 from agent.store.errors import ErrorStatus, Refused
-from agent.store.hooks import Edit, Origin, RowChange
+from agent.store.hooks import Edit, Origin, RowChange, row_change
 from agent.store.references import Move, References, link_column, pointer, pointers_of
 from agent.store.rings import find_ring
 from agent.store.rows import Part, RowRefused, Status, Wish, next_status
@@ -207,7 +207,7 @@ class Candidates:
             changes.setdefault(draft.table.name, {})[draft.number] = cells
         tables = {name: before.table(name).replaced(rows) for name, rows in changes.items()}
         after = before.replaced(generation, tables)
-        rows = tuple(_row_change(before, after, draft) for draft in drafts)
+        rows = tuple(row_change(draft.table, draft.number, before, after) for draft in drafts)
         moves = tuple(move for draft in drafts for move in _moves(draft, before))
         return Candidate(before, after, rows, tuple(drafts), moves, tuple(edits), origin)
 
@@ -337,17 +337,6 @@ def _row_behind(before: Configuration, table: str, number: int, removed: dict[tu
         tlv = snapshot.cell(number, column.position)
         number = 0 if tlv is None else pointer(tlv)
     return 0 if (table, number) in removed else number
-
-
-def _row_change(before: Configuration, after: Configuration, draft: Draft) -> RowChange:
-    table = draft.table
-    old, new = before.row(table.name, draft.number), after.row(table.name, draft.number)
-    if draft.before is not None and draft.after is not None and (old is None) == (new is None):
-        cells = zip(table.columns, draft.before, draft.after, strict=True)
-        names = frozenset([column.name for column, a, b in cells if a != b])
-    else:
-        names = frozenset(table.by_name)
-    return RowChange(table.name, draft.number, old, new, names)
 
 
 def _moves(draft: Draft, before: Configuration) -> Iterator[Move]:

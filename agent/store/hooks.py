@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from agent.mib.ber import Value
-from agent.mib.schema import Column
+from agent.mib.schema import Column, Table
 from agent.store.snapshot import Configuration, Row
 
 
@@ -51,6 +51,29 @@ class RowChange:
     before: Row | None
     after: Row | None
     columns: frozenset[str]
+
+
+def row_change(table: Table, number: int, before: Configuration, after: Configuration) -> RowChange:
+    """How a row differs between two configurations."""
+    old, new = before.row_any_status(table.name, number), after.row_any_status(table.name, number)
+    names = frozenset(table.by_name)
+    if old is not None and new is not None and old.active == new.active:
+        cells = zip(table.columns, old.cells, new.cells, strict=True)
+        names = frozenset([column.name for column, a, b in cells if a != b])
+    return RowChange(table.name, number, _if_active(old), _if_active(new), names)
+
+
+def _if_active(row: Row | None) -> Row | None:
+    return row if row is not None and row.active else None
+
+
+def differences(before: Configuration, after: Configuration) -> list[RowChange]:
+    """All rows that differ between two configurations of one store; cheap where they have most blocks in common."""
+    return [
+        row_change(snapshot.table, number, before, after)
+        for name, snapshot in after.tables.items()
+        for number in snapshot.differing(before.tables[name])
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -231,6 +231,27 @@ class TableSnapshot:
         """(numbers, cells) of one column, block by block; the quick way through a whole table."""
         return ((block.numbers, block.columns[position]) for block in self._blocks)
 
+    def differing(self, other: TableSnapshot) -> list[int]:
+        """Numbers of rows that are in only one of the two, or not alike. Shared blocks are passed over."""
+        if self is other:
+            return []
+        mine, theirs = self._apart(other), other._apart(self)
+        either = sorted(mine.keys() | theirs.keys())
+        return [number for number in either if mine.get(number) != theirs.get(number)]
+
+    def _apart(self, other: TableSnapshot) -> dict[int, Cells]:
+        """What tells rows apart, of the blocks that the other does not have: the row's generation, else all cells."""
+        shared = set(map(id, other._blocks))
+        own = [block for block in self._blocks if id(block) not in shared]
+        mark = self.table.row_generation
+        if mark is None:
+            return {number: block.cells(at) for block in own for at, number in enumerate(block.numbers)}
+        return {
+            number: (cell,)
+            for block in own
+            for number, cell in zip(block.numbers, block.columns[mark.position], strict=True)
+        }
+
     def free_number(self) -> int:
         """The lowest unused number from 1 on."""
         if not self._free:
