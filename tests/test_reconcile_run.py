@@ -18,7 +18,7 @@ from agent.backends.reconcile import Reconciler, flush, show_selector
 from agent.mib import load_schema
 from agent.mib.ber import Value
 from agent.plan.capabilities import CHARON
-from agent.plan.model import Action, ApplyState, PolicyKey, Ports, Prefix, RowRef, Selector, Tunnel
+from agent.plan.model import Action, ApplyState, Connection, PolicyKey, Ports, Prefix, RowRef, Selector, Tunnel
 from agent.plan.planner import make_plan
 from agent.store.hooks import AGENT, Edit
 from agent.store.store import Store
@@ -316,7 +316,7 @@ async def test_flush_removes_ours_and_nothing_else(bench: Bench) -> None:
     await bench.set(rule(1, 4), peer(7, 1))
     foreign = PolicyKey(next(iter(spd.policies)).direction, Selector(Prefix(bytes(4), 0), Prefix(bytes(4), 0), 99))
     spd.policies[foreign] = Observed(foreign, 8, 0, Action.ALLOW, (), ours=False)
-    ike.connections["other"] = replace(ike.connections["peer-7"], name="other")
+    ike.connections["other"] = Connection("other", 7, ike.connections["peer-7"].settings, ())
     count = sum(o.ours for o in spd.policies.values())
     assert await flush(spd, ike) == (count, 2)
     assert set(spd.policies) == {foreign} and list(ike.connections) == ["other"] and not ike.secrets
@@ -350,7 +350,7 @@ async def test_a_previewed_plan_is_not_made_twice(bench: Bench, monkeypatch: pyt
     previewed: list[Any] = []
 
     def check(before: Any, after: Any, rows: Any, edits: Any, origin: Any) -> None:
-        previewed.append(bench.reconciler.preview(after, rows))
+        previewed.append(bench.reconciler.preview(after))
 
     bench.store.checks.append(check)
     edits = [

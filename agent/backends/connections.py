@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from agent.backends.backoff import Backoff
 from agent.backends.engine import EngineError, Ike, IkeEvent, IkeEventKind
@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 PEER_TABLE: Final = "ipsecPeerTable"
 RULE_TABLE: Final = "ipsecTrafficTable"
+LOOKED_AT_A_TURN: Final = 1024  # connections compared before the loop may do something else, some milliseconds
 TOLD_EVERY: Final = 128  # items between two publications of row states during long work
 LOOK: Final = "look"  # among things to try again, beside items: to ask the daemon what it has,
 END: Final = "end:"  # and to end SAs of a connection
@@ -38,6 +39,13 @@ class Wanted:
     secrets: Mapping[str, Secret] = field(default_factory=dict)
 
 
+class Loaded(NamedTuple):
+    """What the daemon has under a name: as we loaded it, or None and only the fingerprint of what was found there."""
+
+    connection: Connection | None
+    fingerprint: str
+
+
 class Connections:
     """`told` is called when rows of `ledger` were touched. `run` has to run as a task."""
 
@@ -50,7 +58,7 @@ class Connections:
         self._told = told
         self._backoff: Backoff[str] = Backoff(clock)
         self._marked: dict[str, None] = {}
-        self._loaded: dict[str, Connection | str] = {}  # as we loaded it, or the fingerprint of what was found
+        self._loaded: dict[str, Loaded] = {}
         self._secrets: dict[str, Secret | None] = {}  # None: found there, contents unknown
         self._ending: dict[str, set[str]] = {}  # per connection the children whose SAs have yet to end, '' for all
         self._not_ended: dict[str, set[str]] = {}  # those where it failed, until they are tried again
@@ -106,7 +114,7 @@ class Connections:
         rules: Iterable[int] = (child.rule for child in connection.children)
         have = self._loaded.get(name) if self._there else None
         if have is not None and "" not in (changed := what_changed(have, connection)):
-            old = _children(have) if isinstance(have, Connection) else {}
+            old = _children(have.connection) if have.connection is not None else {}
             rules = (c.rule for c in connection.children if c.name in changed or c.name not in old)
         return (RowRef(PEER_TABLE, connection.peer), *dict.fromkeys(RowRef(RULE_TABLE, rule) for rule in rules))
 
@@ -206,36 +214,42 @@ class Connections:
         self._there = True
         if self._ending:
             self._end.set()
-        found: dict[str, Connection | str] = {}
+        found: dict[str, Loaded] = {}
         for name, fingerprint in state.connections.items():
             if numbers.is_our_connection(name):
                 known = self._loaded.get(name)
-                same = isinstance(known, Connection) and self._ike.fingerprint(known) == fingerprint
-                found[name] = known if known is not None and (same or not fingerprint) else fingerprint
+                same = known is not None and fingerprint in ("", known.fingerprint)
+                found[name] = known if known is not None and same else Loaded(None, fingerprint)
+            await self._now_and_then(len(found))
         self._loaded = found
         self._secrets = {id: self._secrets.get(id) for id in state.secrets if numbers.is_our_secret(id)}
-        for name in {*found, *self._wanted.connections}:
+        for count, name in enumerate({*found, *self._wanted.connections}, 1):
             if not self._is_loaded(name):
                 self._marked[connection_item(name)] = None
+            await self._now_and_then(count)
         for id in {*self._secrets, *self._wanted.secrets}:
             if self._secrets.get(id) != self._wanted.secrets.get(id):
                 self._marked[secret_item(id)] = None
         for sa in state.sas:  # of connections that went while nobody listened
             if numbers.is_our_connection(sa.connection) and sa.connection not in self._wanted.connections:
                 self._marked[connection_item(sa.connection)] = None
-                self._loaded.setdefault(sa.connection, "")
+                self._loaded.setdefault(sa.connection, Loaded(None, ""))
         # secrets first: a connection that is there may be used at once
         for item in [item for item in self._marked if item.startswith("connection:")]:
             del self._marked[item]
             self._marked[item] = None
 
+    async def _now_and_then(self, count: int) -> None:
+        if count % LOOKED_AT_A_TURN == 0:
+            await asyncio.sleep(0)
+
     def _is_loaded(self, name: str) -> bool:
         wanted, have = self._wanted.connections.get(name), self._loaded.get(name)
         if wanted is None or have is None:
-            return wanted is have
-        if isinstance(have, Connection):
-            return have == wanted
-        return have == self._ike.fingerprint(wanted) != ""
+            return wanted is None and have is None
+        if have.connection is not None:
+            return have.connection == wanted
+        return have.fingerprint == self._ike.fingerprint(wanted) != ""
 
     async def _settle(self, item: str) -> None:
         kind, _, name = item.partition(":")
@@ -275,18 +289,19 @@ class Connections:
                 self._loaded.pop(name, None)
                 self._to_end(name, {""})
         elif self._is_loaded(name):
-            self._loaded[name] = wanted
+            self._loaded[name] = Loaded(wanted, self._ike.fingerprint(wanted))
         else:
             await self._ike.load_connection(wanted)
-            self._loaded[name] = wanted
+            self._loaded[name] = Loaded(wanted, self._ike.fingerprint(wanted))
             if have is not None:  # loading leaves running SAs with their old settings
                 self._to_end(name, what_changed(have, wanted))
 
 
-def what_changed(old: Connection | str, new: Connection) -> set[str]:
+def what_changed(have: Loaded, new: Connection) -> set[str]:
     """Names of the children that end because they changed or went; '' when the whole connection has to.
     An old one of which only a fingerprint is known may differ anywhere."""
-    if isinstance(old, str) or _without_children(old) != _without_children(new):
+    old = have.connection
+    if old is None or _without_children(old) != _without_children(new):
         return {""}
     before, after = _children(old), _children(new)
     return {child for child, settings in before.items() if after.get(child) != settings}

@@ -105,6 +105,7 @@ class MemoryIke:
         self.connections: dict[str, Connection] = {}
         self.secrets: dict[str, Secret] = {}
         self.calls: list[tuple[str, ...]] = []
+        self._fingerprints: dict[str, tuple[Connection, str]] = {}
         self.refuse: dict[str, str] = {}  # connection name or secret id → why it is not loaded
         self.sas: list[IkeSa] = []
         self._listeners: list[IkeListener] = []
@@ -116,7 +117,10 @@ class MemoryIke:
         pass
 
     def fingerprint(self, connection: Connection) -> str:
-        return settings_fingerprint(connection.settings)
+        known = self._fingerprints.get(connection.name)
+        if known is None or known[0] is not connection:
+            known = self._fingerprints[connection.name] = (connection, settings_fingerprint(connection.settings))
+        return known[1]
 
     async def observe(self) -> IkeState:
         loaded = {name: self.fingerprint(connection) for name, connection in self.connections.items()}
