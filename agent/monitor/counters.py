@@ -87,8 +87,10 @@ class Counters:
         """This SA belongs to that tunnel from its first octet on; nothing when it is known."""
         if key in self._halves:
             return
-        self._leaving.pop(key, None)
-        self._halves[key] = Half(owner, total, incoming, overhead)
+        half = self._leaving.pop(key, None)
+        if half is not None:  # it was not gone after all: what is counted stays counted
+            half.owner = owner
+        self._halves[key] = half or Half(owner, total, incoming, overhead)
         early = self._early.pop(key, None)
         if early is not None:
             self.read(key, *early, now)

@@ -8,6 +8,7 @@ every rekey, and a version 1 reauthentication ends an IKE SA whose children live
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -18,8 +19,11 @@ from agent.monitor.counters import Counters, SaKey, Traffic
 from agent.plan import numbers
 from agent.plan.model import Tunnel
 
+logger = logging.getLogger(__name__)
+
 HIGHEST_ROW: Final = (1 << 31) - 1
 STANDING: Final = frozenset({"INSTALLED", "REKEYING", "UPDATING"})  # traffic goes through it
+PRESENT: Final = STANDING | {"REKEYED"}  # also one whose successor is about to be told of
 ENDING: Final = frozenset({"DELETING", "DELETED", "DESTROYING"})
 # As responder of version 1 charon tells of a renewal as an end and, a moment later, a beginning.
 GRACE_SECONDS: Final = 0.5
@@ -55,7 +59,7 @@ class Bundle:
 
     @property
     def stands(self) -> bool:
-        return self.child.state in STANDING and self.leaves is None
+        return self.child.state in PRESENT and self.leaves is None
 
 
 class Rows:
@@ -113,7 +117,7 @@ class Registry:
         """What stands or may only be renewed, by child name; of two of one child the newer."""
         found: dict[str, Tunnel] = {}
         for bundle in sorted(self.of_peer.get(peer, {}).values(), key=lambda each: each.child.unique_id):
-            if bundle.stands or bundle.leaves is not None:
+            if bundle.child.state in PRESENT or bundle.leaves is not None:
                 child, ike = bundle.child, bundle.ike
                 found[child.name] = Tunnel(child.name, ike.local, ike.remote, child.mode, child.protocol, child.ipcomp)
         return found
@@ -242,6 +246,7 @@ class Registry:
                 number = self._bundle_rows.take()
                 bundle = Bundle(number, peer, rule, child, ike, self._serial, now, Traffic(number, peer))
                 self.of_peer.setdefault(peer, {})[bundle.number] = bundle
+                logger.info("bundle %d: %s is there (charon's %d)", bundle.number, child.name, child.unique_id)
             self.bundles[child.unique_id] = bundle
         elif told is not None and bundle.told > told:
             self._count(ike, child)
@@ -316,6 +321,14 @@ class Registry:
         else:
             for key in bundle.keys:
                 self.counters.leave(key)
+        logger.info(
+            "bundle %d: %s is gone after %d packets in, %d out%s",
+            bundle.number,
+            bundle.child.name,
+            bundle.traffic.incoming.packets,
+            bundle.traffic.outgoing.packets,
+            f"; {heir.number} goes on with them" if heir is not None else "",
+        )
         self._bundle_rows.free(bundle.number)
         _remove(self.of_peer, bundle.peer, bundle.number)
         self.touched_bundles.add(bundle.number)
@@ -326,10 +339,7 @@ class Registry:
     def _count(self, ike: IkeSa, child: ChildSa) -> None:
         """charon's own figures; the kernel's are newer, but not everywhere is a kernel."""
         bundle = self.bundles.get(child.unique_id)
-        if bundle is None:
-            return
         now = self._clock()
-        total = self.totals.setdefault(bundle.peer, Traffic(0, bundle.peer))
         for address, spi, incoming, octets, packets in (
             (ike.local, child.spi_in, True, child.octets_in, child.packets_in),
             (ike.remote, child.spi_out, False, child.octets_out, child.packets_out),
@@ -337,7 +347,8 @@ class Registry:
             if not any(spi):
                 continue
             key = SaKey(address, child.protocol, spi)
-            if key not in bundle.keys:
+            if bundle is not None and key not in bundle.keys:
+                total = self.totals.setdefault(bundle.peer, Traffic(0, bundle.peer))
                 bundle.keys[key] = child.unique_id
                 self.counters.join(key, bundle.traffic, total, incoming, overhead(child, address), now)
             self._read(key, octets, packets)
