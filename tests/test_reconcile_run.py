@@ -243,6 +243,20 @@ async def test_drift_without_an_announcement_is_repaired_by_a_new_look(bench: Be
     assert held(spd.policies) == wanted(bench) and spd.policies
 
 
+async def test_every_minute_everything_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconcile, "EVERYTHING_SECONDS", 0.05)
+    spd, ike = MemorySpd(), MemoryIke()
+    bench = Bench(tmp_path, spd, ike, MemoryHost(own=[HERE]))
+    await bench.start()
+    await bench.set(ON, rule(1, 4), peer(7, 1))
+    spd.policies.clear()  # unseen by anybody
+    ike.connections.clear()
+    await until(lambda: spd.policies and ike.connections)
+    await bench.reconciler.settled()
+    assert held(spd.policies) == wanted(bench) and set(ike.connections) == {"peer-7", "peer-7-r"}
+    await bench.stop()
+
+
 async def test_templates_follow_a_tunnel_and_the_plan_goes_back_when_it_ends(bench: Bench) -> None:
     spd, ike = memory(bench)
     await bench.set(rule(1, 4), peer(7, 1))

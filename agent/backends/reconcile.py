@@ -51,7 +51,7 @@ from agent.plan.model import (
 )
 from agent.plan.planner import Delta, Plan, difference, make_plan
 from agent.store.errors import StoreError
-from agent.store.hooks import Change, RowChange
+from agent.store.hooks import Change, RowChange, differences
 from agent.store.snapshot import Configuration
 from agent.store.store import Store
 
@@ -59,6 +59,7 @@ logger = logging.getLogger(__name__)
 
 EVERYTHING_SECONDS: Final = 60.0  # a full look at kernel, daemon and names, in case an announcement never came
 KEYS_PER_TURN: Final = 1024  # policies compared before the loop may do something else, about 3 ms
+FAILURES_LOGGED: Final = 20  # of one pass
 AFTER_A_DEFECT_SECONDS: Final = 5.0
 INSTALLED: Final = "INSTALLED"  # charon's word for a CHILD_SA that carries traffic
 NOT_IN_SERVICE: Final = "the row is not in service"
@@ -314,17 +315,18 @@ class Reconciler:
         """The world as the next plan will see it."""
         return self._surroundings.environment(self._reqids if self.plan is None else self.plan.reqids)
 
-    def preview(self, after: Configuration, changes: Sequence[RowChange]) -> Plan:
-        """The plan a configuration would give, for the lock-out check. `changes` lead to it from the running one.
-        It is kept: when that configuration is committed next, it is not made again."""
+    def preview(self, after: Configuration) -> Plan:
+        """The plan a configuration would give, for the lock-out check. It is kept: when that configuration is
+        committed, it is not made again. What differs is asked of the configurations: `after` may stand on others that
+        are not stored yet, or that we have not been told of."""
         if self.plan is None:
             return make_plan(after, self.environment)
         base = self.plan
-        behind = list(self._work.changes.values())  # committed, not planned yet
-        told = self._store.running is self._configuration
+        assert isinstance(base.configuration, Configuration)
+        changes = differences(base.configuration, after)
         self._surroundings.foresee(changes)
-        plan = make_plan(after, self.environment, base, [*behind, *changes] if told else None)
-        self._preview = (after, base, plan) if told and not behind and not self._work.surroundings else None
+        plan = make_plan(after, self.environment, base, changes)
+        self._preview = None if self._work.surroundings else (after, base, plan)
         return plan
 
     def _previewed(self, configuration: Configuration) -> Plan | None:
@@ -370,6 +372,8 @@ class Reconciler:
         return strays
 
     def _book(self, plan: Plan, keys: Iterable[PolicyKey], failed: Mapping[PolicyKey, str]) -> None:
+        """Note what is real now and what is not; each new reason is logged, of many that come at once some."""
+        new = 0
         for key in keys:
             text = failed.get(key)
             if text is None:
@@ -378,9 +382,15 @@ class Reconciler:
                 continue
             self._backoff.failed(key)
             wanted = plan.policies.get(key)
-            self._ledger.fail(key, (wanted.row,) if wanted is not None else (), text)
-            of = label(self._configuration, wanted.row) if wanted is not None else "no row"
-            logger.warning("policy %s %s of %s: %s", key.direction.name.lower(), show_selector(key.selector), of, text)
+            if not self._ledger.fail(key, (wanted.row,) if wanted is not None else (), text):
+                continue
+            new += 1
+            if new <= FAILURES_LOGGED:
+                of = label(self._configuration, wanted.row) if wanted is not None else "no row"
+                where = f"{key.direction.name.lower()} {show_selector(key.selector)}"
+                logger.warning("policy %s of %s: %s", where, of, text)
+        if new > FAILURES_LOGGED:
+            logger.warning("%d policies failed, of which %d are named above", new, FAILURES_LOGGED)
 
     async def _remember(self, plan: Plan, children: Iterable[str]) -> None:
         """Keep the request ids of these children over restarts: a tunnel's SAs carry them."""

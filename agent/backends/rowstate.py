@@ -55,8 +55,9 @@ class Ledger:
     def wait(self, item: Item, rows: tuple[RowRef, ...], text: str = "") -> None:
         self._enter(item, Entry(rows, False, text))
 
-    def fail(self, item: Item, rows: tuple[RowRef, ...], text: str) -> None:
-        self._enter(item, Entry(rows, True, text))
+    def fail(self, item: Item, rows: tuple[RowRef, ...], text: str) -> bool:
+        """Whether that is news."""
+        return self._enter(item, Entry(rows, True, text))
 
     def done(self, item: Item) -> None:
         entry = self._entries.pop(item, None)
@@ -70,14 +71,15 @@ class Ledger:
                     del self._of[row]
         self.touched.update(entry.rows)
 
-    def _enter(self, item: Item, entry: Entry) -> None:
+    def _enter(self, item: Item, entry: Entry) -> bool:
         if self._entries.get(item) == entry:
-            return
+            return False
         self.done(item)
         self._entries[item] = entry
         for row in entry.rows:
             self._of.setdefault(row, {})[item] = None
         self.touched.update(entry.rows)
+        return True
 
     def of(self, row: RowRef) -> tuple[ApplyState, str] | None:
         """FAILED or PENDING with the reason; None when all of the row is real."""

@@ -98,6 +98,9 @@ class NetlinkSocket:
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
             for group in groups:
                 self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
+        except PermissionError as error:
+            self._socket.close()
+            raise EngineError("netlink refuses: CAP_NET_ADMIN is needed") from error
         except OSError as error:
             self._socket.close()
             raise EngineError(f"netlink: {error.strerror}") from error
