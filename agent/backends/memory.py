@@ -165,7 +165,7 @@ class MemoryIke:
 
 
 class MemoryHost:
-    """A host of given addresses. Without any it has every address that it is asked for as `source_for` a peer."""
+    """A host of given addresses, routes and names; without any it sends from loopback."""
 
     def __init__(
         self,
