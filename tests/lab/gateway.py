@@ -118,6 +118,11 @@ class Gateway:
             os.kill(process, signal.SIGKILL)
         return len(found)
 
+    def without_state(self) -> int:
+        """ESP packets that arrived for an SA that is gone, so far (XfrmInNoStates): no SA can have counted them."""
+        lines = run(self.name, ["cat", "/proc/net/xfrm_stat"]).splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("XfrmInNoStates"))
+
     def states(self) -> list[State]:
         """SAs in the kernel, without larval ones (SPI 0) and the foreign one."""
         found = []
