@@ -41,7 +41,7 @@ class Town:
     """The three namespaces with their sockets: one UDP socket per address and port, one ICMP socket per address."""
 
     def __init__(self, left: Namespace, gateway: Namespace, right: Namespace, stack: ExitStack) -> None:
-        self.gateway = gateway
+        self.gateway, self.left = gateway, left
         cable(left, gateway, "l0")
         cable(gateway, right, "r0")
         for namespace, device, addresses in (
@@ -217,3 +217,36 @@ async def test_packets_fare_as_explain_says(town: Town, seed: int) -> None:
         assert await spd.apply(list(plan.policies), []) == {}
         assert not any(seen.ours for seen in (await spd.observe()).values())
         await spd.stop()
+
+
+async def test_a_default_drop_leaves_neighbour_discovery_and_loopback_alone(town: Town) -> None:
+    gateway, left = town.gateway, town.left
+    gateway.ip("addr add 2001:db8:1::1/64 dev l0 nodad")
+    left.ip("addr add 2001:db8:1::2/64 dev l0 nodad")
+    values = [("ipsecGlobals", {"ipsecGlobEnabled": 1}), ("ipsecGlobalsContinued", {"ipsecGlobContDefaultRule": 1})]
+    configuration = Configuration.empty(load_schema())
+    for name, columns in values:
+        table = configuration.schema.tables[name]
+        cells = list(default_cells(table, 0))
+        for column, value in columns.items():
+            cells[table.by_name[column].position] = table.by_name[column].encode(value)
+        configuration = configuration.replaced(1, {name: TableSnapshot.build(table, [(0, tuple(cells))])})
+    own = frozenset({*GATEWAY, socket.inet_pton(socket.AF_INET6, "2001:db8:1::1")})
+    plan = make_plan(configuration, Environment(own_addresses=own))
+    spd = KernelSpd(open_socket=gateway.xfrm_socket)
+    await spd.start()
+    try:
+        await spd.observe()
+        for namespace in (gateway, left):
+            namespace.command("ip", "-6", "neigh", "flush", "all")
+        assert await spd.apply([], list(plan.policies.values())) == {}
+        assert left.command("ping", "-c1", "-W1", "2001:db8:1::1").returncode != 0
+        assert gateway.command("ping", "-c1", "-W1", "2001:db8:1::2").returncode != 0
+        assert "lladdr" in left.command("ip", "-6", "neigh", "show", "2001:db8:1::1").stdout
+        assert gateway.command("ping", "-c1", "-W1", "127.0.0.1").returncode == 0
+        assert gateway.command("ping", "-c1", "-W1", "::1").returncode == 0
+        assert left.command("ping", "-c1", "-W1", "10.1.0.1").returncode != 0
+    finally:
+        await spd.apply(list(plan.policies), [])
+        await spd.stop()
+    assert left.command("ping", "-c1", "-W1", "2001:db8:1::1").returncode == 0
