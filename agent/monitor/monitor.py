@@ -44,6 +44,7 @@ ENABLED: Final = "ipsecGlobEnabled"
 
 QUIET_SECONDS: Final = 10.0  # between looks at charon while there is nothing
 SETTLE_SECONDS: Final = 0.05  # an event seldom comes alone
+HEARING_SECONDS: Final = 0.2  # until events that wait in threads and sockets are heard
 ROWS_PER_TURN: Final = 128  # rows or SAs before the loop may do something else, about 3 ms
 RESETS: Final = 5  # tries to turn `dialup` into `up` while others change the row
 MISMATCHES: Final = 1024  # connections whose last word on lifetimes is kept
@@ -269,9 +270,8 @@ class Monitor:
 
     def _follow(self) -> None:
         """Tell reconciler and peers what became of tunnels."""
-        self.registry.expire()
         if self.registry.leaving and self._later is None:
-            self._later = asyncio.get_running_loop().call_later(GRACE_SECONDS, self._left)
+            self._later = asyncio.get_running_loop().call_later(GRACE_SECONDS, self._due)
         news: dict[str, Tunnel | None] = {}
         touched, self.registry.touched_peers = self.registry.touched_peers, set()
         for peer in touched:
@@ -289,8 +289,13 @@ class Monitor:
         if news:
             self._tunnels_changed(news)
 
+    def _due(self) -> None:
+        """Time is up for tunnels that ended; but after a machine stood still what came meanwhile is heard first."""
+        self._later = asyncio.get_running_loop().call_later(HEARING_SECONDS, self._left)
+
     def _left(self) -> None:
         self._later = None
+        self.registry.expire()
         self._follow()
         self._wake.set()
 

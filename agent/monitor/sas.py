@@ -26,7 +26,7 @@ STANDING: Final = frozenset({"INSTALLED", "REKEYING", "UPDATING"})  # traffic go
 PRESENT: Final = STANDING | {"REKEYED"}  # also one whose successor is about to be told of
 ENDING: Final = frozenset({"DELETING", "DELETED", "DESTROYING"})
 # As responder of version 1 charon tells of a renewal as an end and, a moment later, a beginning.
-GRACE_SECONDS: Final = 0.5
+GRACE_SECONDS: Final = 1.0
 REMEMBERED: Final = 4096  # events for so long a unique id that ended is known to have
 
 
