@@ -45,6 +45,7 @@ EAGER: Final = (
 )
 
 BANDS: Final = {PRE: numbers.PRIORITY_PRE, POST: numbers.PRIORITY_POST}
+TOLD: Final = 2  # lists of which a rule's verdict says what is special there
 NO_LIST: Final = Verdict(ApplyState.UNUSED, "in no list: neither a peer nor the pre or post list leads to it")
 NOT_IN_SERVICE: Final = "the list breaks off here: the next rule is not in service"
 PROTECT_OUTSIDE: Final = Verdict(ApplyState.UNUSED, "protect rules count in the lists of peers only")
@@ -733,8 +734,9 @@ class Draft:
         rest = [v for v in verdicts if v is not None and v.state is not ApplyState.APPLIED]
         if not working:
             return next((v for v in rest if v.state is ApplyState.SHADOWED), rest[0])
-        text = "; ".join(dict.fromkeys(v.text for v in [*working, *rest] if v is not None))
-        return Verdict(ApplyState.APPLIED, text) if text else None
+        texts = list(dict.fromkeys(v.text for v in [*working, *rest] if v is not None and v.text))
+        more = [f"and so in {len(texts) - TOLD} other lists"] if len(texts) > TOLD else []
+        return Verdict(ApplyState.APPLIED, "; ".join(texts[:TOLD] + more)) if texts else None
 
     def _turn(self, owner: int) -> tuple[int, int]:
         """Order of the owners of lists."""
