@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -277,11 +278,11 @@ async def test_reads_go_on_while_the_disk_is_slow(tmp_path: Path, monkeypatch: p
     store = Store.open(SCHEMA, "", tmp_path)
     started = time.monotonic()
     task = asyncio.create_task(put(store, {"ruleProto.1": 6}))
-    turns = 0
-    while store.running.generation == 0:  # the swap comes a turn before the answer
+    for turns in itertools.count():
+        if store.running.generation:  # the swap comes a turn before the answer
+            break
         assert not task.done() and store.view.table("ruleTable").after(-1, 0) is None
         await asyncio.sleep(0.005)
-        turns += 1
     assert time.monotonic() - started >= 0.3 and turns > 10
     assert store.running.generation == (await task).generation == 1
     await store.close()
