@@ -53,7 +53,10 @@ class Bench:
     async def planned(self) -> None:
         """Until the plan is that of the running configuration."""
         async with asyncio.timeout(10):
-            while self.reconciler.plan is None or self.reconciler.plan.generation != self.store.running.generation:
+            while True:
+                plan = self.reconciler.plan
+                if plan is not None and plan.generation == self.store.running.generation:
+                    return
                 await asyncio.sleep(0.01)
 
 
