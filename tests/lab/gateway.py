@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.lab.station import ADDRESS, COMMUNITY, Station
-from tests.lab.topology import Site, run
+from tests.lab.topology import Site, inside, run
 
 ROOT = Path("/dev/shm/gateways")
 OUT = Path("/run/out")
@@ -118,11 +118,6 @@ class Gateway:
             os.kill(process, signal.SIGKILL)
         return len(found)
 
-    def without_state(self) -> int:
-        """ESP packets that arrived for an SA that is gone, so far (XfrmInNoStates): no SA can have counted them."""
-        lines = run(self.name, ["cat", "/proc/net/xfrm_stat"]).splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("XfrmInNoStates"))
-
     def states(self) -> list[State]:
         """SAs in the kernel, without larval ones (SPI 0) and the foreign one."""
         found = []
@@ -137,6 +132,11 @@ class Gateway:
                     )
                 )
         return found
+
+    def rejected(self) -> int:
+        """IPsec packets that came in and that the kernel refused, as for an SA that is no longer there."""
+        counters = inside(self.name, Path("/proc/thread-self/net/xfrm_stat").read_text).split()
+        return sum(int(value) for name, value in zip(counters[::2], counters[1::2], strict=True) if "XfrmIn" in name)
 
     def has_foreign_state(self) -> bool:
         """Is the SA of add_foreign still there?"""
