@@ -133,7 +133,12 @@ def test_a_second_tunnel_of_the_same_child_inherits_the_counters() -> None:
     up(registry, sa, second)
     down(registry, sa, replace(first, octets_out=120, packets_out=2))
     (bundle,) = registry.alive()
-    assert bundle.number == 2
+    assert (bundle.number, bundle.child.unique_id) == (1, 2)
+    registry.kernel(kernel(THEIRS, second.spi_out, 20, 2))
+    registry.kernel(kernel(THEIRS, second.spi_out, 10, 1))
+    down(registry, sa, replace(second, octets_out=20, packets_out=2))
+    assert (bundle.traffic.outgoing.octets, bundle.traffic.outgoing.packets) == (140, 4)
+    bundle.traffic.outgoing.octets, bundle.traffic.outgoing.packets = 130, 3
     assert (bundle.traffic.outgoing.octets, bundle.traffic.outgoing.packets) == (130, 3)
 
 

@@ -169,9 +169,26 @@ def test_a_peer_that_calls_is_going_up_and_falls_back_when_nothing_comes_of_it()
     peers = ready(world)
     peers.called(1)
     assert peers.state(1) is Oper.GOING_UP
-    world.now = 31
+    world.now = 11
     peers.tick()
     assert peers.state(1) is Oper.DORMANT
+
+
+def test_a_tunnel_that_came_and_went_at_once_leaves_nothing_behind() -> None:
+    """A strict peer ends it before its coming was seen; the next packet must be able to begin anew."""
+    world = World()
+    peers = ready(world)
+    peers.acquire(reqid(1, 1))
+    peers.initiated(1, "peer-1-rule-1", "")
+    peers.tunnels(1, False)
+    assert peers.state(1) is Oper.DORMANT
+    peers.acquire(reqid(1, 1))
+    peers.initiated(1, "peer-1-rule-1", "")
+    assert peers.state(1) is Oper.GOING_UP
+    world.now = 4
+    peers.tick()
+    assert peers.state(1) is Oper.DORMANT
+    assert len(world.begun) == 2
 
 
 def test_switched_off_is_down_whatever_stands() -> None:

@@ -249,6 +249,22 @@ async def test_a_peer_that_goes_takes_its_row_along(bench: Bench) -> None:
     await bench.reads("ipsecPeerStatOperStatus", None)
 
 
+async def test_a_renewed_tunnel_of_a_peer_that_was_switched_off_and_on(bench: Bench) -> None:
+    """The row of the tunnel that has just ended is taken up again, and the peer is up for it."""
+    bench.ike.emit(happened(IkeEventKind.CHILD_UP, ike(), child()))
+    bench.ike.emit(happened(IkeEventKind.CHILD_DOWN, ike(), child()))
+    await bench.set(ipsecPeerAdminStatus=2)
+    await bench.set(ipsecPeerAdminStatus=1)
+    bench.spd.emit(acquire())
+    await bench.asked("initiate", "peer-1", CHILD)
+    bench.ike.emit(happened(IkeEventKind.CHILD_UP, ike(), child(2)))
+    bench.ike.emit(IkeEvent(IkeEventKind.INITIATED, connection="peer-1", child_name=CHILD))
+    assert bench.monitor.peers.state(1) == 1
+    bench.ike.emit(happened(IkeEventKind.CHILD_DOWN, ike(), child(2)))
+    await bench.reads("ipsecPeerStatOperStatus", 5)
+    assert bench.told[-1] == {CHILD: None}
+
+
 async def test_another_charon_knows_no_tunnel(bench: Bench) -> None:
     bench.ike.emit(happened(IkeEventKind.CHILD_UP, ike(), child()))
     await bench.reads("ipsecPeerStatOperStatus", 1)

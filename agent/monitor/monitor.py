@@ -23,6 +23,7 @@ from agent.monitor.publish import LiveTables, Publisher, pause
 from agent.monitor.remarks import Remarks
 from agent.monitor.rows import Now, Values, bundle_row, ike_row, peer_row
 from agent.monitor.sas import GRACE_SECONDS, Registry
+from agent.monitor.states import Oper
 from agent.plan import numbers
 from agent.plan.model import Tunnel
 from agent.plan.planner import Plan
@@ -277,6 +278,11 @@ class Monitor:
         for peer in touched:
             self._dirty_peers.add(peer)
             old, new = self._tunnels.get(peer, {}), self.registry.tunnels(peer)
+            if self.registry.is_up(peer):
+                if self.peers.state(peer) is not Oper.UP:
+                    self.peers.tunnels(peer, True)
+            elif old and not new:
+                self.peers.tunnels(peer, False)
             if old == new:
                 continue
             news |= dict.fromkeys(old.keys() - new.keys())
@@ -285,7 +291,6 @@ class Monitor:
                 self._tunnels[peer] = new
             else:
                 del self._tunnels[peer]
-            self.peers.tunnels(peer, bool(new))
         if news:
             self._tunnels_changed(news)
 

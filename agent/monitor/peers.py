@@ -24,7 +24,8 @@ logger = logging.getLogger(__name__)
 RETRY_SECONDS: Final = 15.0  # of a peer that is always up, after a failure
 RETURN_SECONDS: Final = 1.0  # of such a peer, after its tunnel went
 GOING_UP_SECONDS: Final = 240.0  # longest stay; charon gives up after 160 s with the default retransmissions
-CALLED_SECONDS: Final = 30.0  # an IKE SA that the peer began and that leads to no tunnel
+CALLED_SECONDS: Final = 10.0  # an IKE SA that the peer began and that leads to no tunnel
+HEARD_SECONDS: Final = 3.0  # from charon's word that it is up to the event that shows it
 
 UP, DOWN, DIALUP, CALLBACK = 1, 2, 4, 5  # ipsecPeerAdminStatus
 ALWAYS_UP: Final = 2  # ipsecPeerStartMode
@@ -202,6 +203,8 @@ class Peers:
                 self._next(peer, record)
         elif record.state is Oper.UP:
             self._move(peer, record, Happening.TUNNELS_GONE)
+        elif not record.trying:
+            self._move(peer, record, Happening.FAILED)
         if peer in self._restart:
             self._again(peer, RETURN_SECONDS)
         self._settle(peer, record)
@@ -220,6 +223,8 @@ class Peers:
                 self._again(peer, RETRY_SECONDS)
         else:
             self._next(peer, record)
+            if record.state is Oper.GOING_UP and not record.trying:
+                self._leave_after(peer, record, HEARD_SECONDS)
         self._settle(peer, record)
 
     def fail(self, peer: int, text: str) -> None:
@@ -306,10 +311,14 @@ class Peers:
             return
         logger.info("peer %d: %s → %s (%s)", peer, record.state.name, state.name, happening.value)
         record.state = state
-        record.until = None if seconds is None else self._clock() + seconds
-        if record.until is not None:
-            self._look_at(peer, record.until)
+        record.until = None
+        if seconds is not None:
+            self._leave_after(peer, record, seconds)
         self._changed(peer)
+
+    def _leave_after(self, peer: int, record: Record, seconds: float) -> None:
+        record.until = self._clock() + seconds
+        self._look_at(peer, record.until)
 
     def _settle(self, peer: int, record: Record) -> None:
         """Usable or not; and a record that says nothing is forgotten."""

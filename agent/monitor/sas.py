@@ -113,6 +113,9 @@ class Registry:
         """Is there a tunnel of this child?"""
         return any(each.stands and each.child.name == child for each in self.of_peer.get(peer, {}).values())
 
+    def is_up(self, peer: int) -> bool:
+        return any(each.stands for each in self.of_peer.get(peer, {}).values())
+
     def tunnels(self, peer: int) -> Mapping[str, Tunnel]:
         """What stands or may only be renewed, by child name; of two of one child the newer."""
         found: dict[str, Tunnel] = {}
@@ -293,6 +296,10 @@ class Registry:
             if each is not bundle and each.child.name == bundle.child.name
         )
         heir = next(heirs, None)
+        if heir is not None and heir.number > bundle.number:
+            self._let_go(bundle, unique_id)
+            self._absorb(bundle, heir)
+            return
         if heir is not None:
             self._drop(bundle, heir)
             return
@@ -302,6 +309,16 @@ class Registry:
         self.touched_bundles.add(bundle.number)
         self.touched_peers.add(bundle.peer)
 
+    def _absorb(self, bundle: Bundle, other: Bundle) -> None:
+        """The older row goes on with the newer tunnel of the same child."""
+        own = [unique_id for unique_id in _unique_ids(other) if self.bundles.get(unique_id) is other]
+        self._drop(other, bundle)
+        self.bundles.update(dict.fromkeys(own, bundle))
+        bundle.child, bundle.ike, bundle.told, bundle.leaves = other.child, other.ike, other.told, other.leaves
+        bundle.changed = other.changed
+        if bundle.leaves is not None:
+            self.leaving[bundle.number] = bundle
+
     def _let_go(self, bundle: Bundle, unique_id: int) -> None:
         """Its SAs are no longer the bundle's; their last readings will still count for it."""
         for key in [key for key, of in bundle.keys.items() if of == unique_id]:
@@ -310,7 +327,7 @@ class Registry:
 
     def _drop(self, bundle: Bundle, heir: Bundle | None) -> None:
         """The row goes. Where another tunnel of the same child stands its counters go on in that."""
-        for unique_id in {bundle.child.unique_id, *bundle.keys.values()}:
+        for unique_id in _unique_ids(bundle):
             if self.bundles.get(unique_id) is bundle:
                 del self.bundles[unique_id]
         self.leaving.pop(bundle.number, None)
@@ -358,6 +375,11 @@ class Registry:
         if grown is not None:
             self.touched_bundles.add(grown.row)
             self.touched_peers.add(grown.peer)
+
+
+def _unique_ids(bundle: Bundle) -> set[int]:
+    """charon's numbers of the children that may lead to a bundle."""
+    return {bundle.child.unique_id, *bundle.keys.values()}
 
 
 def _remove(rows: dict[int, dict[int, Bundle]] | dict[int, dict[int, IkeRow]], peer: int, number: int) -> None:
