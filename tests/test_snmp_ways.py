@@ -102,7 +102,7 @@ async def test_the_same_pdu_gives_the_same_answer_both_ways(tmp_path: Path) -> N
                 kinds.add((kind, fast.status))
             assert one.store.running.generation == other.store.running.generation > 2
             assert one.refused == [text.replace("admin", "write-community") for text in other.refused]
-        assert len(kinds) > 8  # reads, and SETs refused in several ways
+        assert len(kinds) > 5  # reads, and SETs refused in several ways; how many is drawn
 
 
 async def test_request_ids_that_are_not_small_come_back(tmp_path: Path) -> None:
