@@ -25,7 +25,7 @@ from agent.plan.model import (
 )
 
 if TYPE_CHECKING:
-    from agent.plan.draft import State
+    from agent.plan.state import State
 
 K = TypeVar("K")
 V = TypeVar("V")
