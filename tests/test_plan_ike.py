@@ -92,6 +92,8 @@ def test_modes_and_who_answers_in_the_other_one(mode: int, expected: dict[str, s
     made = plan(wanted)
     assert {name: settings(made, name)["aggressive"] for name in made.connections} == expected
     assert [c.name for c in made.connections.values() if c.initiator] == ["peer-1"]
+    warned = made.verdicts.get(RowRef("ikeProfileTable", 1))
+    assert (warned is not None and "offline" in warned.text) == (mode not in (3, 4))
 
 
 def test_default_in_a_profile_means_the_global_profile_and_then_the_built_in_value() -> None:

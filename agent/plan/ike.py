@@ -56,6 +56,12 @@ RANDOM_SHARE: Final = 20  # a twentieth of the lifetime is the spread of renewal
 AUTH_NAMES: Final = {2: "DSA signatures", 3: "RSA signatures", 4: "RSA encryption"}
 
 
+GUESSABLE: Final = Verdict(
+    ApplyState.APPLIED,
+    "aggressive mode is answered: who listens can guess at the pre-shared key offline; id-protect-only avoids it",
+)
+
+
 class Life(NamedTuple):
     """Lifetime in seconds (0: none), share of it in percent after which renewal begins, ikePrfLifePolicy's number."""
 
@@ -182,6 +188,9 @@ class Profiles:
         elif group and not problem:
             proposals = [f"{algorithms}-{GROUPS[group]}" for algorithms in SEEDED_IKE]
         self._note_life(own, self._global1, "ikePrf", IKE_PROFILES)
+        naming = next((row for row in rows if row is not None and _number(row, "ikePrfMode") != DEFAULT_MODE), None)
+        if naming is not None and mode != MAIN_ONLY:
+            self.verdicts.setdefault(RowRef(IKE_PROFILES, naming.number), GUESSABLE)
         idle = self._scalar("ipsecGlobDPDIdleThreshold")
         patience = idle + self._scalar("ipsecGlobDPDMaxRetries") * self._scalar("ipsecGlobDPDRetryTimeout")
         settings: dict[str, ViciValue] = {
