@@ -134,9 +134,11 @@ class Gateway:
         return found
 
     def rejected(self) -> int:
-        """IPsec packets that came in and that the kernel refused, as for an SA that is no longer there."""
+        """IPsec packets that came in and that the kernel refused: of an SA that is gone, or (XfrmAcquireError, whatever
+        its name) of one that is not complete yet, since a version 1 responder has its SPI before its keys."""
         counters = inside(self.name, Path("/proc/thread-self/net/xfrm_stat").read_text).split()
-        return sum(int(value) for name, value in zip(counters[::2], counters[1::2], strict=True) if "XfrmIn" in name)
+        told = dict(zip(counters[::2], map(int, counters[1::2]), strict=True))
+        return sum(value for name, value in told.items() if name.startswith("XfrmIn") or name == "XfrmAcquireError")
 
     def has_foreign_state(self) -> bool:
         """Is the SA of add_foreign still there?"""

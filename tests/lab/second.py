@@ -68,7 +68,7 @@ def rekeys(world: World) -> None:
     world.check_private(packets)
     capture.close()
     there, back = esp_between(packets)
-    # A packet that arrives for an SA just replaced is refused: it is not counted there, and the kernel says so.
+    # A packet that comes too late for an SA, or too early, is refused: no SA counts it, and the kernel says so.
     refused, far_refused = world.a.rejected(), world.b.rejected()
     wanted = (there, back - refused, there - far_refused, back)
 
