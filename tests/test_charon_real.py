@@ -202,6 +202,22 @@ async def test_a_peer_that_does_not_answer(pair: tuple[Side, Side]) -> None:
     assert "no answer from the peer" in await a.initiated()
 
 
+async def test_stopping_does_not_wait_for_a_negotiation(pair: tuple[Side, Side]) -> None:
+    a, _ = pair
+    await a.load(remote_addrs=["10.8.0.77"])
+    await a.ike.initiate(CHILD, "peer-1", "a test")
+    await asyncio.sleep(0.3)
+    attempts = a.ike._attempts
+    assert attempts is not None and attempts._open
+    await a.ike.stop()
+    for _ in range(100):
+        if not attempts._open:
+            break
+        await asyncio.sleep(0.01)
+    assert not attempts._open
+    await a.ike.start()  # for the fixture to end it
+
+
 async def test_initiating_waits_until_the_connection_is_loaded(pair: tuple[Side, Side]) -> None:
     a, b = pair
     await b.load()

@@ -9,7 +9,9 @@ from their turn. An attempt for a child that is already being tried is none.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import socket
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -70,6 +72,7 @@ class Attempts:
         self._executor = ThreadPoolExecutor(INITIATES, thread_name_prefix="charon-initiate")
         self._under_way: dict[tuple[str, str], Attempt] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._open: set[socket.socket | None] = set()  # of the threads at work
 
     def begin(self, connection: str, child: str) -> None:
         """Start, unless it is under way."""
@@ -130,10 +133,12 @@ class Attempts:
             return reason(attempt.lines)
 
     def _initiate(self, attempt: Attempt) -> str:
-        """In a thread; attempt.lines is then not touched by others but for whole lines appended."""
+        """In a thread."""
         lines: list[str] = []
+        connection: socket.socket | None = None
         try:
             with self._connect(HOLD_SECONDS * 2) as connection:
+                self._open.add(connection)
                 session: Any = Session(connection)
                 request = {
                     "ike": attempt.connection,
@@ -153,10 +158,17 @@ class Attempts:
                     return reason(lines, words)
         except BROKEN as error:
             return f"charon does not answer: {error}"
+        finally:
+            self._open.discard(connection)
         return UP
 
     async def stop(self) -> None:
+        """charon goes on with what it has begun; nobody waits for it any more."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for connection in list(self._open):
+            if connection is not None:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
         self._executor.shutdown(wait=False, cancel_futures=True)
