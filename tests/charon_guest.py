@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from agent.plan.model import (
     Selector,
     Template,
     Tunnel,
+    Verdict,
 )
 from agent.store.hooks import AGENT, Edit
 from agent.store.store import Store, default_url
@@ -61,6 +62,7 @@ class Planned:
     generation: int
     connections: Mapping[str, Connection]
     children: Mapping[str, Child]
+    verdicts: Mapping[RowRef, Verdict] = field(default_factory=dict)
 
 
 class Gateway:

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -27,7 +27,7 @@ from agent.backends.memory import MemorySpd
 from agent.mib import load_schema
 from agent.mib.ber import decode_value
 from agent.monitor import Monitor
-from agent.plan.model import Child, Connection, Secret, Tunnel
+from agent.plan.model import Child, Connection, RowRef, Secret, Tunnel, Verdict
 from agent.store.hooks import AGENT, Edit
 from agent.store.store import Store, default_url
 
@@ -69,6 +69,7 @@ class Planned:
     generation: int
     connections: Mapping[str, Connection]
     children: Mapping[str, Child]
+    verdicts: Mapping[RowRef, Verdict] = field(default_factory=dict)
 
 
 class Side:

@@ -13,7 +13,7 @@ from agent.mib import load_schema
 from agent.monitor.peers import RETRY_SECONDS, Peers, Settings
 from agent.monitor.states import MAY_START, TRANSITIONS, Happening, Oper, after, document, label
 from agent.plan import numbers
-from agent.plan.model import Child, Connection
+from agent.plan.model import ApplyState, Child, Connection, RowRef, Verdict
 
 
 def test_states_are_those_of_the_mib() -> None:
@@ -78,6 +78,7 @@ class Planned:
     generation: int
     connections: Mapping[str, Connection]
     children: Mapping[str, Child]
+    verdicts: Mapping[RowRef, Verdict] = field(default_factory=dict)
 
 
 def plan(peers: int = 1, rules: int = 1, remote: str = "192.0.2.1", generation: int = 1) -> Planned:
@@ -253,6 +254,18 @@ def test_always_up_before_the_plan_is_made() -> None:
     peers.planned(made, {1})
     peers.tick()
     assert world.children() == ["peer-1-rule-1"]
+
+
+def test_a_peer_whose_name_is_being_looked_up() -> None:
+    world = World()
+    peers = world.peers()
+    row = RowRef("ipsecPeerTable", 1)
+    peers.planned(Planned(1, {}, {}, {row: Verdict(ApplyState.PENDING, "gw is being resolved")}), {1})
+    assert peers.state(1) is Oper.IP_LOOKUP
+    peers.planned(Planned(2, {}, {}, {row: Verdict(ApplyState.FAILED, "gw does not resolve")}), {1})
+    assert peers.state(1) is Oper.DOWN
+    peers.planned(plan(generation=3), {1})
+    assert peers.state(1) is Oper.DORMANT
 
 
 def test_idle_peers_cost_no_record() -> None:

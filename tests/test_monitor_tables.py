@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,7 @@ from agent.mib.ber import Value, decode_value
 from agent.monitor import Monitor
 from agent.monitor.lifetimes import child_policy, ike_policy, mismatch
 from agent.plan import numbers
-from agent.plan.model import Child, Connection, Template, Tunnel, ViciValue
+from agent.plan.model import Child, Connection, RowRef, Template, Tunnel, Verdict, ViciValue
 from agent.store.hooks import AGENT, Edit
 from agent.store.store import Store, default_url
 
@@ -41,6 +41,7 @@ class Planned:
     generation: int
     connections: Mapping[str, Connection]
     children: Mapping[str, Child]
+    verdicts: Mapping[RowRef, Verdict] = field(default_factory=dict)
 
 
 def plan(generation: int, remote: str = "10.8.0.2") -> Planned:

@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 from agent.backends.engine import EngineError, Ike, IkeEvent, IkeEventKind, IkeSa, KernelEvent, KernelEventKind, Spd
 from agent.mib.schema import Schema
 from agent.monitor.lifetimes import STRICT, Mismatch, child_policy, ike_policy, mismatch
-from agent.monitor.peers import ALWAYS_UP, CALLBACK, DIALUP, DOWN, UP, Peers, PlanView, Settings
+from agent.monitor.peers import ALWAYS_UP, CALLBACK, DIALUP, DOWN, PEER_TABLE, UP, Peers, PlanView, Settings
 from agent.monitor.publish import LiveTables, Publisher, pause
 from agent.monitor.remarks import Remarks
 from agent.monitor.rows import Now, Values, bundle_row, ike_row, peer_row
@@ -33,7 +33,6 @@ from agent.store.snapshot import Configuration
 
 logger = logging.getLogger(__name__)
 
-PEER_TABLE: Final = "ipsecPeerTable"
 STAT_TABLE: Final = "ipsecPeerStatTable"
 IKE_TABLE: Final = "ikeSaTable"
 BUNDLE_TABLE: Final = "ipsecBundleTable"
@@ -447,13 +446,15 @@ def touched_peers(plan: PlanView, before: PlanView | None) -> set[int]:
     """Peers whose connections may differ between two plans; an incremental plan remembers which."""
     new, old = plan.connections, before.connections if before is not None else {}
     names: set[str] = set()
+    peers: set[int] = set()
     touched = plan.touched_since(before) if isinstance(plan, Plan) and isinstance(before, Plan) else None
     if touched is not None:
         names.update(touched.connections)
+        peers = {row.number for row in touched.verdicts if row.table == PEER_TABLE}
     elif new is not old:
         names.update(name for name, connection in new.items() if old.get(name) is not connection)
         names.update(name for name in old if name not in new)
-    return {numbers.peer_of_connection(name) for name in names}
+    return peers | {numbers.peer_of_connection(name) for name in names}
 
 
 def _literal(value: object) -> bytes:

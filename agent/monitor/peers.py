@@ -17,10 +17,11 @@ from typing import Final, NamedTuple, Protocol
 
 from agent.monitor.states import MAY_START, Happening, Oper, after
 from agent.plan import numbers
-from agent.plan.model import Child, Connection
+from agent.plan.model import ApplyState, Child, Connection, RowRef, Verdict
 
 logger = logging.getLogger(__name__)
 
+PEER_TABLE: Final = "ipsecPeerTable"
 RETRY_SECONDS: Final = 15.0  # of a peer that is always up, after a failure
 RETURN_SECONDS: Final = 1.0  # of such a peer, after its tunnel went
 GOING_UP_SECONDS: Final = 240.0  # longest stay; charon gives up after 160 s with the default retransmissions
@@ -50,6 +51,8 @@ class PlanView(Protocol):
     def connections(self) -> Mapping[str, Connection]: ...
     @property
     def children(self) -> Mapping[str, Child]: ...
+    @property
+    def verdicts(self) -> Mapping[RowRef, Verdict]: ...
 
 
 @dataclass(eq=False, slots=True)
@@ -149,11 +152,17 @@ class Peers:
 
     def state(self, peer: int) -> Oper:
         record = self._records.get(peer)
-        if record is not None:
-            return record.state
+        return record.state if record is not None else after(Oper.DOWN, self._fitness(peer))
+
+    def _fitness(self, peer: int) -> Happening:
+        """USABLE, UNUSABLE or NAMELESS, as settings and plan say."""
         if not self._usable(peer):
-            return Oper.DOWN
-        return Oper.DORMANT if self._plan is None or self.connection(peer) is not None else Oper.DOWN
+            return Happening.UNUSABLE
+        if self._plan is None or self.connection(peer) is not None:
+            return Happening.USABLE
+        verdict = self._plan.verdicts.get(RowRef(PEER_TABLE, peer))
+        looked_up = verdict is not None and verdict.state is ApplyState.PENDING
+        return Happening.NAMELESS if looked_up else Happening.UNUSABLE
 
     def time_left(self, peer: int) -> int:
         """Seconds that the present state can last at most; 0 for no bound."""
@@ -322,10 +331,9 @@ class Peers:
 
     def _settle(self, peer: int, record: Record) -> None:
         """Usable or not; and a record that says nothing is forgotten."""
-        usable = self._usable(peer) and (self._plan is None or self.connection(peer) is not None)
-        self._move(peer, record, Happening.USABLE if usable else Happening.UNUSABLE)
+        self._move(peer, record, self._fitness(peer))
         says = record.trying or record.waiting or record.error or record.until is not None
-        if not says and record.state in (Oper.DORMANT, Oper.DOWN):
+        if not says and record.state in (Oper.DORMANT, Oper.DOWN, Oper.IP_LOOKUP):
             self._records.pop(peer, None)
 
 

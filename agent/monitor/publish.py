@@ -6,7 +6,7 @@ ten thousand tunnels spends a bounded share of its time on statistics.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final, Protocol
 
@@ -45,12 +45,6 @@ class Publisher:
         if changes:
             self._live.publish(name, old.replaced(changes))
         return len(changes)
-
-    def replace(self, name: str, rows: Iterator[tuple[int, Mapping[str, Value]]]) -> None:
-        """The whole table anew; `rows` in ascending order."""
-        table = self._schema.tables[name]
-        encoded = ((number, self.encode(name, number, values)) for number, values in rows)
-        self._live.publish(name, TableSnapshot.build(table, encoded))
 
     def encode(self, name: str, number: int, values: Mapping[str, Value]) -> Cells:
         table = self._schema.tables[name]

@@ -55,7 +55,6 @@ MEANINGS: Final = (
     _meaning(r"(?:unable to resolve|resolving) (.*) failed", r"the address \1 cannot be resolved"),
 )
 ALREADY_THERE: Final = re.compile(r"due to existing duplicate")
-NOT_LOADED: Final = re.compile(r"config '[^']*' not found")
 AUTHENTICATING: Final = re.compile(r"generating ID_PROT request 0 \[ ID HASH")
 ANSWERED: Final = re.compile(r"parsed ID_PROT response 0 \[ ID HASH")
 ENDED: Final = re.compile(r"establishing (?:IKE_SA|CHILD_SA) .*failed|establishing IKE_SA failed")
