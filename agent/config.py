@@ -65,7 +65,11 @@ def default_state() -> Path:
 def _endpoints(value: Any) -> Any:
     if isinstance(value, str):
         value = [part for part in re.split(r"[,\s]+", value) if part]
-    return [parse_endpoint(part) if isinstance(part, str) else part for part in value]
+    return [part if isinstance(part, Endpoint) else parse_endpoint(str(part)) for part in value]
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
 
 
 class Settings(BaseSettings):
@@ -85,7 +89,9 @@ class Settings(BaseSettings):
     write_community: str = Field(default="", description="SNMPv1/v2c community that may read and write")
     read_community_file: Path | None = Field(default=None, description="file with the read community")
     write_community_file: Path | None = Field(default=None, description="file with the write community")
-    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least level logged")
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
+        default="info", description="least level logged"
+    )
 
     @field_validator("state")
     @classmethod

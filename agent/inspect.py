@@ -56,21 +56,24 @@ def explain_packet(
 
 def flush_engine(settings: Settings) -> str:
     """Remove our policies, tunnels and charon; one line that says how many. Raises InspectError."""
+    if not settings.state.is_dir():
+        raise InspectError(f"there is no state folder {settings.state}; accepted: the --state that the agent was given")
     try:
         lock = StoreLock(settings.state)
     except StoreError as error:
         raise InspectError(f"{error}; its policies would come back at once") from None
     try:
-        policies, connections = asyncio.run(_flush(settings.state / CHARON_FOLDER))
+        policies, connections, charon = asyncio.run(_flush(settings.state / CHARON_FOLDER))
     except EngineError as error:
         raise InspectError(str(error)) from None
     finally:
         lock.release()
-    return f"removed: policies {policies}, connections {connections}"
+    ended = "charon ended" if charon else f"no charon of {settings.state} was running"
+    return f"removed: policies {policies}, connections {connections}; {ended}"
 
 
-async def _flush(run_folder: Path) -> tuple[int, int]:
-    """How many policies and connections went. Where charon runs its tunnels end in order, then charon itself."""
+async def _flush(run_folder: Path) -> tuple[int, int, bool]:
+    """How many policies and connections went, and whether charon ran: then its tunnels end in order, and it too."""
     from agent.backends.charon.ike import CharonIke
     from agent.backends.memory import MemoryIke
     from agent.backends.spd import KernelSpd
@@ -82,10 +85,10 @@ async def _flush(run_folder: Path) -> tuple[int, int]:
     await spd.start()
     try:
         if not charon.daemon.alive():
-            return await flush(spd, MemoryIke())
+            return *await flush(spd, MemoryIke()), False
         await charon.start()
         try:
-            return await flush(spd, charon)
+            return *await flush(spd, charon), True
         finally:
             await charon.shutdown()
     finally:
@@ -96,7 +99,7 @@ def _stored(settings: Settings) -> StoredState:
     try:
         return read_store(load_schema(), settings.store, settings.state)
     except StoreError as error:
-        raise InspectError(str(error)) from None
+        raise InspectError(f"{error}; accepted: the --state, and --store, that the agent was given") from None
 
 
 async def _plan(settings: Settings, state: StoredState) -> tuple[Plan, frozenset[bytes]]:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -45,8 +46,9 @@ class StartError(Exception):
 
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises StartError."""
+    stamp = "" if "JOURNAL_STREAM" in os.environ else "%(asctime)s "  # the journal has its own
     logging.basicConfig(
-        level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
+        level=settings.log_level.upper(), format=f"{stamp}%(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
     asyncio.run(_serve(settings))
 
@@ -99,7 +101,6 @@ async def _answering(settings: Settings, store: Store) -> AsyncIterator[None]:
     def refused(text: str) -> None:
         store.live.update(STATUS, {0: {LAST_REFUSAL: text.encode()[:LONGEST_TEXT]}})
 
-    first = not (settings.state / SNMP_CONF).exists()
     server = SnmpServer(
         store,
         store.schema,
@@ -117,8 +118,8 @@ async def _answering(settings: Settings, store: Store) -> AsyncIterator[None]:
         raise StartError(str(error)) from None
     where = ", ".join(str(Endpoint(*address)) for address in server.addresses)
     logger.info("ipsec-agent %s answers on %s, backend %s", __version__, where, settings.backend)
-    if first:
-        print(f"First start: user admin was made. Try\n  {server.walk_command}", flush=True)
+    if (settings.state / SNMP_CONF).exists():  # made at the first start, with the user admin; it may be taken away
+        print(f"To look at everything, as the user admin:\n  {server.walk_command}", flush=True)
     try:
         yield
     finally:

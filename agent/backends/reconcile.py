@@ -431,8 +431,7 @@ class Reconciler:
         if self.plan is None or (ref.table, ref.number) in self._work.changes:  # changed since: still to be made real
             return RowState(ApplyState.PENDING, "", None)
         state, text = self._say(self.plan, ref)
-        settled = state not in (ApplyState.PENDING, ApplyState.FAILED)
-        return RowState(state, text, self.plan.generation if settled else None)
+        return RowState(state, text, None if state is ApplyState.PENDING else self.plan.generation)
 
     def _say(self, plan: Plan, ref: RowRef) -> tuple[ApplyState, str]:
         if self._configuration.row(ref.table, ref.number) is None:

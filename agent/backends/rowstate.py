@@ -107,7 +107,7 @@ class LiveTables(Protocol):
 class RowState(NamedTuple):
     state: ApplyState
     text: str
-    generation: int | None  # of the configuration that is now real; None leaves it as it was
+    generation: int | None  # of the configuration that the state speaks of; None leaves it as it was
 
 
 class ApplyTables:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
+from agent.mib import load_schema
 from agent.mib.ber import Value
 from agent.plan import spd
 from agent.plan.capabilities import ESP_CIPHERS, ESP_MACS, GROUPS, IKE_CIPHERS, IKE_HASHES, LACKING_HASHES, can
@@ -59,7 +60,7 @@ def _ike_cipher(value: Value, capabilities: Capabilities) -> str:
         return ""
     why = "phase 1 is never without a cipher" if cipher is None else f"this engine has no {cipher}"
     have = [number for number, name in IKE_CIPHERS.items() if can(capabilities.ike_ciphers, name)]
-    return f"{why}; accepted: {', '.join(map(str, have))}"
+    return f"{why}; accepted: {_labels('ikePropEncAlg', have)}"
 
 
 def _ike_hash(value: Value, capabilities: Capabilities) -> str:
@@ -70,8 +71,13 @@ def _ike_hash(value: Value, capabilities: Capabilities) -> str:
     why = f"no engine has {LACKING_HASHES[value]}" if value in LACKING_HASHES else f"this engine has no {hash_}"
     if value == 2:
         why = "phase 1 is never without a hash"
-    have = [f"{name}({number})" for number, name in IKE_HASHES.items() if can(capabilities.ike_hashes, name)]
-    return f"{why}; accepted: {', '.join(have)}"
+    have = [number for number, name in IKE_HASHES.items() if can(capabilities.ike_hashes, name)]
+    return f"{why}; accepted: {_labels('ikePropHashAlg', have)}"
+
+
+def _labels(column: str, values: Iterable[int]) -> str:
+    """Values as the MIB names them."""
+    return ", ".join(map(load_schema().columns[column].show, values))
 
 
 def _group(value: Value, capabilities: Capabilities) -> str:

@@ -97,7 +97,7 @@ def _decide(plan: Plan, flow: Flow, policies: dict[Direction, Policy]) -> Explan
             continue
         last = policy
         if policy.action is Action.BLOCK:
-            return Explanation(DROP, policy, policy.row, f"{_row(plan, policy)}: {policy.rule}")
+            return Explanation(DROP, policy, policy.row, f"{_row(plan, policy)}: {_why_blocked(plan, policy)}")
         if not inbound:
             protected = bool(policy.templates)
         elif policy.templates:
@@ -118,6 +118,12 @@ def _decide(plan: Plan, flow: Flow, policies: dict[Direction, Policy]) -> Explan
         return Explanation(PASS, last, last.row, f"{_row(plan, last)}: {last.rule}")
     which = _peer(plan, last.peer or flow.decrypted)
     return Explanation(PROTECT, last, last.row, f"{_row(plan, last)}: tunnel of {which}")
+
+
+def _why_blocked(plan: Plan, policy: Policy) -> str:
+    """Of a tunnel that cannot be made: what the rule's row says."""
+    verdict = plan.verdicts.get(policy.row) if policy.rule == spd.WHY_BLOCKED else None
+    return f"{policy.rule}: {verdict.text}" if verdict is not None and verdict.text else policy.rule
 
 
 def _labelled(plan: Plan, table: str, number: int) -> str:

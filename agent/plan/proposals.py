@@ -116,7 +116,7 @@ def ipsec_element(row: RowView, capabilities: Capabilities, suffix: str = "") ->
     protocol = _number(row, "ipsecPropProto")
     if protocol == 2:
         macs = [mac for mac in _ranked(row, AH_MACS) if can(capabilities.esp_macs, mac)]
-        problem = "" if macs else "no MAC of AH has a rank; set ipsecPropAhSha256 or another"
+        problem = "" if macs else "AH without a MAC: none of ipsecPropAh… has a rank"
         return 51, ChainElement(ref, tuple(mac + suffix for mac in macs), problem)
     if protocol != 1:
         return 50, ChainElement(ref, (), "ESP and AH are never made together; ipsecPropProto accepts esp, ah")

@@ -17,7 +17,9 @@ TOLD: Final = 2  # lists of which a rule's verdict says what is special there
 NO_LIST: Final = Verdict(ApplyState.UNUSED, "in no list: neither a peer nor the pre or post list leads to it")
 NOT_IN_SERVICE: Final = "the list breaks off here: the next rule is not in service"
 PROTECT_OUTSIDE: Final = Verdict(ApplyState.UNUSED, "protect rules count in the lists of peers only")
-NOTHING_TO_PROTECT: Final = Verdict(ApplyState.APPLIED, "no protect rule in its list, so there is no tunnel")
+NOTHING_TO_PROTECT: Final = Verdict(
+    ApplyState.APPLIED, "no protect rule of its list can be made, so there is no tunnel"
+)
 
 
 def turn(owner: int, peer: Peer | None) -> tuple[int, int]:
