@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +39,10 @@ from agent.plan.model import (
     Selector,
     Template,
     Tunnel,
-    Verdict,
 )
 from agent.store.hooks import AGENT, Edit
 from agent.store.store import Store, default_url
+from tests.planned import Planned
 from tests.xfrm_namespace import Namespace, cable, namespaces
 
 SCHEMA = load_schema()
@@ -55,14 +54,6 @@ REQID = numbers.REQID_FIRST
 
 def text(address: bytes) -> str:
     return ".".join(map(str, address))
-
-
-@dataclass
-class Planned:
-    generation: int
-    connections: Mapping[str, Connection]
-    children: Mapping[str, Child]
-    verdicts: Mapping[RowRef, Verdict] = field(default_factory=dict)
 
 
 class Gateway:

@@ -13,7 +13,6 @@ import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -27,9 +26,10 @@ from agent.backends.memory import MemorySpd
 from agent.mib import load_schema
 from agent.mib.ber import decode_value
 from agent.monitor import Monitor
-from agent.plan.model import Child, Connection, RowRef, Secret, Tunnel, Verdict
+from agent.plan.model import Child, Connection, Secret, Tunnel
 from agent.store.hooks import AGENT, Edit
 from agent.store.store import Store, default_url
+from tests.planned import Planned
 
 NEEDED = os.geteuid() == 0 and Path("/usr/lib/ipsec/charon").exists() and shutil.which("ip")
 pytestmark = [pytest.mark.kernel, pytest.mark.skipif(not NEEDED, reason="needs root and strongSwan's charon")]
@@ -62,14 +62,6 @@ def namespaces() -> Iterator[tuple[str, str]]:
     finally:
         for name in names:
             ip("netns", "del", name)
-
-
-@dataclass
-class Planned:
-    generation: int
-    connections: Mapping[str, Connection]
-    children: Mapping[str, Child]
-    verdicts: Mapping[RowRef, Verdict] = field(default_factory=dict)
 
 
 class Side:

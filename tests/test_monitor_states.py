@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pytest
@@ -14,6 +13,7 @@ from agent.monitor.peers import RETRY_SECONDS, Peers, Settings
 from agent.monitor.states import MAY_START, TRANSITIONS, Happening, Oper, after, document, label
 from agent.plan import numbers
 from agent.plan.model import ApplyState, Child, Connection, RowRef, Verdict
+from tests.planned import Planned
 
 
 def test_states_are_those_of_the_mib() -> None:
@@ -71,14 +71,6 @@ class World:
 
     def children(self) -> list[str]:
         return [child for child, _, _ in self.begun]
-
-
-@dataclass
-class Planned:
-    generation: int
-    connections: Mapping[str, Connection]
-    children: Mapping[str, Child]
-    verdicts: Mapping[RowRef, Verdict] = field(default_factory=dict)
 
 
 def plan(peers: int = 1, rules: int = 1, remote: str = "192.0.2.1", generation: int = 1) -> Planned:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -25,23 +25,16 @@ from agent.mib.ber import Value, decode_value
 from agent.monitor import Monitor
 from agent.monitor.lifetimes import child_policy, ike_policy, mismatch
 from agent.plan import numbers
-from agent.plan.model import Child, Connection, RowRef, Template, Tunnel, Verdict, ViciValue
+from agent.plan.model import Child, Connection, Template, Tunnel, ViciValue
 from agent.store.hooks import AGENT, Edit
 from agent.store.store import Store, default_url
+from tests.planned import Planned
 
 SCHEMA = load_schema()
 OURS, THEIRS = b"\x0a\x08\0\x01", b"\x0a\x08\0\x02"
 CHILD = "peer-1-rule-1"
 APPLY, ERROR = "ipsecGwPeerApplyTable", "ipsecGwPeerLastError"
 REQID = numbers.REQID_FIRST
-
-
-@dataclass
-class Planned:
-    generation: int
-    connections: Mapping[str, Connection]
-    children: Mapping[str, Child]
-    verdicts: Mapping[RowRef, Verdict] = field(default_factory=dict)
 
 
 def plan(generation: int, remote: str = "10.8.0.2") -> Planned:

@@ -1,11 +1,13 @@
 """When to try again what failed: per thing, doubling from one second to a minute, with jitter.
 
-Pure but for the clock and the dice, which are given. Jitter keeps a thousand things that
+Pure but for the clock and the dice, which are given, and for waiting. Jitter keeps a thousand things that
 failed together from coming back together.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import heapq
 import random
 from collections.abc import Callable, Hashable
@@ -60,6 +62,13 @@ class Backoff(Generic[Thing]):
         while self._queue and self._stale(self._queue[0]):
             heapq.heappop(self._queue)
         return max(0.0, self._queue[0][0] - self._clock()) if self._queue else None
+
+    async def woken_or_due(self, wake: asyncio.Event) -> None:
+        """Until somebody sets `wake`, which is cleared again, or something is due."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.next()):
+                await wake.wait()
+        wake.clear()
 
     def _stale(self, entry: tuple[float, int, Thing]) -> bool:
         kept = self._tries.get(entry[2])

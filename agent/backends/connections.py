@@ -127,12 +127,7 @@ class Connections:
 
     async def _keep_loaded(self) -> None:
         while True:
-            try:
-                async with asyncio.timeout(self._backoff.next()):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
-            self._wake.clear()
+            await self._backoff.woken_or_due(self._wake)
             for item in self._backoff.due():
                 if item == LOOK:
                     self._look = True

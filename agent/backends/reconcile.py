@@ -244,12 +244,7 @@ class Reconciler:
 
     async def _run(self) -> None:
         while True:
-            try:
-                async with asyncio.timeout(self._backoff.next()):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
-            self._wake.clear()
+            await self._backoff.woken_or_due(self._wake)
             work, self._work = self._work, Work()
             work.suspects.update(self._backoff.due())
             try:

@@ -13,7 +13,7 @@ import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from agent.plan import numbers
+from agent.plan import cells, numbers
 from agent.plan.capabilities import DEFAULT_GROUP, GROUPS
 from agent.plan.identities import ANY
 from agent.plan.model import (
@@ -98,22 +98,10 @@ class Phase2(NamedTuple):
     problem: str
 
 
-def _number(row: RowView, column: str) -> int:
-    value = row[column]
-    assert isinstance(value, int)
-    return value
-
-
-def _text(row: RowView, column: str) -> str:
-    value = row[column]
-    assert isinstance(value, bytes)
-    return value.decode("utf-8", "replace").strip()
-
-
 def _first(rows: Iterable[RowView | None], column: str, inherit: Sequence[int], built_in: int) -> int:
     """The first row's value that does not mean `default`."""
     for row in rows:
-        if row is not None and (value := _number(row, column)) not in inherit:
+        if row is not None and (value := cells.number(row, column)) not in inherit:
             return value
     return built_in
 
@@ -121,14 +109,14 @@ def _first(rows: Iterable[RowView | None], column: str, inherit: Sequence[int], 
 def _life(own: RowView | None, global_: RowView | None, prefix: str) -> Life:
     """The global profile's own numbers count; of another profile only with a policy of its own."""
     row = own
-    if row is not None and _number(row, f"{prefix}LifePolicy") == INHERIT_LIFE:
+    if row is not None and cells.number(row, f"{prefix}LifePolicy") == INHERIT_LIFE:
         row = global_
     if row is None:
         return Life()
-    policy = _number(row, f"{prefix}LifePolicy")
+    policy = cells.number(row, f"{prefix}LifePolicy")
     return Life(
-        _number(row, f"{prefix}LifeSeconds"),
-        _number(row, f"{prefix}LifeRekeyPercent"),
+        cells.number(row, f"{prefix}LifeSeconds"),
+        cells.number(row, f"{prefix}LifeRekeyPercent"),
         LOOSE if policy == INHERIT_LIFE else policy,
     )
 
@@ -188,7 +176,9 @@ class Profiles:
         elif group and not problem:
             proposals = [f"{algorithms}-{GROUPS[group]}" for algorithms in SEEDED_IKE]
         self._note_life(own, self._global1, "ikePrf", IKE_PROFILES)
-        naming = next((row for row in rows if row is not None and _number(row, "ikePrfMode") != DEFAULT_MODE), None)
+        naming = next(
+            (row for row in rows if row is not None and cells.number(row, "ikePrfMode") != DEFAULT_MODE), None
+        )
         if naming is not None and mode != MAIN_ONLY:
             self.verdicts.setdefault(RowRef(IKE_PROFILES, naming.number), GUESSABLE)
         idle = self._scalar("ipsecGlobDPDIdleThreshold")
@@ -210,7 +200,7 @@ class Profiles:
         return Phase1(
             aggressive=mode in (AGGRESSIVE, AGGRESSIVE_ONLY),
             answers_other=mode in (MAIN, AGGRESSIVE),
-            local_id=_text(own_or_global, "ikePrfLocalId") if own_or_global is not None else "",
+            local_id=cells.text(own_or_global, "ikePrfLocalId") if own_or_global is not None else "",
             life=life,
             settings=settings,
             problem=problem,
@@ -262,8 +252,8 @@ class Profiles:
         """A lifetime that was set but is not in use is told (decision 4 of the effects)."""
         if own is None or (global_ is not None and own.number == global_.number):
             return
-        set_ = (_number(own, f"{prefix}LifeSeconds"), _number(own, f"{prefix}LifeRekeyPercent"))
-        if _number(own, f"{prefix}LifePolicy") == INHERIT_LIFE and set_ != (BUILT_IN_SECONDS, BUILT_IN_PERCENT):
+        set_ = (cells.number(own, f"{prefix}LifeSeconds"), cells.number(own, f"{prefix}LifeRekeyPercent"))
+        if cells.number(own, f"{prefix}LifePolicy") == INHERIT_LIFE and set_ != (BUILT_IN_SECONDS, BUILT_IN_PERCENT):
             text = "own lifetime is not in use: LifePolicy is use-default-lifetime"
             self.verdicts[RowRef(table, own.number)] = Verdict(ApplyState.UNUSED, text)
 

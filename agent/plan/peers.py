@@ -6,6 +6,7 @@ import ipaddress
 import re
 from typing import Final
 
+from agent.plan import cells
 from agent.plan.identities import ANY, IdentityError, identities, identity
 from agent.plan.ike import Peer, Phase1, address_text
 from agent.plan.model import ApplyState, Environment, RowView, Verdict
@@ -45,31 +46,13 @@ def is_host_name(text: str) -> bool:
     return _HOST_NAME.fullmatch(text) is not None
 
 
-def _text(row: RowView, column: str) -> str:
-    value = row[column]
-    assert isinstance(value, bytes)
-    return value.decode("utf-8", "replace").strip()
-
-
-def _number(row: RowView, column: str) -> int:
-    value = row[column]
-    assert isinstance(value, int)
-    return value
-
-
-def _octets(row: RowView, column: str) -> bytes:
-    value = row[column]
-    assert isinstance(value, bytes)
-    return value
-
-
 def _failed(text: str) -> Verdict:
     return Verdict(ApplyState.FAILED, text)
 
 
 def remote_of(row: RowView, environment: Environment) -> tuple[bytes | None, Verdict | None]:
     """The outer address of a peer, and what there is to say: (None, None) is a peer that has to call us."""
-    text = _text(row, "ipsecPeerDynamicAddress")
+    text = cells.text(row, "ipsecPeerDynamicAddress")
     if not text:
         return None, None
     address = literal(text)
@@ -78,7 +61,7 @@ def remote_of(row: RowView, environment: Environment) -> tuple[bytes | None, Ver
     found = environment.names.get(text)
     if found is None:
         return None, Verdict(ApplyState.PENDING, f"{text} is being resolved")
-    family = 4 if _octets(row, "ipsecPeerLocalAddress") != NOWHERE else 0
+    family = 4 if cells.octets(row, "ipsecPeerLocalAddress") != NOWHERE else 0
     fitting = [address for address in found if not family or len(address) == family]
     if not fitting:
         return None, _failed(f"{text} does not resolve")
@@ -88,24 +71,24 @@ def remote_of(row: RowView, environment: Environment) -> tuple[bytes | None, Ver
 def read_peer(row: RowView, environment: Environment, phase1: Phase1) -> Peer:
     """A row of ipsecPeerTable with a traffic list."""
     remote, trouble = remote_of(row, environment)
-    local: bytes | None = _octets(row, "ipsecPeerLocalAddress")
+    local: bytes | None = cells.octets(row, "ipsecPeerLocalAddress")
     own_choice = local != NOWHERE
     if not own_choice:
         local = environment.sources.get(remote) if remote is not None else None
-    sealed = _octets(row, "ipsecPeerPreSharedKeyData")
+    sealed = cells.octets(row, "ipsecPeerPreSharedKeyData")
     names: tuple[str, ...] = ()
     local_id = ""
     try:
-        names = identities(_text(row, "ipsecPeerPeerIds"))[:MOST_PEER_IDS]
+        names = identities(cells.text(row, "ipsecPeerPeerIds"))[:MOST_PEER_IDS]
         local_id = identity(phase1.local_id) if phase1.local_id else address_text(local) if local else ""
     except IdentityError as error:
         trouble = _failed(str(error))
-    down = _number(row, "ipsecPeerAdminStatus") == DOWN
+    down = cells.number(row, "ipsecPeerAdminStatus") == DOWN
     if down:
         verdict: Verdict | None = IS_DOWN
-    elif _number(row, "ipsecPeerVirtualInterface") != NO_INTERFACE:
+    elif cells.number(row, "ipsecPeerVirtualInterface") != NO_INTERFACE:
         verdict = _failed("virtual interfaces are not supported yet")
-    elif _number(row, "ipsecPeerIkeVersion") != IKE_V1:
+    elif cells.number(row, "ipsecPeerIkeVersion") != IKE_V1:
         verdict = _failed("IKEv2 is not supported yet")
     elif phase1.problem:
         verdict = _failed(phase1.problem)
@@ -122,13 +105,13 @@ def read_peer(row: RowView, environment: Environment, phase1: Phase1) -> Peer:
     usable = not down and (verdict is None or verdict.state is ApplyState.APPLIED)
     if not names:
         names = (address_text(remote) if remote is not None else ANY,)
-    text = _text(row, "ipsecPeerDynamicAddress")
+    text = cells.text(row, "ipsecPeerDynamicAddress")
     return Peer(
         row.number,
-        _number(row, "ipsecPeerPriority"),
-        _number(row, "ipsecPeerTrafficList"),
-        _number(row, "ipsecPeerIkeProfile"),
-        _number(row, "ipsecPeerIpsecProfile"),
+        cells.number(row, "ipsecPeerPriority"),
+        cells.number(row, "ipsecPeerTrafficList"),
+        cells.number(row, "ipsecPeerIkeProfile"),
+        cells.number(row, "ipsecPeerIpsecProfile"),
         usable,
         verdict,
         local,
@@ -146,4 +129,4 @@ def _remark(row: RowView, remote: bytes | None, phase1: Phase1) -> Verdict | Non
         return None
     if not phase1.aggressive and not phase1.answers_other:
         return NEEDS_AGGRESSIVE
-    return WAITS if _number(row, "ipsecPeerStartMode") == ALWAYS_UP else CALLED
+    return WAITS if cells.number(row, "ipsecPeerStartMode") == ALWAYS_UP else CALLED

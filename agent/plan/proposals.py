@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
+from agent.plan import cells
 from agent.plan.capabilities import (
     AH_MACS,
     DEFAULT_GROUP,
@@ -46,12 +47,6 @@ class ChainElement(NamedTuple):
     note: str = ""
 
 
-def _number(row: RowView, column: str) -> int:
-    value = row[column]
-    assert isinstance(value, int)
-    return value
-
-
 def chain_rows(configuration: ConfigurationView, table: str, head: int, link: str) -> Iterator[RowView]:
     """The rows of a chain in order; a ring (which the store refuses) ends."""
     seen = set[int]()
@@ -61,7 +56,7 @@ def chain_rows(configuration: ConfigurationView, table: str, head: int, link: st
         if row is None:
             return
         yield row
-        head = _number(row, link)
+        head = cells.number(row, link)
 
 
 def group_problem(group: int) -> str:
@@ -78,10 +73,10 @@ def _sizes(cipher: str, wanted: int) -> tuple[int, ...]:
 def ike_element(row: RowView, group: int, capabilities: Capabilities, method: int) -> ChainElement:
     """One row of ikeProposalTable. `group`: that of the profiles, 0 for none; `method`: how the peer authenticates."""
     ref = RowRef(IKE_PROPOSALS, row.number)
-    cipher = IKE_CIPHERS.get(_number(row, "ikePropEncAlg"))
-    hash_number = _number(row, "ikePropHashAlg")
+    cipher = IKE_CIPHERS.get(cells.number(row, "ikePropEncAlg"))
+    hash_number = cells.number(row, "ikePropHashAlg")
     hash_ = IKE_HASHES.get(hash_number)
-    group = group or _number(row, "ikePropGroup") or DEFAULT_GROUP
+    group = group or cells.number(row, "ikePropGroup") or DEFAULT_GROUP
     if cipher is None:
         return ChainElement(ref, (), "phase 1 is never without a cipher; set ikePropEncAlg")
     if not can(capabilities.ike_ciphers, cipher):
@@ -94,26 +89,26 @@ def ike_element(row: RowView, group: int, capabilities: Capabilities, method: in
         return ChainElement(ref, (), f"hash {hash_} is not available")
     if group not in GROUPS or not can(capabilities.ike_groups, group):
         return ChainElement(ref, (), group_problem(group) or f"group {group} is not available")
-    if _number(row, "ikePropAuthMethod") not in (method, 33):
+    if cells.number(row, "ikePropAuthMethod") not in (method, 33):
         return ChainElement(ref, (), note="left out for peers that authenticate in another way")
     tail = f"-{hash_}-{GROUPS[group]}"
     if cipher not in KEY_SIZES:
         return ChainElement(ref, (cipher + tail,))
-    wanted = _number(row, "ikePropEncKeySize")
+    wanted = cells.number(row, "ikePropEncKeySize")
     sizes = _sizes(cipher, wanted)
     note = f"{cipher} is offered with {sizes[0]} bits" if wanted > 0 and wanted != sizes[0] else ""
     return ChainElement(ref, tuple(f"{cipher}{size}{tail}" for size in sizes), note=note)
 
 
 def _ranked(row: RowView, columns: Mapping[str, str]) -> list[str]:
-    ranks = [(_number(row, column), name) for column, name in columns.items()]
+    ranks = [(cells.number(row, column), name) for column, name in columns.items()]
     return [name for rank, name in sorted(ranks, key=lambda entry: entry[0]) if rank > 0]
 
 
 def ipsec_element(row: RowView, capabilities: Capabilities, suffix: str = "") -> tuple[int, ChainElement]:
     """(protocol 50 or 51, what the row offers). `suffix`: `-modp2048` for PFS."""
     ref = RowRef(IPSEC_PROPOSALS, row.number)
-    protocol = _number(row, "ipsecPropProto")
+    protocol = cells.number(row, "ipsecPropProto")
     if protocol == 2:
         macs = [mac for mac in _ranked(row, AH_MACS) if can(capabilities.esp_macs, mac)]
         problem = "" if macs else "AH without a MAC: none of ipsecPropAh… has a rank"
@@ -131,7 +126,7 @@ def ipsec_element(row: RowView, capabilities: Capabilities, suffix: str = "") ->
     for cipher in ciphers:
         names = [cipher]
         if cipher in KEY_SIZES:
-            wanted = _number(row, ESP_KEY_SIZES[cipher])
+            wanted = cells.number(row, ESP_KEY_SIZES[cipher])
             sizes = _sizes(cipher, wanted)
             names = [f"{cipher}{size}" for size in sizes]
             if wanted > 0 and wanted != sizes[0]:

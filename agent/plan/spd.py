@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-from agent.plan import numbers
+from agent.plan import cells, numbers
 from agent.plan.model import (
     ANY_PORT,
     Action,
@@ -86,18 +86,6 @@ DEFAULT_ROW: Final = RowRef("ipsecGlobalsContinued", 0)
 BUILT_IN_ROW: Final = RowRef("ipsecGlobals", 0)
 
 
-def _integer(row: RowView, column: str) -> int:
-    value = row[column]
-    assert isinstance(value, int)
-    return value
-
-
-def _octets(row: RowView, column: str) -> bytes:
-    value = row[column]
-    assert isinstance(value, bytes)
-    return value
-
-
 def net_problem(address: bytes, length: int) -> str:
     """Why an IPv4 address and a mask length are no net; '' when they are one."""
     if not 0 <= length <= 32:
@@ -122,24 +110,24 @@ def port_problem(protocol: int, port: int) -> str:
 
 def read_rule(row: RowView) -> Rule:
     """A row of ipsecTrafficTable."""
-    protocol = _integer(row, "ipsecTrProto")
+    protocol = cells.number(row, "ipsecTrProto")
     sides = []
     problem = ""
     for side in ("Local", "Remote"):
-        address, length = _octets(row, f"ipsecTr{side}Address"), _integer(row, f"ipsecTr{side}MaskLen")
-        port = _integer(row, f"ipsecTr{side}Port")
+        address, length = cells.octets(row, f"ipsecTr{side}Address"), cells.number(row, f"ipsecTr{side}MaskLen")
+        port = cells.number(row, f"ipsecTr{side}Port")
         problem = problem or net_problem(address, length) or port_problem(protocol, port)
         sides.append((Prefix(address, length), one_port(port)))
-        if _octets(row, f"ipsecTr{side}Range") != bytes(4):
+        if cells.octets(row, f"ipsecTr{side}Range") != bytes(4):
             problem = problem or "address ranges are not supported yet"
     (local, local_port), (remote, remote_port) = sides
     return Rule(
         row.number,
-        _integer(row, "ipsecTrNextIndex"),
-        _integer(row, "ipsecTrAction"),
-        _integer(row, "ipsecTrDirection"),
+        cells.number(row, "ipsecTrNextIndex"),
+        cells.number(row, "ipsecTrAction"),
+        cells.number(row, "ipsecTrDirection"),
         Selector(local, remote, 0 if protocol == ANY_PROTOCOL else protocol, local_port, remote_port),
-        _integer(row, "ipsecTrProfile"),
+        cells.number(row, "ipsecTrProfile"),
         problem,
     )
 

@@ -1,0 +1,16 @@
+"""The part of a plan that the monitor reads, filled by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from agent.plan.model import Child, Connection, RowRef, Verdict
+
+
+@dataclass
+class Planned:
+    generation: int
+    connections: Mapping[str, Connection]
+    children: Mapping[str, Child]
+    verdicts: Mapping[RowRef, Verdict] = field(default_factory=dict)
