@@ -20,6 +20,7 @@ from agent import __version__
 from agent.backends import Engines, linux_engines, memory_engines
 from agent.backends.engine import EngineError
 from agent.backends.reconcile import Reconciler
+from agent.backends.rowstate import display
 from agent.config import Endpoint, Settings
 from agent.mib import load_schema
 from agent.monitor.monitor import Monitor
@@ -37,7 +38,6 @@ logger = logging.getLogger("agent")
 CAPABILITIES = {"memory": MEMORY, "linux": CHARON}
 CHARON_FOLDER = "charon"  # in the state folder
 STATUS, LAST_REFUSAL = "ipsecGwStatus", "ipsecGwLastRefusal"
-LONGEST_TEXT = 255  # octets in a DisplayString
 
 
 class StartError(Exception):
@@ -63,8 +63,7 @@ async def _serve(settings: Settings) -> None:
         engines = make_engines(settings, store.secrets)
         capabilities = CAPABILITIES[settings.backend]
         reconciler = Reconciler(store, store.schema, engines.spd, engines.ike, engines.host, capabilities)
-        port = settings.listen[0].port
-        store.checks.append(SetChecks(reconciler, engines.host, capabilities, port))
+        store.checks.append(SetChecks(reconciler, engines.host, capabilities, settings.listen))
         await stack.enter_async_context(_answering(settings, store))
         await stack.enter_async_context(_made_real(store, engines, reconciler))
         gc.collect()
@@ -99,7 +98,7 @@ def make_engines(settings: Settings, secrets: Secrets) -> Engines:
 @contextlib.asynccontextmanager
 async def _answering(settings: Settings, store: Store) -> AsyncIterator[None]:
     def refused(text: str) -> None:
-        store.live.update(STATUS, {0: {LAST_REFUSAL: text.encode()[:LONGEST_TEXT]}})
+        store.live.update(STATUS, {0: {LAST_REFUSAL: display(text)}})
 
     server = SnmpServer(
         store,

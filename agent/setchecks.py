@@ -7,12 +7,13 @@ is pure: nothing is done for a candidate but to plan it.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from agent.backends.engine import Host
 from agent.backends.reconcile import Reconciler
 from agent.plan.check import RuleError, check_lockout, check_rules
 from agent.plan.model import Capabilities, Flow
+from agent.plan.planner import make_plan
 from agent.store.edits import refusal
 from agent.store.errors import ErrorStatus
 from agent.store.hooks import Edit, Origin, RowChange
@@ -24,11 +25,14 @@ UDP = 17
 
 
 class SetChecks:
-    """A `Check` of agent.store.hooks. `port`: the UDP port that SNMP is answered on."""
+    """A `Check` of agent.store.hooks. `listen`: addresses and UDP ports that SNMP is answered on."""
 
-    def __init__(self, reconciler: Reconciler, host: Host, capabilities: Capabilities, port: int) -> None:
+    def __init__(
+        self, reconciler: Reconciler, host: Host, capabilities: Capabilities, listen: Iterable[tuple[str, int]]
+    ) -> None:
         self._reconciler, self._host = reconciler, host
-        self._capabilities, self._port = capabilities, port
+        self._capabilities = capabilities
+        self._listen = [(ipaddress.ip_address(address), port) for address, port in listen]
 
     def __call__(
         self,
@@ -45,12 +49,13 @@ class SetChecks:
             raise refusal(ErrorStatus.INCONSISTENT_VALUE, error.position, edits[error.position], error.text) from None
         allowed = any(edit.column.name == ALLOW_LOCKOUT and edit.value == TRUE for edit in edits)
         if not allowed:
-            self._check_lockout(after, edits, origin)
+            self._check_lockout(before, after, edits, origin)
 
-    def _check_lockout(self, after: Configuration, edits: Sequence[Edit], origin: Origin) -> None:
-        running = self._reconciler.plan
-        if running is None:
-            return
+    def _check_lockout(
+        self, before: Configuration, after: Configuration, edits: Sequence[Edit], origin: Origin
+    ) -> None:
+        # SNMP is answered before the first plan is made: then one is made for this.
+        running = self._reconciler.plan or make_plan(before, self._reconciler.environment)
         cut = check_lockout(running, self._reconciler.preview(after), self._flows(origin))
         if cut:
             accepted = f"the same SET with {ALLOW_LOCKOUT}.0 = true, or a rule that lets this pass"
@@ -64,4 +69,6 @@ class SetChecks:
         source, local = (ipaddress.ip_address(text.split("%")[0]) for text in (origin.source, origin.local))
         if source.is_loopback:
             return flows
-        return (Flow(source.packed, local.packed, UDP, destination_port=self._port, way="in"), *flows)
+        ports = [port for address, port in self._listen if address == local or address.is_unspecified]
+        own = [Flow(source.packed, local.packed, UDP, destination_port=port, way="in") for port in ports]
+        return (*own, *flows)

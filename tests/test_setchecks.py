@@ -66,7 +66,7 @@ async def running(folder: Path) -> AsyncIterator[Bench]:
     host = Host()
     store = Store.open(load_schema(), "", folder)
     reconciler = Reconciler(store, store.schema, engines.spd, engines.ike, host, MEMORY)
-    store.checks.append(SetChecks(reconciler, host, MEMORY, PORT))
+    store.checks.append(SetChecks(reconciler, host, MEMORY, [("192.0.2.1", PORT), ("127.0.0.1", 161)]))
     await reconciler.start()
     await reconciler.settled()
     try:
@@ -109,6 +109,18 @@ async def test_a_rule_that_lets_them_pass_makes_it_acceptable(bench: Bench) -> N
     with pytest.raises(Refused, match=r"198\.51\.100\.7"):
         await bench.set(ipsecTrAction_1=5)
     await bench.set(ipsecTrAction_1=5, ipsecGwAllowLockout=1)
+
+
+async def test_before_there_is_a_plan_it_is_judged_all_the_same(tmp_path: Path) -> None:
+    engines = memory_engines()
+    store = Store.open(load_schema(), "", tmp_path)
+    reconciler = Reconciler(store, store.schema, engines.spd, engines.ike, engines.host, MEMORY)
+    store.checks.append(SetChecks(reconciler, Host(), MEMORY, [("0.0.0.0", PORT)]))
+    try:
+        with pytest.raises(Refused, match=r"203\.0\.113\.9"):
+            await Bench(store, reconciler).set(ipsecGlobEnabled=1)
+    finally:
+        await store.close()
 
 
 async def test_from_loopback_only_the_connections_count(bench: Bench) -> None:
