@@ -14,6 +14,7 @@ from pathlib import Path
 
 from agent.backends.engine import EngineError, Host
 from agent.backends.reconcile import flush
+from agent.backends.sole import Sole
 from agent.backends.surroundings import Surroundings
 from agent.config import Settings
 from agent.mib import load_schema
@@ -81,7 +82,7 @@ async def _flush(run_folder: Path) -> tuple[int, int, bool]:
     def no_secrets(peer: int, sealed: bytes) -> bytes:
         raise EngineError("flush loads no secret")
 
-    spd, charon = KernelSpd(), CharonIke(run_folder, no_secrets)
+    spd, charon, sole = KernelSpd(), CharonIke(run_folder, no_secrets), Sole()
     await spd.start()
     try:
         if not charon.daemon.alive():
@@ -93,6 +94,7 @@ async def _flush(run_folder: Path) -> tuple[int, int, bool]:
             await charon.shutdown()
     finally:
         await spd.stop()
+        sole.release()
 
 
 def _stored(settings: Settings) -> StoredState:

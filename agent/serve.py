@@ -21,6 +21,7 @@ from agent.backends import Engines, linux_engines, memory_engines
 from agent.backends.engine import EngineError
 from agent.backends.reconcile import Reconciler
 from agent.backends.rowstate import display
+from agent.backends.sole import Sole
 from agent.config import Endpoint, Settings
 from agent.mib import load_schema
 from agent.monitor.monitor import Monitor
@@ -64,11 +65,12 @@ async def _serve(settings: Settings) -> None:
         capabilities = CAPABILITIES[settings.backend]
         reconciler = Reconciler(store, store.schema, engines.spd, engines.ike, engines.host, capabilities)
         store.checks.append(SetChecks(reconciler, engines.host, capabilities, settings.listen))
-        await stack.enter_async_context(_answering(settings, store))
-        await stack.enter_async_context(_made_real(store, engines, reconciler))
+        server = await stack.enter_async_context(_answering(settings, store))
+        await stack.enter_async_context(_made_real(settings.backend, store, engines, reconciler))
         gc.collect()
         gc.freeze()  # what is loaded stays; collections then look at what is new only
         await ended.wait()
+        await server.stop()
         logger.info("ending; policies and tunnels stay as they are")
 
 
@@ -96,7 +98,7 @@ def make_engines(settings: Settings, secrets: Secrets) -> Engines:
 
 
 @contextlib.asynccontextmanager
-async def _answering(settings: Settings, store: Store) -> AsyncIterator[None]:
+async def _answering(settings: Settings, store: Store) -> AsyncIterator[SnmpServer]:
     def refused(text: str) -> None:
         store.live.update(STATUS, {0: {LAST_REFUSAL: display(text)}})
 
@@ -120,13 +122,13 @@ async def _answering(settings: Settings, store: Store) -> AsyncIterator[None]:
     if (settings.state / SNMP_CONF).exists():  # made at the first start, with the user admin; it may be taken away
         print(f"To look at everything, as the user admin:\n  {server.walk_command}", flush=True)
     try:
-        yield
+        yield server
     finally:
         await server.stop()
 
 
 @contextlib.asynccontextmanager
-async def _made_real(store: Store, engines: Engines, reconciler: Reconciler) -> AsyncIterator[None]:
+async def _made_real(backend: str, store: Store, engines: Engines, reconciler: Reconciler) -> AsyncIterator[None]:
     asked = getattr(engines.ike, "sas", None)  # charon can be asked for its SAs; in memory they are a list of events
     monitor = Monitor(
         store,
@@ -138,6 +140,7 @@ async def _made_real(store: Store, engines: Engines, reconciler: Reconciler) -> 
     )
     reconciler.subscribe(monitor.planned)
     try:
+        sole = Sole() if backend == "linux" else None
         await reconciler.start()
     except EngineError as error:
         raise StartError(f"backend: {error}") from None
@@ -147,3 +150,5 @@ async def _made_real(store: Store, engines: Engines, reconciler: Reconciler) -> 
     finally:
         await monitor.stop()
         await reconciler.stop()
+        if sole is not None:
+            sole.release()

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from agent.backends import connections as connections_module
 from agent.backends.backoff import Backoff
 from agent.backends.connections import WAITING, Connections, Wanted
 from agent.backends.engine import ChildSa, EngineError, IkeEvent, IkeEventKind, IkeSa, IkeState, SaCounters, SaRecord
@@ -125,6 +126,28 @@ async def test_a_refused_connection_fails_its_rows_and_is_tried_again(bench: Ben
     bench.connections.look_again()
     await until(lambda: bench.ledger.of(PEER) is None)
     assert "peer-1" in bench.ike.connections
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("a defect")])
+async def test_neither_a_full_disk_nor_a_defect_ends_the_work(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(connections_module, "AFTER_A_DEFECT_SECONDS", 0.01)
+    load, failures = bench.ike.load_connection, [error]
+
+    async def failing(connection: Connection) -> None:
+        if failures:
+            raise failures.pop()
+        await load(connection)
+
+    monkeypatch.setattr(bench.ike, "load_connection", failing)
+    bench.wanted.connections = {"peer-1": connection(), "peer-2": connection(2)}
+    bench.connections.mark({"peer-1", "peer-2"}, ())
+    await until(lambda: not failures)
+    bench.now += 60
+    bench.connections.look_again()
+    await until(lambda: {call[1] for call in bench.ike.calls if call[0] == "load"} >= {"peer-1", "peer-2"})
+    assert not bench.task.done()
 
 
 async def test_ending_is_tried_again_when_it_failed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

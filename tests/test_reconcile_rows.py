@@ -189,6 +189,40 @@ async def test_addresses_and_names_of_peers_get_their_source_and_follow_the_host
     await surroundings.stop()
 
 
+async def test_a_peer_made_again_gets_the_source_of_now() -> None:
+    configuration = Configuration.empty(load_schema())
+    host = MemoryHost(own=[HERE], sources={THERE: HERE})
+    surroundings = Surroundings(host, Capabilities(), lambda: None)
+    with_peer, made = changed(configuration, "ipsecPeerTable", 1, {"ipsecPeerDynamicAddress": b"10.0.0.2"})
+    await surroundings.rebuild(with_peer)
+    surroundings.moved([RowChange(made.table, made.number, made.after, None, made.columns)])
+    assert THERE not in surroundings.environment({}).sources
+    host.sources[THERE] = ELSEWHERE
+    surroundings.foresee([made])
+    host.sources[THERE] = HERE  # it was refused; meanwhile the route is another one
+    surroundings.moved([made])
+    assert surroundings.environment({}).sources == {THERE: HERE}
+    await surroundings.stop()
+
+
+async def test_many_changes_of_routes_are_followed_by_one_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = MemoryHost(own=[HERE], sources={THERE: HERE})
+    told: list[None] = []
+    surroundings = Surroundings(host, Capabilities(), lambda: told.append(None))
+    configuration, _ = changed(
+        Configuration.empty(load_schema()), "ipsecPeerTable", 1, {"ipsecPeerDynamicAddress": b"10.0.0.2"}
+    )
+    await surroundings.rebuild(configuration)
+    asked: list[bytes] = []
+    monkeypatch.setattr(host, "source_for", lambda address: asked.append(address) or ELSEWHERE)
+    for _ in range(30):
+        host.changed()
+    await until(lambda: told)
+    await asyncio.sleep(0.05)
+    assert len(asked) == 1 and surroundings.environment({}).sources == {THERE: ELSEWHERE}
+    await surroundings.stop()
+
+
 async def test_only_tunnels_that_differ_are_news() -> None:
     told: list[None] = []
     surroundings = Surroundings(MemoryHost(), Capabilities(), lambda: told.append(None))

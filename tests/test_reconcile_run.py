@@ -12,13 +12,25 @@ from typing import Any
 import pytest
 
 from agent.backends import reconcile
-from agent.backends.engine import ChildSa, Host, Ike, IkeSa, KernelEvent, KernelEventKind, Observed, Spd
+from agent.backends.engine import (
+    ChildSa,
+    Host,
+    Ike,
+    IkeSa,
+    KernelEvent,
+    KernelEventKind,
+    Observed,
+    SaCounters,
+    SaRecord,
+    Spd,
+)
 from agent.backends.memory import HELD_BY_OTHERS, MemoryHost, MemoryIke, MemorySpd
 from agent.backends.reconcile import Reconciler, flush, show_selector
 from agent.mib import load_schema
 from agent.mib.ber import Value
 from agent.plan.capabilities import CHARON
 from agent.plan.model import Action, ApplyState, Connection, PolicyKey, Ports, Prefix, RowRef, Selector, Tunnel
+from agent.plan.numbers import REQID_FIRST
 from agent.plan.planner import make_plan
 from agent.store.hooks import AGENT, Edit
 from agent.store.store import Store
@@ -331,8 +343,14 @@ async def test_flush_removes_ours_and_nothing_else(bench: Bench) -> None:
     foreign = PolicyKey(next(iter(spd.policies)).direction, Selector(Prefix(bytes(4), 0), Prefix(bytes(4), 0), 99))
     spd.policies[foreign] = Observed(foreign, 8, 0, Action.ALLOW, (), ours=False)
     ike.connections["other"] = Connection("other", 7, ike.connections["peer-7"].settings, ())
+    ours, others = (
+        SaRecord(bytes(4), bytes(4), 50, bytes([0, 0, 1, n]), reqid, 1, SaCounters(0, 0, 0, 0))
+        for n, reqid in enumerate((REQID_FIRST, 5))
+    )
+    spd.kernel_sas = [ours, others]  # a charon that was killed left ours behind
     count = sum(o.ours for o in spd.policies.values())
     assert await flush(spd, ike) == (count, 2)
+    assert spd.kernel_sas == [others]
     assert set(spd.policies) == {foreign} and list(ike.connections) == ["other"] and not ike.secrets
 
 

@@ -7,14 +7,17 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from agent.backends.engine import KernelEvent, KernelEventKind
+from agent.backends.engine import EngineError, KernelEvent, KernelEventKind
 from agent.backends.memory import HELD_BY_OTHERS
+from agent.backends.sole import Sole
 from agent.backends.spd import KernelSpd
+from agent.backends.xfrm.messages import MSG_DELPOLICY, MSG_NEWPOLICY
 from agent.plan.model import Action, Direction, Policy, PolicyKey, Ports, Prefix, RowRef, Selector, Template
 from agent.plan.numbers import is_our_index
 from tests.xfrm_namespace import Namespace, cable, namespaces, until
 
 pytestmark = pytest.mark.kernel
+XFRM_GROUP_POLICY = 4  # XFRMNLGRP_POLICY
 
 TEMPLATE = Template(bytes([192, 0, 2, 1]), bytes([192, 0, 2, 2]), 50, 1, 65536)
 
@@ -216,3 +219,26 @@ async def test_ten_thousand_policies_take_well_under_two_seconds(spd: KernelSpd)
     assert len(await spd.observe()) == 10_000
     assert await spd.apply([p.key for p in many], []) == {}
     assert loop.time() - begin < 2  # 0.3 s on a slow machine; the bound is the issue's
+
+
+async def test_what_takes_a_rules_place_stands_before_the_rule_goes(namespace: Namespace, spd: KernelSpd) -> None:
+    """Else a packet that both of them drop would pass in between."""
+    old = [policy(number, action=Action.BLOCK) for number in range(20)]
+    new = [policy(number, action=Action.BLOCK) for number in range(1000, 1020)]
+    await spd.apply([], old)
+    with namespace.xfrm_socket((XFRM_GROUP_POLICY,)) as watching:
+        assert await spd.apply([each.key for each in old], new) == {}
+        told: list[int] = []
+        while messages := watching.receive():
+            told += (message.type for message in messages)
+    assert told == [MSG_NEWPOLICY] * 20 + [MSG_DELPOLICY] * 20
+
+
+async def test_there_is_one_agent_in_a_network_namespace(namespace: Namespace) -> None:
+    first = namespace.run(Sole)
+    with pytest.raises(EngineError, match="another agent makes policies in this network namespace"):
+        namespace.run(Sole)
+    with namespaces(1) as (other,):
+        other.run(Sole).release()
+    first.release()
+    namespace.run(Sole).release()

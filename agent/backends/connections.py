@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -28,6 +28,8 @@ LOOKED_AT_A_TURN: Final = 1024  # connections compared before the loop may do so
 TOLD_EVERY: Final = 128  # items between two publications of row states during long work
 LOOK: Final = "look"  # among things to try again, beside items: to ask the daemon what it has,
 END: Final = "end:"  # and to end SAs of a connection
+AFTER_A_DEFECT_SECONDS: Final = 5.0
+FAILURES: Final = (EngineError, OSError)  # the daemon's, or of its files: a full disk
 WAITING: Final = "waiting for the IKE daemon"
 
 
@@ -122,8 +124,19 @@ class Connections:
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._keep_loaded())
-            group.create_task(self._keep_ending())
+            group.create_task(self._steadily(self._keep_loaded))
+            group.create_task(self._steadily(self._keep_ending))
+
+    async def _steadily(self, work: Callable[[], Awaitable[None]]) -> None:
+        """A defect must not end the work for good: look at what the daemon has, and go on."""
+        while True:
+            try:
+                await work()
+            except Exception:
+                logger.exception("work at the IKE daemon failed; going on in %.0f s", AFTER_A_DEFECT_SECONDS)
+                await asyncio.sleep(AFTER_A_DEFECT_SECONDS)
+                self.look_again()
+                self._end.set()
 
     async def _keep_loaded(self) -> None:
         while True:
@@ -178,7 +191,7 @@ class Connections:
             child = "" if "" in children else min(children)
             try:
                 await self._ike.terminate(connection=name, child=child)
-            except EngineError as error:
+            except FAILURES as error:
                 self._not_ended.setdefault(name, set()).update(children)
                 logger.warning("ending %s %s: %s", name, child, error)
                 self._backoff.failed(END + name)
@@ -199,7 +212,7 @@ class Connections:
     async def _observe(self) -> None:
         try:
             state = await self._ike.observe()
-        except EngineError as error:
+        except FAILURES as error:
             self._there = False
             logger.warning("the IKE daemon does not answer: %s", error)
             self._mark_all()
@@ -254,7 +267,7 @@ class Connections:
                 await self._settle_secret(name)
             else:
                 await self._settle_connection(name)
-        except EngineError as error:
+        except FAILURES as error:
             delay = self._backoff.failed(item)
             logger.warning("%s %s: %s; again in %.0f s", kind, name, error, delay)
             self._failed.add(item)

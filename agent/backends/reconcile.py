@@ -32,7 +32,7 @@ from agent.backends.engine import (
     Observed,
     Spd,
 )
-from agent.backends.leftovers import Leftovers
+from agent.backends.leftovers import LARVAL, Leftovers
 from agent.backends.rowstate import APPLY_TABLES, ApplyTables, Ledger, RowState, verdict_or
 from agent.backends.surroundings import Surroundings
 from agent.backends.usage import TARGETS, Usage
@@ -284,7 +284,11 @@ class Reconciler:
         else:
             self._publish(touched | self._ledger.take_touched())
         if plan is not old:
-            await self._remember(plan, children_of(delta, old) if old is not None else {*plan.reqids, *self._reqids})
+            if old is None or work.whole_plan:  # after a failed pass nobody knows what was kept
+                children = frozenset({*plan.reqids, *self._reqids})
+            else:
+                children = frozenset(children_of(delta, old))
+            await self._remember(plan, children)
 
     async def _make_plan(self, work: Work) -> tuple[Plan, set[RowRef]]:
         """The plan of the newest configuration, and the rows whose state may have changed beside it."""
@@ -498,6 +502,9 @@ async def flush(spd: Spd, ike: Ike) -> tuple[int, int]:
         await ike.terminate(connection=name)
     for id in sorted(filter(numbers.is_our_secret, state.secrets)):
         await ike.unload_secret(id)
+    for sa in await spd.sas():  # of a charon that was killed, too
+        if numbers.is_our_reqid(sa.reqid) and sa.spi != LARVAL:
+            await spd.delete_sa(sa)
     if failed:
         key, text = next(iter(failed.items()))
         raise EngineError(f"{len(failed)} policies stay, the first is {show_selector(key.selector)}: {text}")

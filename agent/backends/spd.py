@@ -195,12 +195,8 @@ class KernelSpd:
         return failed
 
     def _steps(self, remove: Sequence[PolicyKey], install: Sequence[Policy]) -> Iterator[tuple[Step, ...]]:
-        """The messages; those of one tuple have to go together."""
-        replaced = {policy.key for policy in install} if remove else ()
-        for key in remove:
-            held = self._held.get(key)
-            if held is not None and held.ours and key not in replaced:
-                yield (_delete(held),)
+        """The messages; those of one tuple have to go together. What is new comes first: where one rule takes the
+        place of another with a different selector, no packet meets a moment with neither."""
         for policy in install:
             held = self._held.get(policy.key)
             if held is None or not held.ours:
@@ -209,6 +205,11 @@ class KernelSpd:
                 yield _delete(held), _write(MSG_NEWPOLICY, policy, held.policy_index)
             else:
                 yield (_write(MSG_UPDPOLICY, policy, held.policy_index),)
+        replaced = {policy.key for policy in install} if remove else ()
+        for key in remove:
+            held = self._held.get(key)
+            if held is not None and held.ours and key not in replaced:
+                yield (_delete(held),)
 
     def _send(self, batch: Sequence[Step]) -> dict[PolicyKey, str]:
         """One sendmsg, and the picture moved on by what the kernel accepted."""

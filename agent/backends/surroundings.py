@@ -24,6 +24,7 @@ PEER_TABLE: Final = "ipsecPeerTable"
 PEER_ADDRESS: Final = "ipsecPeerDynamicAddress"
 FIRST_NAMES_SECONDS: Final = 3.0
 NAMES_AT_ONCE: Final = 16  # lookups under way at the same time
+ROUTES_SECONDS: Final = 1.0  # least time between two rounds of asking for routes
 SOURCES_PER_TURN: Final = 512  # routes asked for before the loop may do something else, about 5 ms
 
 
@@ -40,6 +41,7 @@ class Surroundings:
         self._tunnels: Mapping[str, Tunnel] = {}
         self._own: frozenset[bytes] = frozenset()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._routes_changed = self._following = False
         self._places = asyncio.Semaphore(NAMES_AT_ONCE)
         host.subscribe(self._host_changed)
 
@@ -82,6 +84,7 @@ class Surroundings:
                 self._wanted[before] -= 1
                 if not self._wanted[before]:
                     del self._wanted[before]
+                    self._forget(before)
             if after:
                 self._wanted[after] += 1
                 self._learn(after)
@@ -99,10 +102,20 @@ class Surroundings:
         if address is None:
             if text not in self._names:
                 self._start(self._resolve(text))
-        elif address not in self._sources:
+        else:
             source = self._host.source_for(address)
-            if source is not None:
+            if source is None or self._sources.get(address) == source:
+                return
+            if address in self._sources:  # remembered from a SET that was refused, and other by now
+                self._sources = {**self._sources, address: source}
+            else:
                 self._sources[address] = source
+
+    def _forget(self, text: str) -> None:
+        """No peer has this address any more; our source towards it may be another when one has it again."""
+        address = literal(text)
+        if address is not None and not any(address in found for found in self._names.values()):
+            self._sources.pop(address, None)
 
     # ---- looking again ----------------------------------------------------------------
 
@@ -111,7 +124,20 @@ class Surroundings:
         self._start(self._resolve_all())
 
     def _host_changed(self) -> None:
-        self._start(self._ask_routes())
+        """Routes may change many times a second: one task asks, and goes round again for what came meanwhile."""
+        self._routes_changed = True
+        if not self._following:
+            self._following = True
+            self._start(self._follow_routes())
+
+    async def _follow_routes(self) -> None:
+        try:
+            while self._routes_changed:
+                self._routes_changed = False
+                await self._ask_routes()
+                await asyncio.sleep(ROUTES_SECONDS)
+        finally:
+            self._following = False
 
     async def _resolve_all(self) -> None:
         await asyncio.gather(*(self._resolve(text) for text in list(self._wanted) if literal(text) is None))
@@ -130,8 +156,8 @@ class Surroundings:
         known = self._sources
         if own != self._own or any(known.get(address) != sources.get(address) for address in addresses):
             self._own = own
-            asked = set(addresses)
-            sources |= {address: source for address, source in known.items() if address not in asked}  # came meanwhile
+            later = {address for text in self._wanted if (address := literal(text)) is not None}.difference(addresses)
+            sources |= {address: known[address] for address in later if address in known}  # came meanwhile
             self._sources = sources
             self._changed()
 

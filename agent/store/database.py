@@ -71,7 +71,8 @@ class Database:
             self._url = sa.make_url(url)
             self._engine = _engine(self._url)
         except (sa.exc.SQLAlchemyError, ImportError, OSError) as error:
-            raise StoreError(f"the store {url} cannot be used: {error}") from None
+            shown = self._shown if hasattr(self, "_url") else "named by --store"  # a URL may hold a password
+            raise StoreError(f"the store {shown} cannot be used: {error}") from None
 
     # ---- opening ----------------------------------------------------------------------
 
