@@ -11,6 +11,7 @@ as it is.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
 import time
@@ -61,6 +62,7 @@ EVERYTHING_SECONDS: Final = 60.0  # a full look at kernel, daemon and names, in 
 KEYS_PER_TURN: Final = 1024  # policies compared before the loop may do something else, about 3 ms
 FAILURES_LOGGED: Final = 20  # of one pass
 AFTER_A_DEFECT_SECONDS: Final = 5.0
+ADOPTING_SECONDS: Final = 5.0  # to list the tunnels of a living daemon; 10,000 take 1 s
 INSTALLED: Final = "INSTALLED"  # charon's word for a CHILD_SA that carries traffic
 NOT_IN_SERVICE: Final = "the row is not in service"
 NOT_USED: Final = "no peer, rule or default refers to it"
@@ -128,7 +130,9 @@ class Reconciler:
         self._spd.subscribe(self._kernel_event)
         self._ike.subscribe(self._ike_event)
         await self._ike.start()
-        await self._adopt_tunnels()
+        with contextlib.suppress(TimeoutError):  # policies must not wait for a daemon that hangs
+            async with asyncio.timeout(ADOPTING_SECONDS):
+                await self._adopt_tunnels()
         self._store.subscribe(self, replay=True)
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._run()), loop.create_task(self._connections.run())]

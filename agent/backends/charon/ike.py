@@ -9,6 +9,7 @@ session, attempts to initiate through sessions of their own. Loading is journall
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import time
@@ -23,7 +24,7 @@ from agent.backends.charon.config import LOADED, Options, give_up_seconds
 from agent.backends.charon.loaded import Journal
 from agent.backends.charon.messages import sas_of, texts
 from agent.backends.charon.process import STARTING_SECONDS, Daemon
-from agent.backends.charon.vici import Channel, Listener, NotThere, plain
+from agent.backends.charon.vici import ANSWER_SECONDS, Channel, Listener, NotThere, plain
 from agent.backends.engine import EngineError, IkeEvent, IkeEventKind, IkeListener, IkeSa, IkeState
 from agent.backends.memory import settings_fingerprint
 from agent.plan.model import Connection, Secret
@@ -32,7 +33,13 @@ logger = logging.getLogger(__name__)
 
 AGGRESSIVE: Final = "-aggressive"  # ends the fingerprint of a connection that needs the option of that name
 STEADY_SECONDS: Final = 10.0  # having lived so long, it is restarted at once
+START_SECONDS: Final = 5.0  # so long the agent's start waits for it; policies must not wait longer
+LOOK_SECONDS: Final = 10.0  # between two questions whether it still answers
+ASK_AGAIN_SECONDS: Final = 1.0  # after one without an answer
 MUTE_SECONDS: Final = 30.0  # alive but not answering for so long, it is killed
+MUTE_QUESTIONS: Final = 3  # unanswered in that time, at least: it may have been us who were stopped
+SILENCE: Final = (TimeoutError, BlockingIOError)  # the second: its queue of connections is full
+LOG_SECONDS: Final = 60.0  # between two looks at the size of its log
 TERMINATE_MILLISECONDS: Final = 2000  # for the peer to confirm; then the SA goes all the same
 NOTHING_TO_END: Final = "no matching SAs to terminate found"
 
@@ -59,29 +66,34 @@ class CharonIke:
         self._supervisor: asyncio.Task[None] | None = None
         self._commands: Channel | None = None
         self._ending: Channel | None = None
+        self._pulse: Channel | None = None  # its own: the others may wait for minutes
         self._attempts: Attempts | None = None
 
     # ---- life -------------------------------------------------------------------------
 
     async def start(self) -> None:
+        """Returns after START_SECONDS at the latest; the supervisor goes on with a charon that hangs."""
         self._tried.clear()
         self._commands = Channel("charon-commands", self.daemon.connect)
         self._ending = Channel("charon-terminate", self.daemon.connect)
+        self._pulse = Channel("charon-pulse", self.daemon.connect, ANSWER_SECONDS)
         patience = give_up_seconds(self._options) * 2 + STARTING_SECONDS
         self._attempts = Attempts(self.daemon.connect, self._is_loaded, self._give_up, self._tell, patience)
         self._supervisor = asyncio.get_running_loop().create_task(self._supervise())
-        await self._tried.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(START_SECONDS):
+                await self._tried.wait()
 
     async def stop(self) -> None:
-        """charon and its tunnels go on."""
+        """charon and its tunnels go on. Waits for none of its answers."""
+        self._there.clear()
         if self._supervisor is not None:
             self._supervisor.cancel()
+        await asyncio.gather(*(channel.close() for channel in self._channels()))
+        if self._supervisor is not None:
             await asyncio.gather(self._supervisor, return_exceptions=True)
         if self._attempts is not None:
             await self._attempts.stop()
-        for channel in (self._commands, self._ending):
-            if channel is not None:
-                await channel.close()
         self._journal.close()
         self._there.clear()
 
@@ -104,14 +116,27 @@ class CharonIke:
                 logger.error("charon cannot be reached: %s", error)
                 mute_since = now if mute_since is None else mute_since
                 if now - mute_since > MUTE_SECONDS:
-                    await asyncio.to_thread(self.daemon.kill)
+                    mute_since = None
+                    with contextlib.suppress(OSError):
+                        if await asyncio.to_thread(self.daemon.kill):
+                            logger.error("charon was killed: no answer for %.0f s", MUTE_SECONDS)
+                            self._backoff.forget("charon")
             else:
                 mute_since = None
                 begun = time.monotonic()
+                watch = asyncio.get_running_loop().create_task(self._watch())
                 try:
-                    text = await listener.ended
+                    await asyncio.wait([listener.ended, watch], return_when=asyncio.FIRST_COMPLETED)
+                    if listener.ended.done():
+                        text = listener.ended.result()
+                    else:
+                        text = watch.result()
+                        with contextlib.suppress(OSError):  # then the next attempt to reach it tells
+                            await asyncio.to_thread(self.daemon.kill)
                 finally:
                     self._there.clear()
+                    watch.cancel()
+                    await asyncio.gather(watch, return_exceptions=True)
                     await listener.stop()
                 lived = time.monotonic() - begun
                 logger.warning("charon is gone: %s", text)
@@ -121,6 +146,42 @@ class CharonIke:
                 self._backoff.forget("charon")
             else:
                 await asyncio.sleep(self._backoff.failed("charon"))
+
+    async def _watch(self) -> str:
+        """While it is there: does it answer, is its log short enough? Ends, with a text, when it has to be killed."""
+        answered = log_seen = time.monotonic()
+        unanswered = 0
+        while True:
+            await asyncio.sleep(ASK_AGAIN_SECONDS if unanswered else LOOK_SECONDS)
+            if await self._answers():
+                answered, unanswered = time.monotonic(), 0
+                if answered - log_seen >= LOG_SECONDS:
+                    log_seen = answered
+                    await self._shorten_log()
+                continue
+            unanswered += 1
+            mute = time.monotonic() - answered
+            logger.warning("charon does not answer, for %.0f s now", mute)
+            if mute > MUTE_SECONDS and unanswered >= MUTE_QUESTIONS:
+                return f"it did not answer for {mute:.0f} s and is killed"
+
+    async def _answers(self) -> bool:
+        if self._pulse is None:
+            return False
+        try:
+            await self._pulse.call(lambda session: session.version())
+        except NotThere as error:  # closed or refused: its end is told by the events; out of descriptors: our own fault
+            return not isinstance(error.__cause__, SILENCE)
+        except EngineError:
+            return True  # a refusal is an answer
+        return True
+
+    async def _shorten_log(self) -> None:
+        try:
+            if self._pulse is not None and await asyncio.to_thread(self.daemon.log_set_aside):
+                await self._pulse.call(lambda session: session.reload_settings())
+        except (EngineError, OSError) as error:  # tried again at the next look
+            logger.warning("charon's log cannot be set aside: %s", error)
 
     async def _reach(self) -> Listener:
         """Adopt or start it. Raises EngineError, OSError."""
@@ -133,11 +194,14 @@ class CharonIke:
         await listener.start()
         restarted = not running or (bool(self._identity) and identity != self._identity)
         logger.info("charon %s (process %s)", "started" if not running else "adopted", identity.partition(":")[0])
-        for channel in (self._commands, self._ending):
-            if channel is not None:
+        try:
+            for channel in self._channels():
                 await channel.reset()
-        self._identity = identity
-        self._journal.open(identity)
+            self._identity = identity
+            self._journal.open(identity)
+        except BaseException:
+            await listener.stop()
+            raise
         aggressive = any(text.endswith(AGGRESSIVE) for text in self._journal.fingerprints.values())
         self._options = replace(self._options, aggressive_psk=aggressive)
         self._there.set()
@@ -149,12 +213,15 @@ class CharonIke:
 
     async def _connect(self) -> socket.socket:
         """A connection for events, closed should we be cancelled meanwhile."""
-        connecting = asyncio.get_running_loop().run_in_executor(None, self.daemon.connect, None)
+        connecting = asyncio.get_running_loop().run_in_executor(None, self.daemon.connect, ANSWER_SECONDS)
         try:
             return await asyncio.shield(connecting)
         except asyncio.CancelledError:
             connecting.add_done_callback(_close)
             raise
+
+    def _channels(self) -> list[Channel]:
+        return [channel for channel in (self._commands, self._ending, self._pulse) if channel is not None]
 
     def _tell(self, event: IkeEvent) -> None:
         if self._attempts is not None:

@@ -38,7 +38,8 @@ STARTING_SECONDS: Final = 10.0
 ENDING_SECONDS: Final = 5.0  # charon sends deletes for its SAs
 POLL_SECONDS: Final = 0.02
 RUNNING_ALREADY: Final = 75  # exit status of the launching shell
-LOG_KEPT: Final = 8 << 20  # octets; a longer log is set aside when charon starts
+KILLING_SECONDS: Final = 1.0  # for the kernel to take a killed charon apart
+LOG_KEPT: Final = 8 << 20  # octets, of the log and of the one before: 2,000 tunnels up and down, and no disk is filled
 
 # $1 folder, $2 charon, $3 where it sees the folder. In the folder's own name for /run, so that paths are the profile's.
 SCRIPT: Final = f"""
@@ -150,11 +151,16 @@ class Daemon:
             while self.alive() and time.monotonic() < deadline:
                 time.sleep(POLL_SECONDS)
 
-    def kill(self) -> None:
-        """End it at once; for one that does not answer."""
+    def kill(self) -> bool:
+        """End it at once; for one that does not answer. False when there was none."""
         pid = self.pid()
-        if pid and self.alive():
-            _signal(pid, signal.SIGKILL)
+        if not pid or not self.alive():
+            return False
+        _signal(pid, signal.SIGKILL)
+        deadline = time.monotonic() + KILLING_SECONDS
+        while self.alive() and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+        return True
 
     def _launch(self, inside: Path, options: Options) -> int | None:
         """None when it answers, else the exit status."""
@@ -211,6 +217,13 @@ class Daemon:
         return ended
 
     # ---- its files ------------------------------------------------------------------------
+
+    def log_set_aside(self) -> bool:
+        """Keep its log below the bound. True when charon has to open it anew, by VICI reload-settings: also when an
+        earlier try, perhaps another agent's, ended between the two."""
+        log = self.folder / LOG
+        _set_aside(log)
+        return not log.exists()
 
     def _write_conf(self, inside: Path, options: Options) -> None:
         target = self.folder / CONF

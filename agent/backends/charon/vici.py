@@ -26,6 +26,10 @@ from agent.backends.engine import EngineError, IkeEvent
 logger = logging.getLogger(__name__)
 
 COMMAND_SECONDS: Final = 60.0  # without a word for so long it is taken for dead; listing 10,000 of anything takes 1 s
+ANSWER_SECONDS: Final = (
+    4.0  # for what costs charon nothing: to accept a connection, to subscribe to events, its version
+)
+CLOSING_SECONDS: Final = 2.0  # for a thread to notice that its socket was shut down
 BROKEN: Final = (OSError, SessionException, DeserializationException, EventUnknownException, struct.error)
 
 Connect = Callable[[float | None], socket.socket]
@@ -37,32 +41,44 @@ class NotThere(EngineError):
 
 
 class Channel:
-    """Commands of one session, one after the other."""
+    """Commands of one session, one after the other. `seconds`: without a word for so long charon is taken for dead."""
 
-    def __init__(self, name: str, connect: Connect) -> None:
-        self._connect = connect
+    def __init__(self, name: str, connect: Connect, seconds: float = COMMAND_SECONDS) -> None:
+        self._connect, self._seconds = connect, seconds
+        self._closed = False
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._socket: socket.socket | None = None
         self._session: Any = None
 
     async def call(self, command: Callable[[Any], Answer]) -> Answer:
         """Run `command(session)` in the thread. Raises NotThere, or EngineError with charon's refusal."""
+        if self._closed:
+            raise NotThere("the agent is ending")
         return await asyncio.get_running_loop().run_in_executor(self._executor, self._call, command)
 
     async def reset(self) -> None:
         """The next command makes a new session: the daemon at the other end is another one."""
+        _shut(self._socket)
         await asyncio.get_running_loop().run_in_executor(self._executor, self._drop)
 
     async def close(self) -> None:
-        """After the commands under way."""
-        await asyncio.get_running_loop().run_in_executor(self._executor, self._drop)
+        """The command under way is given up: a charon that hangs would not let it end."""
+        if self._closed:
+            return
+        self._closed = True
+        _shut(self._socket)
+        dropped = asyncio.get_running_loop().run_in_executor(self._executor, self._drop)
         self._executor.shutdown(wait=False)
+        await asyncio.wait([dropped], timeout=CLOSING_SECONDS)
 
     def _call(self, command: Callable[[Any], Answer]) -> Answer:
         try:
             if self._session is None:
-                self._socket = self._connect(COMMAND_SECONDS)
+                self._socket = self._connect(self._seconds)
                 self._session = Session(self._socket)
+            if self._closed:  # whoever closed may have seen no socket yet
+                self._drop()
+                raise NotThere("the agent is ending")
             return command(self._session)
         except CommandException as error:
             raise EngineError(refusal(error)) from error
@@ -87,22 +103,24 @@ class Listener:
         self._thread = threading.Thread(target=self._listen, name="charon-events", daemon=True)
 
     async def start(self) -> None:
-        """Returns when the events are subscribed to. Raises NotThere."""
+        """Returns when the events are subscribed to. Raises NotThere, also when that takes too long."""
+        self._socket.settimeout(ANSWER_SECONDS)
         session: Any = Session(self._socket)
         try:
             await asyncio.to_thread(_register, session)
         except BROKEN as error:
             self._socket.close()
-            raise NotThere(f"charon does not answer: {error}") from error
+            raise NotThere(f"charon does not answer: {error or type(error).__name__}") from error
         except asyncio.CancelledError:
+            _shut(self._socket)  # closing alone does not wake the thread
             self._socket.close()
             raise
+        self._socket.settimeout(None)  # from now on silence is no sign of death
         self._session = session
         self._thread.start()
 
     async def stop(self) -> None:
-        with contextlib.suppress(OSError):  # it is gone already
-            self._socket.shutdown(socket.SHUT_RDWR)
+        _shut(self._socket)
         if self._thread.is_alive():
             await asyncio.to_thread(self._thread.join)
         self._socket.close()
@@ -125,6 +143,13 @@ class Listener:
     def _end(self, text: str) -> None:
         if not self.ended.done():
             self.ended.set_result(text)
+
+
+def _shut(connection: socket.socket | None) -> None:
+    """Whoever waits for it in a thread goes on, with an error."""
+    if connection is not None:
+        with contextlib.suppress(OSError):  # it is gone already
+            connection.shutdown(socket.SHUT_RDWR)
 
 
 def _register(session: Any) -> None:
