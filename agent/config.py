@@ -124,10 +124,6 @@ class Settings(BaseSettings):
             raise ValueError("read_community and write_community are equal; accepted: two different ones, or one alone")
         return self
 
-    @property
-    def database_url(self) -> str:
-        return self.store or f"sqlite:///{self.state / 'agent.sqlite'}"
-
 
 def load_settings(flags: dict[str, Any], file: Path | None = None) -> Settings:
     """Settings from flags (None = not given), environment and file. Raises SettingsError."""

@@ -90,8 +90,3 @@ def identities(text: str) -> tuple[str, ...]:
     if len(found) > MOST_PEER_IDS:
         raise IdentityError(f"each alternative is a connection of its own; accepted: at most {MOST_PEER_IDS}")
     return tuple(found)
-
-
-def is_wide(name: str) -> bool:
-    """Whether many peers match it (IKEv1 only)."""
-    return name == ANY or name.startswith(("ipv4range:", "ipv4net:", "ipv6range:", "ipv6net:"))

@@ -127,11 +127,6 @@ def encode_varbind(name: bytes, value: bytes) -> bytes:
     return b"\x30" + (LENGTHS[size] if size < 1024 else encode_length(size)) + binding
 
 
-def encode_body(varbinds: list[VarBind]) -> bytes:
-    """Contents of a variable-binding list."""
-    return b"".join([encode_varbind(name, value) for name, value in varbinds])
-
-
 def response_contents(request_id: bytes, answer: Answer) -> bytes:
     """Contents of a Response PDU; `request_id` is the TLV of the request's."""
     status, index, body = answer
