@@ -34,6 +34,7 @@ BASE_WIRE = {
     "OCTET STRING": "OCTET_STRING",
     "Bits": "OCTET_STRING",
     "ObjectIdentifier": "OBJECT_IDENTIFIER",
+    "OBJECT IDENTIFIER": "OBJECT_IDENTIFIER",
     "IpAddress": "IP_ADDRESS",
     "Counter32": "COUNTER32",
     "Gauge32": "GAUGE32",

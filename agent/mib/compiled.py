@@ -9,7 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from agent.mib.ber import NUMERIC, Value, Wire
-from agent.mib.schema import NO_TRAITS, Access, Column, Keeping, Module, Notification, NotificationObject, Role, Schema, Table, Traits
+from agent.mib.schema import (
+    NO_TRAITS,
+    Access,
+    Column,
+    Keeping,
+    Module,
+    Notification,
+    NotificationObject,
+    Role,
+    Schema,
+    Table,
+    Traits,
+)
 from agent.mib.traits import LIVE_TABLES, TRAITS, check_traits
 
 COMPILED = Path(__file__).with_name("compiled.json")
@@ -40,7 +52,9 @@ def load_schema() -> Schema:
 
 
 def make_schema(
-    documents: list[dict[str, Any]], notifications: Iterable[dict[str, Any]] = (), modules: Iterable[dict[str, Any]] = ()
+    documents: list[dict[str, Any]],
+    notifications: Iterable[dict[str, Any]] = (),
+    modules: Iterable[dict[str, Any]] = (),
 ) -> Schema:
     """Tables from compiled documents; stored columns of augmenting tables join the table they augment."""
     entries = {document["name"].removesuffix("Table") + "Entry": document["name"] for document in documents}

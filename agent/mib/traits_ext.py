@@ -110,7 +110,9 @@ NETWORKS = {
     ),
     "ipsecGwPoolFirst": _later("First address of a pool's range", "plan.ike", stage="later"),
     "ipsecGwPoolLast": _later("Last address of a pool's range", "plan.ike", stage="later"),
-    "ipsecGwPoolNameServer": _later("Name server told to peers with an address of the range", "plan.ike", stage="later"),
+    "ipsecGwPoolNameServer": _later(
+        "Name server told to peers with an address of the range", "plan.ike", stage="later"
+    ),
 }
 
 CERTIFICATES = {
