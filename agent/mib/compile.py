@@ -17,7 +17,15 @@ from typing import Any
 from agent.mib.compiled import COMPILED, document_text
 
 MIBS = Path(__file__).resolve().parents[2] / "mibs"
-MODULES = ("IPSEC-GATEWAY-MIB", "IPSEC-GATEWAY-EXT-MIB")
+MODULES = (
+    "IPSEC-GATEWAY-MIB",
+    "IPSEC-GATEWAY-CERT-MIB",
+    "IPSEC-GATEWAY-IKEV2-MIB",
+    "IPSEC-GATEWAY-RADIUS-MIB",
+    "IPSEC-GATEWAY-EXT-MIB",
+    "IPSEC-GATEWAY-ADMIN-MIB",
+)
+FOR_NOTIFY = "accessible-for-notify"
 
 BASE_WIRE = {
     "Integer32": "INTEGER",
@@ -26,6 +34,7 @@ BASE_WIRE = {
     "OCTET STRING": "OCTET_STRING",
     "Bits": "OCTET_STRING",
     "ObjectIdentifier": "OBJECT_IDENTIFIER",
+    "OBJECT IDENTIFIER": "OBJECT_IDENTIFIER",
     "IpAddress": "IP_ADDRESS",
     "Counter32": "COUNTER32",
     "Gauge32": "GAUGE32",
@@ -89,7 +98,7 @@ def reduce_modules(modules: dict[str, dict[str, Any]]) -> dict[str, Any]:
     columns: list[tuple[str, dict[str, Any]]] = []
     for module in modules.values():
         for name, node in module.items():
-            if node.get("class") != "objecttype":
+            if node.get("class") != "objecttype" or node.get("maxaccess") == FOR_NOTIFY:
                 continue
             parent = node["oid"].rpartition(".")[0]
             if node["nodetype"] == "row":
@@ -123,7 +132,43 @@ def reduce_modules(modules: dict[str, dict[str, Any]]) -> dict[str, Any]:
         tables[parent]["columns"].append(column)
     for document in tables.values():
         document["columns"].sort(key=lambda column: _arcs(column["oid"]))
-    return {"tables": sorted(tables.values(), key=lambda document: _arcs(document["oid"]))}
+    return {
+        "tables": sorted(tables.values(), key=lambda document: _arcs(document["oid"])),
+        "notifications": _notifications(modules, types),
+        "modules": _modules(modules),
+    }
+
+
+def _notifications(modules: dict[str, dict[str, Any]], types: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each notification with its objects in order, those that only notifications carry included."""
+    objects = {
+        name: {"name": name, "oid": node["oid"], "wire": _reduce_object(name, node, types)["wire"]}
+        for module in modules.values()
+        for name, node in module.items()
+        if node.get("class") == "objecttype" and node["nodetype"] in ("scalar", "column")
+    }
+    found = [
+        {
+            "name": name,
+            "oid": node["oid"],
+            "objects": [objects[entry["object"]] for entry in node.get("objects", [])],
+            "description": " ".join(node.get("description", "").split()),
+        }
+        for module in modules.values()
+        for name, node in module.items()
+        if node.get("class") == "notificationtype"
+    ]
+    return sorted(found, key=lambda document: _arcs(document["oid"]))
+
+
+def _modules(modules: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
+    """Name, module identity and what it is about, for sysORTable."""
+    return [
+        {"name": name, "oid": node["oid"], "description": " ".join(node.get("description", "").split())}
+        for name, module in modules.items()
+        for node in module.values()
+        if node.get("class") == "moduleidentity"
+    ]
 
 
 def _reduce_object(name: str, node: dict[str, Any], types: dict[str, dict[str, Any]]) -> dict[str, Any]:

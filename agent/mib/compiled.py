@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from agent.mib.ber import NUMERIC, Value, Wire
-from agent.mib.schema import NO_TRAITS, Access, Column, Keeping, Role, Schema, Table, Traits
+from agent.mib.schema import (
+    NO_TRAITS,
+    Access,
+    Column,
+    Keeping,
+    Module,
+    Notification,
+    NotificationObject,
+    Role,
+    Schema,
+    Table,
+    Traits,
+)
 from agent.mib.traits import LIVE_TABLES, TRAITS, check_traits
 
 COMPILED = Path(__file__).with_name("compiled.json")
@@ -21,16 +34,28 @@ def document_text(document: dict[str, Any]) -> str:
         columns = ",\n".join("  " + json.dumps(column, sort_keys=True) for column in table["columns"])
         head = json.dumps({name: value for name, value in table.items() if name != "columns"}, sort_keys=True)
         lines.append(f'{head[:-1]}, "columns": [\n{columns}]}}')
-    return '{"tables": [\n' + ",\n".join(lines) + "\n]}\n"
+    parts = [f'"tables": [\n{_lines(lines)}\n]']
+    for name in ("notifications", "modules"):
+        parts.append(f'"{name}": [\n{_lines(json.dumps(entry, sort_keys=True) for entry in document[name])}\n]')
+    return "{" + ",\n".join(parts) + "}\n"
+
+
+def _lines(entries: Iterable[str]) -> str:
+    return ",\n".join(entries)
 
 
 @cache
 def load_schema() -> Schema:
     """The schema of this agent. Raises SchemaError where modules and traits disagree."""
-    return make_schema(json.loads(COMPILED.read_text())["tables"])
+    document = json.loads(COMPILED.read_text())
+    return make_schema(document["tables"], document["notifications"], document["modules"])
 
 
-def make_schema(documents: list[dict[str, Any]]) -> Schema:
+def make_schema(
+    documents: list[dict[str, Any]],
+    notifications: Iterable[dict[str, Any]] = (),
+    modules: Iterable[dict[str, Any]] = (),
+) -> Schema:
     """Tables from compiled documents; stored columns of augmenting tables join the table they augment."""
     entries = {document["name"].removesuffix("Table") + "Entry": document["name"] for document in documents}
     joined: dict[str, list[dict[str, Any]]] = {}
@@ -58,7 +83,18 @@ def make_schema(documents: list[dict[str, Any]]) -> Schema:
             )
         )
     check_traits(tables)
-    return Schema(tables)
+    return Schema(
+        tables,
+        [_notification(document) for document in notifications],
+        [Module(document["name"], _arcs(document["oid"]), document["description"]) for document in modules],
+    )
+
+
+def _notification(facts: dict[str, Any]) -> Notification:
+    objects = tuple(
+        NotificationObject(entry["name"], _arcs(entry["oid"]), Wire[entry["wire"]]) for entry in facts["objects"]
+    )
+    return Notification(facts["name"], _arcs(facts["oid"]), objects, facts["description"])
 
 
 def _column(table: str, position: int, facts: dict[str, Any], index: str) -> Column:

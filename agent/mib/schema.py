@@ -169,10 +169,42 @@ class Table:
             object.__setattr__(self, name, value)
 
 
-class Schema:
-    """All tables and columns of the compiled modules, by name and by OID."""
+@dataclass(frozen=True, slots=True)
+class NotificationObject:
+    """What a notification carries: a column, a scalar, or an object that only notifications have."""
 
-    def __init__(self, tables: Iterable[Table]) -> None:
+    name: str
+    oid: tuple[int, ...]
+    wire: Wire
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """NOTIFICATION-TYPE; `oid` is the value of its snmpTrapOID.0."""
+
+    name: str
+    oid: tuple[int, ...]
+    objects: tuple[NotificationObject, ...]
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """MODULE-IDENTITY of a module that is served."""
+
+    name: str
+    oid: tuple[int, ...]
+    description: str
+
+
+class Schema:
+    """All tables and columns of the compiled modules, by name and by OID, and their notifications by name."""
+
+    def __init__(
+        self, tables: Iterable[Table], notifications: Iterable[Notification] = (), modules: Iterable[Module] = ()
+    ) -> None:
+        self.notifications: dict[str, Notification] = {each.name: each for each in notifications}
+        self.modules: tuple[Module, ...] = tuple(modules)
         self.tables: dict[str, Table] = {table.name: table for table in tables}
         self.columns: dict[str, Column] = {c.name: c for t in self.tables.values() for c in t.columns}
         self.ordered: tuple[Column, ...] = tuple(

@@ -10,40 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from agent.mib import traits_globals, traits_ike, traits_peers, traits_phase2
+from agent.mib import traits_ext, traits_globals, traits_ike, traits_peers, traits_phase2
 from agent.mib.schema import Column, Role, Table, Traits
 
-LIVE_TABLES = frozenset(
-    {"ipsecPeerStatTable", "ikeSaTable", "ipsecBundleTable", "ipsecGwStatus"}
-    | {
-        f"ipsecGw{row}ApplyTable"
-        for row in ("Peer", "Traffic", "IkeProposal", "IkeProfile", "IpsecProposal", "IpsecProfile")
-    }
-)
+LIVE_TABLES = traits_ext.LIVE_TABLES | {"ipsecPeerStatTable", "ikeSaTable", "ipsecBundleTable"}
 """Tables whose rows the agent makes while it runs; all others are configuration and stored."""
-
-
-def _gateway_rows() -> dict[str, Traits]:
-    """IPSEC-GATEWAY-EXT-MIB: what stands beside the rows of the stored tables, and the users."""
-    rows = {
-        "ipsecGwAllowLockout": Traits(
-            role=Role.TRANSIENT,
-            effect="In the same SET: lets a change pass that cuts the flow it came by or an open TCP connection",
-            mechanism="plan.spd",
-        ),
-        "ipsecGwUserAuthKey": Traits(role=Role.SEALED, effect="Authentication key of the user", mechanism="store"),
-        "ipsecGwUserPrivKey": Traits(role=Role.SEALED, effect="Privacy key of the user", mechanism="store"),
-    }
-    for row in ("Peer", "Traffic", "IkeProposal", "IkeProfile", "IpsecProposal", "IpsecProfile", "User"):
-        rows[f"ipsecGw{row}RowStatus"] = Traits(
-            role=Role.ROW_STATUS, effect="Makes, suspends and removes the row (RFC 2579)", mechanism="store"
-        )
-        rows[f"ipsecGw{row}RowGeneration"] = Traits(
-            role=Role.ROW_GENERATION,
-            effect="In a SET: refuses it unless the row is still as it was when this number was read",
-            mechanism="store",
-        )
-    return rows
 
 
 TRAITS: dict[str, Traits] = {
@@ -51,7 +22,7 @@ TRAITS: dict[str, Traits] = {
     **traits_peers.TRAITS,
     **traits_ike.TRAITS,
     **traits_phase2.TRAITS,
-    **_gateway_rows(),
+    **traits_ext.TRAITS,
 }
 
 

@@ -15,7 +15,7 @@ from agent.mib.ber import Value
 from agent.mib.schema import Column, Role, Table
 from agent.store.edits import check_edit, refusal
 from agent.store.errors import ErrorStatus, Refused
-from agent.store.hooks import Edit, Origin, RowChange, row_change
+from agent.store.hooks import Edit, Expander, Origin, Placed, RowChange, row_change
 from agent.store.references import Move, References, link_column, pointer, pointers_of
 from agent.store.rings import find_ring
 from agent.store.rows import Part, RowRefused, Status, Wish, next_status
@@ -69,11 +69,17 @@ class Candidates:
 
     def __init__(self, references: References, secrets: Secrets) -> None:
         self.references = references
+        self.expanders: list[Expander] = []
         self._secrets = secrets
 
     def build(self, before: Configuration, edits: Sequence[Edit], origin: Origin) -> Candidate | None:
         """The next state, None where nothing would differ. Raises Refused."""
-        drafts = gather(before, edits, origin)
+        for at, edit in enumerate(edits):
+            check_edit(before.schema, at, edit, origin)
+        placed: Sequence[Placed] = list(enumerate(edits))
+        for expander in self.expanders:
+            placed = expander(before, placed, origin)
+        drafts = gather(before, placed)
         for draft in drafts.values():
             self._fill(draft, origin)
         drafts = self._moved_on(before, drafts)
@@ -212,11 +218,10 @@ class Candidates:
         return Candidate(before, after, rows, tuple(drafts), moves, tuple(edits), origin)
 
 
-def gather(before: Configuration, edits: Sequence[Edit], origin: Origin) -> dict[tuple[str, int], Draft]:
-    """Step 1 for every edit, then the edits by row, in the order of their first varbinds. Raises Refused."""
+def gather(before: Configuration, placed: Sequence[Placed]) -> dict[tuple[str, int], Draft]:
+    """The edits by row, in the order of their first varbinds. Raises Refused."""
     drafts: dict[tuple[str, int], Draft] = {}
-    for at, edit in enumerate(edits):
-        check_edit(before.schema, at, edit, origin)
+    for at, edit in placed:
         column = edit.column
         table = before.schema.table_of(column)
         if table.name not in before.tables:

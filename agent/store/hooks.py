@@ -98,3 +98,10 @@ class Subscriber(Protocol):
 
 Check = Callable[[Configuration, Configuration, tuple[RowChange, ...], Sequence[Edit], Origin], None]
 """Step 5 of a SET of a manager: (before, after, rows, edits, origin); raises Refused. Pure, on the event loop."""
+
+Placed = tuple[int, Edit]
+"""An edit with the position of the varbind that it comes from, which a refusal names."""
+
+Expander = Callable[[Configuration, Sequence[Placed], Origin], Sequence[Placed]]
+"""Between steps 1 and 2: what the edits of a SET stand for, on the configuration they are applied to: a password for
+its key, a command for what it does. Pure; raises Refused. What comes back is not checked for access."""

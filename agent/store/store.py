@@ -18,7 +18,7 @@ from agent.store.candidate import Candidate, Candidates
 from agent.store.commit import Writer
 from agent.store.database import Database
 from agent.store.errors import SecretsError, StoreError
-from agent.store.hooks import Change, Check, Edit, Origin, Subscriber
+from agent.store.hooks import Change, Check, Edit, Expander, Origin, Subscriber
 from agent.store.live import Live
 from agent.store.lock import StoreLock
 from agent.store.references import References
@@ -61,8 +61,8 @@ class Store:
                 self._thread.submit(database.close).result()
             self._release()
             raise
-        candidates = Candidates(References(running), self.secrets)
-        self._writer = Writer(running, candidates, self._database.write, self._thread, self._accepted)
+        self._candidates = Candidates(References(running), self.secrets)
+        self._writer = Writer(running, self._candidates, self._database.write, self._thread, self._accepted)
         self._show_generation()
 
     @classmethod
@@ -82,6 +82,11 @@ class Store:
     def checks(self) -> list[Check]:
         """Step 5: what the caller of `commit` wants examined in SETs of managers."""
         return self._writer.checks
+
+    @property
+    def expanders(self) -> list[Expander]:
+        """What stands for several edits, or for others, is replaced by these, in order."""
+        return self._candidates.expanders
 
     # ---- writing ----------------------------------------------------------------------
 

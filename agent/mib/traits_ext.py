@@ -1,0 +1,259 @@
+"""Traits of IPSEC-GATEWAY-EXT-MIB and IPSEC-GATEWAY-ADMIN-MIB: one row per writable or secret object. See traits.py."""
+
+from agent.mib.schema import Role, Traits
+
+CONFIGURED_ROWS = (
+    *("Peer", "Traffic", "IkeProposal", "IkeProfile", "IpsecProposal", "IpsecProfile", "Ikev2Profile"),
+    *("XauthProfile", "XauthUser", "Dial", "PeerTraffic", "InternalSubnet", "PublicKey", "CertServer", "CertMgmt"),
+    *("RadiusServer", "Certificate", "RevocationList", "PeerAddress", "PeerRoute", "Pool", "User", "Target"),
+    *("Source", "Filter"),
+)
+"""Rows with ipsecGw…RowStatus and ipsecGw…RowGeneration."""
+
+APPLIED_ROWS = ("Peer", "Traffic", "IkeProposal", "IkeProfile", "IpsecProposal", "IpsecProfile", "Ikev2Profile")
+"""Rows with ipsecGw…ApplyState, ipsecGw…LastError and ipsecGw…AppliedGeneration."""
+
+LIVE_TABLES = frozenset(
+    {
+        *("ipsecGwStatus", "ipsecGwFreeIndices", "ipsecGwStats64", "ipsecGwPeerCountersTable"),
+        *("ipsecGwDocumentTable", "ipsecGwSegmentTable", "ipsecGwImportTable", "ipsecGwEventTable"),
+        *("ipsecGwNatConflictTable", "ipsecGwWizardLogTable", "ipsecGwSavedTable", "biboAdmConfigTable"),
+        *(f"ipsecGw{row}ApplyTable" for row in APPLIED_ROWS),
+    }
+)
+
+MODERN = "Engine has them all; curve448 needs charon's botan, wolfssl or openssl plugin"
+OLD_PLAN = "Not planned yet: a value other than the default is refused"
+
+
+def _rows() -> dict[str, Traits]:
+    rows: dict[str, Traits] = {}
+    for row in CONFIGURED_ROWS:
+        rows[f"ipsecGw{row}RowStatus"] = Traits(
+            role=Role.ROW_STATUS, effect="Makes, suspends and removes the row (RFC 2579)", mechanism="store"
+        )
+        rows[f"ipsecGw{row}RowGeneration"] = Traits(
+            role=Role.ROW_GENERATION,
+            effect="In a SET: refuses it unless the row is still as it was when this number was read",
+            mechanism="store",
+        )
+    return rows
+
+
+def _later(effect: str, mechanism: str, limit: str = OLD_PLAN, stage: str = "gateway") -> Traits:
+    return Traits(stage=stage, effect=effect, mechanism=mechanism, limit=limit, disturbs="renegotiates peer")
+
+
+CONTROL = {
+    "ipsecGwAllowLockout": Traits(
+        role=Role.TRANSIENT,
+        effect="In the same SET: lets a change pass that cuts the flow it came by or an open TCP connection",
+        mechanism="plan.spd",
+    ),
+    "ipsecGwReadSources": Traits(
+        effect="The read community is accepted from these networks only", mechanism="snmp", limit="SNMP only"
+    ),
+    "ipsecGwWriteSources": Traits(
+        effect="The write community is accepted from these networks only", mechanism="snmp", limit="SNMP only"
+    ),
+    "ipsecGwCommand": Traits(
+        role=Role.TRANSIENT,
+        effect=(
+            "clear-configuration removes the IPsec configuration in one commit; reconcile compares kernel and charon"
+            " with it at once"
+        ),
+        mechanism="store, backends",
+        disturbs="ends all tunnels (clear-configuration)",
+    ),
+}
+
+ALGORITHMS = {
+    "ipsecGwIkePropAead": _later("AES-GCM or ChaCha20-Poly1305 is offered in phase 1", "plan.ike", MODERN),
+    "ipsecGwIkePropPrf": _later("Pseudo-random function beside a combined cipher", "plan.ike"),
+    "ipsecGwIkePropGroup": _later("A modern group is offered in phase 1", "plan.ike", MODERN),
+    "ipsecGwIkePrfGroup": _later("A modern group is used in phase 1 of peers with this profile", "plan.ike", MODERN),
+    "ipsecGwIpsecPropAead": _later("AES-GCM or ChaCha20-Poly1305 is offered for ESP", "plan.ike", MODERN),
+    "ipsecGwIpsecPrfPfsGroup": _later("A modern group gives phase 2 its forward secrecy", "plan.ike", MODERN),
+}
+
+NETWORKS = {
+    "ipsecGwPeerAddressPeer": Traits(
+        role=Role.CREATING,
+        refers="ipsecPeerTable",
+        effect="The virtual interface of this peer gets the address; creates the row",
+        mechanism="backends.link",
+        limit="Stored; no virtual interface is made yet (ipsecPeerVirtualInterface)",
+    ),
+    "ipsecGwPeerAddressAddress": _later("Address of the peer's virtual interface", "backends.link"),
+    "ipsecGwPeerAddressPrefixLength": _later("Prefix of that address", "backends.link"),
+    "ipsecGwPeerAddressRemote": _later("Address of the other end of the interface", "backends.link"),
+    "ipsecGwPeerRoutePeer": Traits(
+        role=Role.CREATING,
+        refers="ipsecPeerTable",
+        effect="The route goes through the virtual interface of this peer; creates the row",
+        mechanism="backends.link",
+        limit="Stored; no virtual interface is made yet (ipsecPeerVirtualInterface)",
+    ),
+    "ipsecGwPeerRouteDestination": _later("Network reached through the peer's interface", "backends.link"),
+    "ipsecGwPeerRoutePrefixLength": _later("Prefix of that network", "backends.link"),
+    "ipsecGwPeerRouteMetric": _later("Of two routes to one network the lower metric is taken", "backends.link"),
+    **{
+        f"ipsecGwTr{side}{part}6": _later(f"The rule is about this IPv6 {what} of the {side.lower()} side", "plan.spd")
+        for side in ("Local", "Remote")
+        for part, what in (("Address", "network"), ("PrefixLength", "prefix length"), ("Range", "range"))
+    },
+    "ipsecGwPoolId": Traits(
+        role=Role.CREATING,
+        effect="Addresses of this pool are handed to peers whose ipsecPeerDynAddrPoolId names it; creates the row",
+        mechanism="plan.ike",
+        limit="Stored; peers do not hand out addresses yet (ipsecPeerDynAddrRole)",
+    ),
+    "ipsecGwPoolFirst": _later("First address of a pool's range", "plan.ike", stage="later"),
+    "ipsecGwPoolLast": _later("Last address of a pool's range", "plan.ike", stage="later"),
+    "ipsecGwPoolNameServer": _later(
+        "Name server told to peers with an address of the range", "plan.ike", stage="later"
+    ),
+}
+
+CERTIFICATES = {
+    "ipsecGwCertMgmtSignature": _later("Hash that a request is signed with", "pki", stage="certificates"),
+    "ipsecGwCertMgmtCoding": _later("Coding of a request that is uploaded or shown", "pki", stage="certificates"),
+    "ipsecGwCertificateKind": _later("What a certificate is used for", "pki", stage="certificates"),
+}
+
+JOBS = {
+    "ipsecGwDocumentName": Traits(role=Role.CREATING, effect="Makes a document of this name", mechanism="store"),
+    "ipsecGwDocumentKind": Traits(effect="What the document holds", mechanism="store"),
+    "ipsecGwDocumentState": Traits(deletes=2, effect="delete removes the document", mechanism="store"),
+    "ipsecGwSegmentData": Traits(role=Role.CREATING, effect="Makes or replaces a segment", mechanism="store"),
+    "ipsecGwImportDocument": Traits(
+        role=Role.CREATING, effect="Imports this document as soon as the SET is carried out", mechanism="store"
+    ),
+    "ipsecGwImportKind": Traits(
+        effect="configuration replaces the whole configuration in one commit",
+        mechanism="store",
+        limit="Certificates and revocation lists are not imported yet",
+        disturbs="ends the tunnels whose settings differ",
+    ),
+    "ipsecGwImportCoding": _later("Coding of certificates and revocation lists", "pki", stage="certificates"),
+    "ipsecGwImportName": Traits(effect="Description of the job and of what it makes", mechanism="store"),
+    "ipsecGwImportTrusted": _later("A peer's certificate is trusted as it is", "pki", stage="certificates"),
+    "ipsecGwImportPassword": Traits(
+        effect="Opens a configuration that was exported with secrets, or a PKCS #12 file; never shown",
+        mechanism="store",
+    ),
+    "ipsecGwImportUrl": _later("Fetches the file by tftp or http", "pki", stage="certificates"),
+    "ipsecGwImportState": Traits(deletes=5, effect="delete removes a finished job", mechanism="store"),
+    "biboAdmConfigCmd": Traits(
+        role=Role.CREATING,
+        effect="save, load, delete, move, copy act on named configurations; state reports one",
+        mechanism="store",
+        limit="put, get, put-all, get-all, reboot, reorg, unload and load-keep-certs are not done by this agent",
+        disturbs="load ends the tunnels whose settings differ",
+    ),
+    "biboAdmConfigObject": Traits(
+        stage="later", effect="Limits the command to one table", mechanism="store", limit="Whole configurations only"
+    ),
+    "biboAdmConfigPath": Traits(effect="Names the configuration; empty is boot", mechanism="store"),
+    "biboAdmConfigPathNew": Traits(effect="New name, for copy and move", mechanism="store"),
+    "biboAdmConfigHost": Traits(
+        stage="later", effect="Server of put and get", mechanism="store", limit="No files are exchanged with servers"
+    ),
+    "biboAdmConfigFile": Traits(
+        stage="later", effect="File of put and get", mechanism="store", limit="No files are exchanged with servers"
+    ),
+    "biboAdmConfigTimeout": Traits(effect="Waits so many seconds before it begins", mechanism="store"),
+    "biboAdmConfigHostUrl": Traits(
+        stage="later", effect="Server of put and get", mechanism="store", limit="No files are exchanged with servers"
+    ),
+    "biboAdmConfigCertIndex": Traits(
+        stage="later", effect="Certificate towards the server", mechanism="store", limit="No files are exchanged"
+    ),
+}
+
+SYSTEM = {
+    "ipsecGwSystemContact": Traits(effect="sysContact reads it", mechanism="snmp"),
+    "ipsecGwSystemName": Traits(effect="sysName reads it; empty: the name of the host", mechanism="snmp"),
+    "ipsecGwSystemLocation": Traits(effect="sysLocation reads it", mechanism="snmp"),
+    "ipsecGwNotifyAuthentication": Traits(effect="Whether authenticationFailure is sent", mechanism="snmp"),
+    "ipsecGwNotifyPause": Traits(effect="Equal notifications about a peer are held back so long", mechanism="snmp"),
+    "ipsecGwNotifyExpiry": Traits(effect="So long before its end a certificate is reported", mechanism="snmp"),
+    "ipsecGwNotifyMost": Traits(effect="At most so many notifications in a minute", mechanism="snmp"),
+}
+
+USERS = {
+    "ipsecGwUserName": Traits(role=Role.CREATING, effect="Security name; creates the row", mechanism="snmp"),
+    "ipsecGwUserLevel": Traits(effect="What the user may see and change", mechanism="snmp"),
+    "ipsecGwUserAuthProtocol": Traits(
+        effect="Messages of the user are authenticated by it",
+        mechanism="snmp",
+        limit="Changed together with the passwords, which the keys are made of; none has no access",
+    ),
+    "ipsecGwUserPrivProtocol": Traits(
+        effect="Messages of the user are encrypted by it",
+        mechanism="snmp",
+        limit="Changed together with ipsecGwUserPrivPassword, which the key is made of",
+    ),
+    "ipsecGwUserAuthKey": Traits(role=Role.SEALED, effect="Authentication key of the user", mechanism="store"),
+    "ipsecGwUserPrivKey": Traits(role=Role.SEALED, effect="Privacy key of the user", mechanism="store"),
+    "ipsecGwUserAuthPassword": Traits(
+        role=Role.SECRET,
+        sealed_in="ipsecGwUserAuthKey",
+        effect="The authentication key is made of it; the password itself is not kept",
+        mechanism="snmp",
+        limit="8 octets or more",
+    ),
+    "ipsecGwUserPrivPassword": Traits(
+        role=Role.SECRET,
+        sealed_in="ipsecGwUserPrivKey",
+        effect="The privacy key is made of it; the password itself is not kept",
+        mechanism="snmp",
+        limit="8 octets or more",
+    ),
+    "ipsecGwUserSourceList": Traits(effect="The user is accepted from these networks only", mechanism="snmp"),
+    "ipsecGwTargetName": Traits(effect="snmpTargetAddrName reads it", mechanism="snmp"),
+    "ipsecGwTargetAddress": Traits(
+        role=Role.CREATING, effect="Notifications go to this address; creates the row", mechanism="snmp"
+    ),
+    "ipsecGwTargetPort": Traits(effect="UDP port that notifications go to", mechanism="snmp"),
+    "ipsecGwTargetKind": Traits(effect="inform: repeated until it is acknowledged", mechanism="snmp"),
+    "ipsecGwTargetVersion": Traits(effect="SNMP version of the messages", mechanism="snmp"),
+    "ipsecGwTargetUser": Traits(
+        refers="ipsecGwUserTable", effect="SNMPv3 messages are sent as this user", mechanism="snmp"
+    ),
+    "ipsecGwTargetCommunity": Traits(
+        role=Role.SECRET,
+        sealed_in="ipsecGwTargetCommunityData",
+        effect="Community of v1 and v2c messages; reads back as *",
+        mechanism="snmp",
+    ),
+    "ipsecGwTargetCommunityData": Traits(role=Role.SEALED, effect="The community", mechanism="store"),
+    "ipsecGwTargetTimeout": Traits(effect="So long an acknowledgement is waited for", mechanism="snmp"),
+    "ipsecGwTargetRetries": Traits(effect="So often an inform is repeated", mechanism="snmp"),
+    "ipsecGwTargetEngine": Traits(effect="Engine ID of an SNMPv3 receiver of informs", mechanism="snmp"),
+    "ipsecGwSourceList": Traits(
+        role=Role.CREATING, effect="The network belongs to this list; creates the row", mechanism="snmp"
+    ),
+    "ipsecGwSourceAddress": Traits(effect="Messages from this network are accepted", mechanism="snmp"),
+    "ipsecGwSourcePrefixLength": Traits(effect="Size of that network", mechanism="snmp"),
+    "ipsecGwFilterTarget": Traits(
+        role=Role.CREATING,
+        refers="ipsecGwTargetTable",
+        effect="The rule is about what this target gets; creates the row",
+        mechanism="snmp",
+    ),
+    "ipsecGwFilterSubtree": Traits(effect="Notifications of this subtree are meant", mechanism="snmp"),
+    "ipsecGwFilterMask": Traits(effect="Which arcs of the subtree count", mechanism="snmp"),
+    "ipsecGwFilterType": Traits(effect="Whether what matches is sent", mechanism="snmp"),
+}
+
+TRAITS = {
+    **_rows(),
+    **CONTROL,
+    **ALGORITHMS,
+    **NETWORKS,
+    **CERTIFICATES,
+    **JOBS,
+    **SYSTEM,
+    **USERS,
+}
