@@ -65,9 +65,7 @@ _OPERATION: Final = {EVERYTHING: True, **dict.fromkeys(ADMINISTRATION, False)}
 
 VIEWS: Final[Mapping[Level, Views]] = {
     Level.ADMIN: Views(read={EVERYTHING: True}, write={EVERYTHING: True}),
-    Level.WRITE: Views(
-        read={**_OPERATION, OWN_KEYS[0]: True}, write={**_OPERATION, **dict.fromkeys(OWN_KEYS, True)}
-    ),
+    Level.WRITE: Views(read={**_OPERATION, OWN_KEYS[0]: True}, write={**_OPERATION, **dict.fromkeys(OWN_KEYS, True)}),
     Level.READ: Views(read=_OPERATION, write={}),
 }
 

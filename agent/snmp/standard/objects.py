@@ -218,10 +218,14 @@ Columns = Mapping[int, tuple[str, Wire]]
 """Name and type by number."""
 
 
-def table(entry: Arcs, columns: Columns, picture: Picture, writer: Writer | None = None) -> list[ColumnOf]:
-    """The accessible columns of a table with this entry; those that `writer` does not take it refuses itself."""
+def table(
+    entry: Arcs, columns: Columns, picture: Picture, writer: Writer | None = None, writable: Iterable[int] = ()
+) -> list[ColumnOf]:
+    """The accessible columns of a table with this entry; `writer` takes those that are `writable`."""
+    taken = frozenset(writable)
     return [
-        ColumnOf((*entry, number), name, wire, number, picture, writer) for number, (name, wire) in columns.items()
+        ColumnOf((*entry, number), name, wire, number, picture, writer if number in taken else None)
+        for number, (name, wire) in columns.items()
     ]
 
 
