@@ -90,19 +90,10 @@ STANDARD_MODULES: Final = (
     ((*SNMP_MODULES, 20), "SNMP-USM-AES-MIB, AES-128 for user-based security (RFC 3826)"),
     ((1, 3, 6, 1, 2, 1, 235), "SNMP-USM-HMAC-SHA2-MIB, SHA-2 for user-based security (RFC 7860)"),
 )
-OUR_MODULES: Final = (
-    ((*GATEWAY, 250), "IPSEC-GATEWAY-MIB, peers, traffic rules, proposals and profiles", "ipsecPeerTable"),
-    (IDENTITY, "IPSEC-GATEWAY-EXT-MIB, row status, apply state and what this agent has beyond", "ipsecGwUserTable"),
-    ((*IDENTITY, 110), "IPSEC-GATEWAY-ADMIN-MIB, commands on named configurations", "biboAdmConfigTable"),
-    ((*IDENTITY, 101), "IPSEC-GATEWAY-CERT-MIB, keys, certificates and requests", "certTable"),
-    ((*IDENTITY, 102), "IPSEC-GATEWAY-IKEV2-MIB, IKE version 2", "ikev2ProfileTable"),
-    ((*IDENTITY, 103), "IPSEC-GATEWAY-RADIUS-MIB, RADIUS servers", "radiusServerTable"),
-)
-"""Identity, description, and a table by which it is known whether the module is compiled in."""
 
 
 class StoredScalar:
-    """Writes one object of ours. `numbers`: our value for each value that may be written, where they differ."""
+    """The Writer of a scalar that is one of ours in another place, of the same type."""
 
     def __init__(self, column: Column) -> None:
         self._column = column
@@ -155,9 +146,9 @@ def _system_group(facts: Facts) -> list[Scalar]:
 
 def _resources(facts: Facts) -> Sequence[StandardObject]:
     """sysORTable."""
-    ours = [(oid, text) for oid, text, name in OUR_MODULES if name in facts.store.schema.tables]
+    ours = [(module.oid, f"{module.name}, {module.description}") for module in facts.store.schema.modules]
     modules: list[tuple[Arcs, str]] = [*STANDARD_MODULES, *ours]
-    rows: Rows = {(n,): {2: oid, 3: text.encode(), 4: 0} for n, (oid, text) in enumerate(modules, 1)}
+    rows: Rows = {(n,): {2: oid, 3: text.encode()[:LONGEST], 4: 0} for n, (oid, text) in enumerate(modules, 1)}
     columns = {
         2: ("sysORID", Wire.OBJECT_IDENTIFIER),
         3: ("sysORDescr", Wire.OCTET_STRING),
