@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from agent.mib.ber import Value
-from agent.mib.schema import Column, Role, Table
+from agent.mib.schema import MAKERS, Column, Role, Table
 from agent.store.edits import check_edit, refusal
 from agent.store.errors import ErrorStatus, Refused
 from agent.store.hooks import Edit, Expander, Origin, Placed, RowChange, row_change
@@ -252,7 +252,7 @@ def _status(draft: Draft) -> Status | None:
         elif traits.deletes is not None and edit.value == traits.deletes:
             wish["deletes"] = True
             blame.setdefault(Part.DELETE, at)
-        elif traits.role is Role.CREATING:
+        elif traits.role in MAKERS:
             wish["creates"] = True
             blame.setdefault(Part.CREATING, at)
         elif traits.role not in (Role.ROW_GENERATION, Role.TRANSIENT):
@@ -296,9 +296,10 @@ def _check_guard(draft: Draft) -> None:
 
 
 def _check_stage(at: int, edit: Edit, cells: Sequence[bytes]) -> None:
-    """Objects that do not act yet accept their default, or what they hold."""
+    """Objects that do not act yet accept their default, or what they hold; those that make a row any value, or there
+    could be no such row."""
     column = edit.column
-    if column.traits.stage == "skeleton" or edit.value == column.default:
+    if column.traits.stage == "skeleton" or column.traits.role in MAKERS or edit.value == column.default:
         return
     if column.encode(edit.value) != cells[column.position]:
         raise refusal(ErrorStatus.INCONSISTENT_VALUE, at, edit, "not supported yet", column.show(column.default))
