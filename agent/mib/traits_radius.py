@@ -129,9 +129,9 @@ TRAITS = {
     ),
     "radiusSrvVendorMode": Traits(
         stage="later",
-        effect="Vendor whose attributes are understood",
+        effect="Dialect that the server speaks",
         mechanism="charon.conf",
-        limit="Vendor attributes are not used",
+        limit="Only the standard one is spoken",
     ),
     "radiusSrvGroupDescr": Traits(
         stage="later",

@@ -96,6 +96,8 @@ class Candidates:
         """The row after its varbinds: status, cells, secrets, guard."""
         table, before = draft.table, draft.before
         status = None if table.scalar else _status(draft)
+        if origin.kind == "snmp" and draft.before is None and status is not None:
+            _check_maker(draft)
         if not table.scalar and status is None:
             _check_guard(draft)
             draft.after = None
@@ -272,6 +274,15 @@ def _status(draft: Draft) -> Status | None:
         if refused.status is ErrorStatus.INCONSISTENT_NAME:
             accepted = _makers(draft)
         raise refusal(refused.status, at, edit, refused.why, accepted) from None
+
+
+def _check_maker(draft: Draft) -> None:
+    """Rows of a table without creating columns are the agent's own; a manager changes and removes them."""
+    if not draft.table.creating:
+        at, edit = next(iter(draft.edits.values()))
+        raise refusal(
+            ErrorStatus.NO_CREATION, at, edit, "rows of this table are made by the agent", "a row that is there"
+        )
 
 
 def _makers(draft: Draft) -> str:
