@@ -25,6 +25,7 @@ from tests.snmp_station import (
     SCHEMA,
     SET,
     WRITE,
+    Ran,
     Served,
     dotted,
     encode_community,
@@ -110,13 +111,47 @@ def _quick(out: str) -> list[tuple[Oid, Any]]:
     return found
 
 
-async def test_vacm_tables_are_read_only(tmp_path: Path) -> None:
+async def test_views_are_read_only(tmp_path: Path) -> None:
     async with served(tmp_path) as at:
-        group = (*VACM, 2, 1, 3, 3, 5, *b"admin")
-        refused = await run("snmpset", "-v3", at.target, dotted(group), "s", "read", state=tmp_path)
+        view = (*VACM, 4, 1, 5, 4, *b"read", 0, 3, 2)
+        refused = await run("snmpset", "-v3", at.target, dotted(view), "s", "admin-read", state=tmp_path)
         assert "notWritable" in refused.err
-        refused = await run("snmpvacm", "-v3", at.target, "deleteSec2Group", "3", "admin", state=tmp_path)
+        refused = await run("snmpvacm", "-v3", at.target, "deleteView", "read-read", ".1", state=tmp_path)
         assert "notWritable" in refused.err
+
+
+async def test_the_group_of_a_user_is_its_level(tmp_path: Path) -> None:
+    """By net-snmp's snmpvacm."""
+    contact = ("1.3.6.1.2.1.1.4.0", "s", "me")
+    async with served(tmp_path) as at:
+        await add_user(at, 5, "someone", Level.READ)
+
+        async def vacm(*words: str) -> Ran:
+            return await run("snmpvacm", "-v3", at.target, *words, state=tmp_path)
+
+        group = dotted((*VACM, 2, 1, 3, 3, 7, *b"someone"))
+        assert (await run("snmpset", "-v3", at.target, group, "s", "write", state=tmp_path)).code == 0
+        assert (await run("snmpset", *as_user("someone"), at.target, *contact)).code == 0
+        assert (await vacm("deleteSec2Group", "3", "someone")).code == 0
+        assert "Unknown user name" in (await run("snmpget", *as_user("someone"), at.target, dotted(NAME))).err
+        assert "No Such Instance" in (await run("snmpget", "-v3", at.target, group, state=tmp_path)).out
+        assert (await vacm("createSec2Group", "3", "someone", "read")).code == 0
+        assert "authorizationError" in (await run("snmpset", *as_user("someone"), at.target, *contact)).err
+        generation = at.store.running.generation
+        for words, code in (
+            (("createSec2Group", "3", "someone", "write"), "inconsistentValue"),
+            (("createSec2Group", "3", "nobody", "write"), "inconsistentName"),
+            (("createSec2Group", "2", "read-community", "write"), "notWritable"),
+            (("deleteSec2Group", "1", "write-community"), "notWritable"),
+            (("deleteSec2Group", "9", "someone"), "noCreation"),
+        ):
+            assert code in (await vacm(*words)).err, words
+        for value, code in (("boss", "inconsistentValue"), ("", "wrongLength"), ("x" * 33, "wrongLength")):
+            assert code in (await run("snmpset", "-v3", at.target, group, "s", value, state=tmp_path)).err
+        status = dotted((*VACM, 2, 1, 5, 3, 7, *b"someone"))
+        for number, code in (("2", "inconsistentValue"), ("5", "wrongValue"), ("9", "wrongValue"), ("1", "")):
+            assert code in (await run("snmpset", "-v3", at.target, status, "i", number, state=tmp_path)).err
+        assert at.store.running.generation == generation
 
 
 async def test_levels(tmp_path: Path) -> None:
