@@ -28,6 +28,7 @@ from agent.snmp.engine import Engine3
 from agent.snmp.guard import Guard, Known, Limits
 from agent.snmp.identity import ensure_admin, take_identity, walk_command
 from agent.snmp.keychange import KeyChanges
+from agent.snmp.passwords import Passwords
 from agent.snmp.pdu import Answer, PduType, Request, Version, decode_pdu
 from agent.snmp.respond import READS, Asker, Responder
 from agent.snmp.sets import Sets
@@ -85,6 +86,7 @@ class SnmpServer:
         tree = Tree(schema, [*standard_objects(self.facts), *given], visibility)
         self._responder = Responder(schema, tree, store, refused, self.counters)
         self.sets = Sets(self._responder)
+        self._passwords = Passwords()
         self._engine: Engine3 | None = None
         self._users: Users | None = None
         self._sources = SourceLists()
@@ -96,6 +98,7 @@ class SnmpServer:
     async def start(self) -> None:
         """On return every address answers. Raises ListenError, StoreError, Refused, OSError."""
         settings, limits = self._settings, self._settings.limits
+        self._store.expanders.append(self._passwords)
         identity = await take_identity(self._store)
         await ensure_admin(self._store, settings.state)
         self.facts.identity = identity
@@ -154,6 +157,8 @@ class SnmpServer:
             self._timer = None
         if self._users is not None:
             self._store.unsubscribe(self._users)
+        if self._passwords in self._store.expanders:
+            self._store.expanders.remove(self._passwords)
             self._store.unsubscribe(self._sources)
         if self._expander in self._store.expanders:
             self._store.expanders.remove(self._expander)
