@@ -39,6 +39,19 @@ UNSET_KEY_SIZES: Final[Mapping[str, tuple[int, ...]]] = MappingProxyType(
 )
 """Offered when no key size is set (decision 3 of the effects: of AES 256 first)."""
 
+KEY_LIMITS: Final[Mapping[str, tuple[int, int, int]]] = MappingProxyType(
+    {
+        "aes": (128, 256, 256),
+        "twofish": (128, 128, 256),
+        "blowfish": (128, 128, 256),
+        "cast128": (128, 128, 128),
+        "3des": (192, 192, 192),
+        "des": (64, 64, 64),
+        "null": (0, 0, 0),
+    }
+)
+"""Smallest, preset and largest key in bits, parity bits counted: what ipsecAlgorithmTable says of this engine."""
+
 ESP_CIPHERS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "ipsecPropEspAes": "aes",
