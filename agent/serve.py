@@ -25,6 +25,7 @@ from agent.backends.sole import Sole
 from agent.config import Endpoint, Settings
 from agent.keysizes import clamp_key_sizes
 from agent.mib import load_schema
+from agent.monitor.constants import publish_constants
 from agent.monitor.monitor import Monitor
 from agent.plan.capabilities import CHARON, MEMORY
 from agent.seed import seed
@@ -63,6 +64,7 @@ async def _serve(settings: Settings) -> None:
         loop.add_signal_handler(number, ended.set)
     async with contextlib.AsyncExitStack() as stack:
         store = await stack.enter_async_context(_opened(settings))
+        publish_constants(store.live)
         store.expanders.append(clamp_key_sizes)
         await _seeded(store)
         engines = make_engines(settings, store.secrets)

@@ -41,16 +41,14 @@ UNSET_KEY_SIZES: Final[Mapping[str, tuple[int, ...]]] = MappingProxyType(
 
 KEY_LIMITS: Final[Mapping[str, tuple[int, int, int]]] = MappingProxyType(
     {
-        "aes": (128, 256, 256),
-        "twofish": (128, 128, 256),
-        "blowfish": (128, 128, 256),
+        **{name: (min(sizes), UNSET_KEY_SIZES[name][0], max(sizes)) for name, sizes in KEY_SIZES.items()},
         "cast128": (128, 128, 128),
         "3des": (192, 192, 192),
         "des": (64, 64, 64),
         "null": (0, 0, 0),
     }
 )
-"""Smallest, preset and largest key in bits, parity bits counted: what ipsecAlgorithmTable says of this engine."""
+"""Smallest, preset and largest key in bits, parity included as on the wire (DES: RFC 2405, 3DES: RFC 2451)."""
 
 ESP_CIPHERS: Final[Mapping[str, str]] = MappingProxyType(
     {
