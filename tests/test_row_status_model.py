@@ -14,7 +14,7 @@ from typing import ClassVar, Protocol
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from agent.mib import load_schema
 from agent.mib.ber import decode_value, encode_value
@@ -120,7 +120,8 @@ class RunningAgent:
         return value
 
     def close(self) -> None:
-        self.socket.close()
+        for asking in [self.socket, *(station.socket for station in self.agent.stations)]:
+            asking.close()
         assert self.agent.stop() == 0
 
 
@@ -255,9 +256,7 @@ class Machine(RuleBasedStateMachine):
 def run(subject: Subject, examples: int, steps: int) -> None:
     """The same SETs every time: derandomized."""
     machine = type("Subjected", (Machine,), {"subject": subject})
-    from hypothesis.stateful import run_state_machine_as_test
-
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         machine,
         settings=settings(
             max_examples=examples,
