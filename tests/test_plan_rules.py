@@ -198,6 +198,46 @@ SENTENCES = [
         for group, good in ((3, 0), (4, 1), (6, 2), (9, 5), (11, 14), (13, 16))
     ),
     Sentence(
+        "the exponent is for RSA only",
+        "ipsecPublicKeyTable",
+        {"ipsecPubKeyAlgorithm": 3, "ipsecPubKeyPublicExponent": 65537},
+        "ipsecPubKeyPublicExponent",
+        "rsa(2)",
+        {"ipsecPubKeyAlgorithm": 2, "ipsecPubKeyPublicExponent": 65537},
+    ),
+    Sentence(
+        "an exponent is odd and above 1",
+        "ipsecPublicKeyTable",
+        {"ipsecPubKeyAlgorithm": 2, "ipsecPubKeyPublicExponent": 4},
+        "ipsecPubKeyPublicExponent",
+        "odd and above 1",
+        {"ipsecPubKeyAlgorithm": 2, "ipsecPubKeyPublicExponent": 0},
+    ),
+    Sentence(
+        "certificate servers are asked in ascending order from 0",
+        "certServerTable",
+        {"certServerPreference": -1},
+        "certServerPreference",
+        "0 and more",
+        {"certServerPreference": 0},
+    ),
+    Sentence(
+        "a certificate server is asked by LDAP or HTTP",
+        "certServerTable",
+        {"certServerPreference": 0, "certServerUrl": b"tftp://192.0.2.9"},
+        "certServerUrl",
+        "http://, ldap://",
+        {"certServerPreference": 0, "certServerUrl": b"LDAP://192.0.2.9/o=us"},
+    ),
+    Sentence(
+        "an incoming number has no leading 0",
+        "ipsecDialTable",
+        {"ipsecDialIfIndex": 1, "ipsecDialDirection": 1, "ipsecDialNumber": b"0911967301"},
+        "ipsecDialNumber",
+        "911967301",
+        {"ipsecDialIfIndex": 1, "ipsecDialDirection": 2, "ipsecDialNumber": b"0911967301"},
+    ),
+    Sentence(
         "IPv6: the address of a net has no bits beyond its prefix",
         TRAFFIC,
         {**NET6, "ipsecGwTrLocalAddress6": packed("2001:db8::1")},
@@ -262,6 +302,8 @@ def test_what_is_there_already_is_a_retry_and_does_not_hold_up_another_column(se
     description = {
         TRAFFIC: "ipsecTrDescription", ESP: "ipsecPropDescription", IKE: "ikePrfDescription",
         IPSEC: "ipsecPrfDescription", "ikeProposalTable": "ikePropDescription",
+        "ipsecPublicKeyTable": "ipsecPubKeyDescription", "certServerTable": "certServerName",
+        "ipsecDialTable": "ipsecDialSubAddress",
     }[sentence.table]  # fmt: skip
     assert refused(there, {(sentence.table, 7): {description: b"new"}}) is None
 
@@ -293,6 +335,10 @@ def test_own_is_for_the_local_side_peer_and_dhcp_for_the_remote_one() -> None:
 def test_ranges_that_smi_can_say() -> None:
     columns = load_schema().columns
     assert columns["ikePrfBlockTime"].ranges == ((-1, 86400),)
+    assert columns["ikev2PrfBlockTime"].ranges == ((-1, 86400),)
+    assert columns["ipsecPubKeyKeyLength"].ranges == columns["certMgmtKeyLength"].ranges == ((512, 4096),)
+    for name in ("ipsecDialNumber", "ipsecDialLocalNumber"):
+        assert columns[name].ranges == ((0, 63),)
     for name in ("ipsecPeerDescription", "ikePrfDescription", "ipsecPrfDescription", "ipsecTrDescription"):
         assert columns[name].ranges == ((0, 255),)
 

@@ -159,6 +159,7 @@ VALUES: Final[Mapping[str, Callable[[Value, Capabilities], str]]] = MappingProxy
         "ikePrfGroup": _group,
         "ikePrfLifeSeconds": _seconds,
         "ikePrfLocalId": _one_identity,
+        "ikev2PrfLifeSeconds": _seconds,
         "ikePropEncAlg": _ike_cipher,
         "ikePropGroup": _group,
         "ikePropHashAlg": _ike_hash,

@@ -22,6 +22,9 @@ from agent.plan.spd import TRAFFIC, RuleAction
 
 AH: Final = 2  # ipsecPropProto
 FIXED: Final = 1  # ipsecTrLocalAddressType, ipsecTrRemoteAddressType
+RSA: Final = 2  # ipsecPubKeyAlgorithm
+INCOMING: Final = 1  # ipsecDialDirection
+SERVER_SCHEMES: Final = ("http://", "ldap://")
 NOWHERE: Final = bytes(4)
 OUTSIDE: Final = MappingProxyType({"pre": "ipsecGlobContPreIpsecRules", "post": "ipsecGlobContPostIpsecRules"})
 PLAIN_ACTIONS: Final = "accepted: ipsecTrAction pass(3), drop(5), always-plain(2)"
@@ -228,6 +231,39 @@ def _global_ends(table: str, prefix: str, pointer: str) -> RowRule:
     return RowRule((pointer,), problem)
 
 
+# ---- keys, servers, numbers to call ------------------------------------------------------------
+
+
+def _exponent(row: RowView, after: After) -> str:
+    """Guide 8: an RSA key has a public exponent, odd and above 1."""
+    exponent = cells.number(row, "ipsecPubKeyPublicExponent")
+    if not exponent:
+        return ""
+    if cells.number(row, "ipsecPubKeyAlgorithm") != RSA:
+        return "only RSA keys have an exponent; accepted: 0, or ipsecPubKeyAlgorithm rsa(2)"
+    return "" if exponent > 1 and exponent % 2 else "no exponent of RSA; accepted: 0 (65537 is taken), odd and above 1"
+
+
+def _preference(row: RowView, after: After) -> str:
+    """Guide 8: servers are asked in ascending order, from 0."""
+    return "" if cells.number(row, "certServerPreference") >= 0 else "the order begins with 0; accepted: 0 and more"
+
+
+def _server(row: RowView, after: After) -> str:
+    url = cells.text(row, "certServerUrl").lower()
+    if not url or url.startswith(SERVER_SCHEMES):
+        return ""
+    return f"nothing is known to ask there; accepted: {', '.join(SERVER_SCHEMES)}"
+
+
+def _incoming(row: RowView, after: After) -> str:
+    """Guide 3.1.1: an incoming number is compared with what the network sends, which has no leading 0."""
+    number = cells.text(row, "ipsecDialNumber")
+    if cells.number(row, "ipsecDialDirection") == INCOMING and number.startswith("0"):
+        return f"the network sends numbers without the leading 0; accepted: {number.lstrip('0') or 'a number'}"
+    return ""
+
+
 RULES: Final[Mapping[str, tuple[RowRule, ...]]] = MappingProxyType(
     {
         TRAFFIC: (
@@ -242,6 +278,12 @@ RULES: Final[Mapping[str, tuple[RowRule, ...]]] = MappingProxyType(
         ),
         IKE_PROFILES: (_ends("ikePrf", "ipsecGlobIkeProfile"),),
         IPSEC_PROFILES: (_ends("ipsecPrf", "ipsecGlobIpsecProfile"),),
+        "ipsecPublicKeyTable": (RowRule(("ipsecPubKeyPublicExponent", "ipsecPubKeyAlgorithm"), _exponent),),
+        "certServerTable": (
+            RowRule(("certServerPreference",), _preference),
+            RowRule(("certServerUrl",), _server),
+        ),
+        "ipsecDialTable": (RowRule(("ipsecDialNumber", "ipsecDialDirection"), _incoming),),
         "ipsecGlobals": (
             _global_ends(IKE_PROFILES, "ikePrf", "ipsecGlobIkeProfile"),
             _global_ends(IPSEC_PROFILES, "ipsecPrf", "ipsecGlobIpsecProfile"),
