@@ -156,9 +156,10 @@ def _own_action(row: RowView, after: After) -> str:
 
 
 def _leads_on(row: RowView, after: After) -> str:
-    if row.number not in after.outside:
+    following = cells.number(row, "ipsecTrNextIndex")
+    if not following or row.number not in after.outside:
         return ""
-    return _protecting(after, cells.number(row, "ipsecTrNextIndex"), after.outside[row.number])
+    return _protecting(after, following, after.outside[row.number])
 
 
 def _protecting(after: After, head: int, list_: str) -> str:
