@@ -315,6 +315,7 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ipsecGlobContIkev2Profile": Traits(
+        refers="ikev2ProfileTable",
         stage="gateway",
         effect="IKEv2 peers without a profile, and every inherited value, use this row",
         mechanism="plan.ike",

@@ -58,7 +58,7 @@ TRAITS = {
     "ikePropEncKeySize": Traits(
         effect="Key length offered first",
         mechanism="plan.ike",
-        limit="CAST is always 128; blowfish 40..127 and >256 impossible: clamped, row says so",
+        limit="Stored within the limits of ipsecAlgorithmTable; lengths between are rounded down, row says so",
         disturbs="renegotiates peer",
     ),
     "ikePropEncKeySizeMin": Traits(

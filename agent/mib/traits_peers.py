@@ -322,7 +322,7 @@ TRAITS = {
         deletes=1,
         effect="Packets are encrypted, pass, are dropped, or pass before all rules; delete removes the rule",
         mechanism="plan.spd",
-        limit="protect in pre and post lists: skipped, row unused",
+        limit="protect is refused in pre and post lists; one that gets there otherwise is skipped, row unused",
         disturbs="renegotiates peer",
     ),
     "ipsecTrInterface": Traits(

@@ -74,7 +74,7 @@ TRAITS = {
         stage="gateway",
         effect="Cipher is offered at this place, 0 = not at all",
         mechanism="plan.ike",
-        limit="NULL cipher with no MAC refused by us: charon and kernel would accept it",
+        limit="Not in one row with NoMac (guide 3.2.4): charon and kernel would accept NULL with no MAC",
         disturbs="renegotiates peer",
     ),
     "ipsecPropEspRijndael": Traits(
