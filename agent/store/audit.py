@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Final
 
 from agent.store.edits import shown
 from agent.store.errors import Refused
@@ -11,17 +12,35 @@ from agent.store.hooks import Edit, Origin
 
 logger = logging.getLogger("agent.audit")
 
+BULK: Final = frozenset({"ipsecGwSegmentData"})
+"""Objects that carry files; what is made of them has lines of its own."""
+
 
 def accepted(generation: int, edits: Sequence[Edit], origin: Origin) -> None:
     """A SET that made a generation."""
     if logger.isEnabledFor(logging.INFO):
-        objects = ", ".join(f"{edit.column.name}.{edit.number} = {shown(edit)}" for edit in edits)
-        logger.info("generation %d by %s: %s", generation, _who(origin), objects)
+        logger.info("generation %d by %s: %s", generation, _who(origin), _objects(edits))
+
+
+def loaded(generation: int, what: str, rows: int, origin: Origin) -> None:
+    """A load that made a generation: `what` says where it came from."""
+    logger.info("generation %d by %s: %s loaded, %d rows differ", generation, _who(origin), _plain(what), rows)
+
+
+def performed(edits: Sequence[Edit], origin: Origin) -> None:
+    """A SET on live tables alone. Uploads come in thousands of segments: those are told at debug level."""
+    level = logging.DEBUG if all(edit.column.name in BULK for edit in edits) else logging.INFO
+    if logger.isEnabledFor(level):
+        logger.log(level, "by %s: %s", _who(origin), _objects([e for e in edits if e.column.name not in BULK]))
 
 
 def refused(refusal: Refused, origin: Origin) -> None:
     """A SET that left no trace."""
     logger.warning("refused %s: %s (%s)", _who(origin), refusal.text, refusal.status.name)
+
+
+def _objects(edits: Sequence[Edit]) -> str:
+    return ", ".join(f"{edit.column.name}.{edit.number} = {shown(edit)}" for edit in edits)
 
 
 def _who(origin: Origin) -> str:

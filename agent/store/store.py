@@ -14,12 +14,14 @@ from typing import Final, TypeVar
 from sqlalchemy import make_url
 
 from agent.mib.schema import Column, Role, Schema
+from agent.store.actions import Actions
 from agent.store.candidate import Candidate, Candidates
 from agent.store.commit import Writer
 from agent.store.database import Database
 from agent.store.errors import SecretsError, StoreError
 from agent.store.hooks import Change, Check, Edit, Expander, Origin, Subscriber
 from agent.store.live import Live
+from agent.store.load import Contents, Loader
 from agent.store.lock import StoreLock
 from agent.store.references import References
 from agent.store.secrets import KEY_FILE, Secrets, load_key, no_core_dumps
@@ -62,7 +64,10 @@ class Store:
             self._release()
             raise
         self._candidates = Candidates(References(running), self.secrets)
-        self._writer = Writer(running, self._candidates, self._database.write, self._thread, self._accepted)
+        self.actions = Actions(schema, self.live)
+        self._writer = Writer(
+            running, self._candidates, self._database.write, self._thread, self._accepted, self.actions
+        )
         self._show_generation()
 
     @classmethod
@@ -94,6 +99,11 @@ class Store:
         """All edits or none, durable on return: the configuration that holds them, of the same generation as before
         where they change nothing. An edit of a row's generation column is a condition. Raises Refused."""
         return await self._writer.commit(edits, origin)
+
+    async def load(self, contents: Contents, origin: Origin, what: str) -> Configuration:
+        """Replace the whole configuration in one generation; only rows that differ are touched. `what` names the
+        source in the audit line. Raises Refused."""
+        return await self._writer.load(Loader(contents, self.secrets).build, origin, what)
 
     def numbers(self, kind: str) -> dict[str, int]:
         """Durable numbers of the agent itself, by name: reqids, engineBoots."""
