@@ -19,12 +19,14 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Final
 
+from agent.mib.schema import Role
 from agent.store import audit
 from agent.store.actions import Actions, Asked
 from agent.store.candidate import Candidate, Candidates
 from agent.store.database import Writing
 from agent.store.errors import ErrorStatus, Refused, StoreError
-from agent.store.hooks import Check, Edit, Origin
+from agent.store.health import Health, StoreState, Topic
+from agent.store.hooks import Check, Commanded, Edit, Origin
 from agent.store.snapshot import Configuration
 
 logger = logging.getLogger(__name__)
@@ -70,9 +72,12 @@ class Writer:
         thread: Executor,
         accepted: Callable[[Candidate], None],
         actions: Actions,
+        health: Health,
     ) -> None:
         self.running = running
         self.checks: list[Check] = []
+        self.commanded: list[Commanded] = []
+        self._health = health
         self._actions = actions
         self._candidates = candidates
         self._write = write
@@ -151,8 +156,9 @@ class Writer:
         try:
             await loop.run_in_executor(self._thread, lambda: self._write(_writing([candidate])))
         except Exception as error:
-            self._refuse(pending, _not_stored(error))
+            self._refuse(pending, self._not_stored(error))
             return
+        self._health.well(Topic.WRITING)
         self._candidates.references.move(candidate.moves)
         self._settle(pending, Prepared(candidate, None))
 
@@ -184,8 +190,9 @@ class Writer:
                 for pending, _ in built:
                     await self._transact([pending])
             else:
-                self._refuse(built[0][0], _not_stored(error))
+                self._refuse(built[0][0], self._not_stored(error))
             return
+        self._health.well(Topic.WRITING)
         for pending, outcome in built:
             self._settle(pending, outcome)  # 7: swap, reply, audit; 8: hooks
 
@@ -212,7 +219,7 @@ class Writer:
         if isinstance(outcome, Refused):
             self._refuse(pending, outcome)
             return
-        candidate = outcome.candidate
+        candidate, before = outcome.candidate, self.running
         if candidate is not None:
             self.running = candidate.after
         if outcome.asked is not None:
@@ -228,6 +235,22 @@ class Writer:
             self._accepted(candidate)
         elif outcome.asked is not None:
             audit.performed(pending.edits, pending.origin)
+        if any(edit.column.traits.role is Role.TRANSIENT for edit in pending.edits):
+            self.command(before, pending.edits, pending.origin)
+
+    def command(self, before: Configuration, edits: Sequence[Edit], origin: Origin) -> None:
+        """Tell of a SET with transient objects that was accepted."""
+        for commanded in self.commanded:
+            try:
+                commanded(before, self.running, edits, origin)
+            except Exception:
+                logger.exception("%r failed on a command", commanded)
+
+    def _not_stored(self, error: Exception) -> Refused:
+        if not isinstance(error, StoreError):
+            logger.error("the store failed", exc_info=error)
+        self._health.say(Topic.WRITING, StoreState.FAILING, f"SETs are refused: {error}")
+        return Refused(ErrorStatus.COMMIT_FAILED, -1, f"not stored, nothing was changed: {error}")
 
     def _refuse(self, pending: Pending, refused: Refused) -> None:
         if not pending.answer.done():
@@ -247,9 +270,3 @@ def _writing(candidates: Sequence[Candidate]) -> Writing:
 
 def _internal_error() -> Refused:
     return Refused(ErrorStatus.GEN_ERR, -1, "an error of the agent, see its log; nothing was changed")
-
-
-def _not_stored(error: Exception) -> Refused:
-    if not isinstance(error, StoreError):
-        logger.error("the store failed", exc_info=error)
-    return Refused(ErrorStatus.COMMIT_FAILED, -1, f"not stored, nothing was changed: {error}")
