@@ -23,10 +23,12 @@ from agent.backends.reconcile import Reconciler
 from agent.backends.rowstate import display
 from agent.backends.sole import Sole
 from agent.config import Endpoint, Settings
+from agent.keysizes import clamp_key_sizes
 from agent.mib import load_schema
 from agent.monitor.constants import publish_constants
 from agent.monitor.monitor import Monitor
 from agent.plan.capabilities import CHARON, MEMORY
+from agent.seed import seed
 from agent.setchecks import SetChecks
 from agent.snmp.identity import CONFIGURATION_FILE as SNMP_CONF
 from agent.snmp.presence import announce, withdraw
@@ -64,6 +66,8 @@ async def _serve(settings: Settings) -> None:
     async with contextlib.AsyncExitStack() as stack:
         store = await stack.enter_async_context(_opened(settings))
         publish_constants(store.live)
+        store.expanders.append(clamp_key_sizes)
+        await _seeded(store)
         engines = make_engines(settings, store.secrets)
         capabilities = CAPABILITIES[settings.backend]
         reconciler = Reconciler(store, store.schema, engines.spd, engines.ike, engines.host, capabilities)
@@ -87,6 +91,13 @@ async def _opened(settings: Settings) -> AsyncIterator[Store]:
         yield store
     finally:
         await store.close()
+
+
+async def _seeded(store: Store) -> None:
+    try:
+        await seed(store)
+    except Refused as refused:
+        raise StartError(f"the first rows could not be stored: {refused.text}") from None
 
 
 def make_engines(settings: Settings, secrets: Secrets) -> Engines:
