@@ -162,9 +162,10 @@ class Store:
         try:
             for at, edit in enumerate(edits):
                 check_edit(self.schema, at, edit, origin)
-            asked = [edit.column.name == COMMAND and edit.value == ACCEPT_STORE for edit in edits]
-            if not all(asked):
-                raise Refused(ErrorStatus.RESOURCE_UNAVAILABLE, asked.index(False), f"{READ_ONLY}, in a SET of its own")
+            other = [at for at, edit in enumerate(edits) if (edit.column.name, edit.value) != (COMMAND, ACCEPT_STORE)]
+            if other or not edits:
+                at = other[0] if other else -1
+                raise Refused(ErrorStatus.RESOURCE_UNAVAILABLE, at, f"{READ_ONLY}, in a SET of its own")
             async with self._accepting:
                 if self._damage is not None:
                     await self._accept(self._damage, edits, origin)
