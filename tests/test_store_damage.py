@@ -55,18 +55,34 @@ def peers(store: Store) -> list[int]:
     return list(store.running.table(PEER).numbers())
 
 
+def kept_aside(state: Path) -> list[Path]:
+    return sorted(path for path in state.iterdir() if path.name.startswith("agent.sqlite.damaged-"))
+
+
 def make_copy(state: Path) -> int:
     return Copies(state / "copies", database(state)).make().generation
 
 
-async def with_a_copy(state: Path) -> None:
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of 80 peers, the last five of them later than its only copy."""
-    store = Store.open(SCHEMA, "", state)
-    await commit_peers(store, *range(1, 76))
-    await store.remember("engine", {"boots": 7})
-    assert make_copy(state) == 75
-    await commit_peers(store, *range(76, 81))
-    await store.close()
+    state = tmp_path_factory.mktemp("template")
+
+    async def fill() -> None:
+        store = Store.open(SCHEMA, "", state)
+        await commit_peers(store, *range(1, 76))
+        await store.remember("engine", {"boots": 7})
+        assert make_copy(state) == 75
+        await commit_peers(store, *range(76, 81))
+        await store.close()
+
+    asyncio.run(fill())
+    return state
+
+
+@pytest.fixture
+def state(template: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(template, tmp_path / "state"))
 
 
 def truncated(path: Path, dice: random.Random) -> None:
@@ -107,13 +123,12 @@ DAMAGES = [truncated, header_overwritten, pages_overwritten, emptied, removed, a
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("damage", DAMAGES)
 async def test_a_damaged_store_is_read_only_until_one_set_accepts_it(
-    tmp_path: Path, damage: Callable[[Path, random.Random], None], seed: int
+    state: Path, damage: Callable[[Path, random.Random], None], seed: int
 ) -> None:
-    await with_a_copy(tmp_path)
-    damage(database(tmp_path), random.Random(seed))
-    octets = database(tmp_path).read_bytes() if database(tmp_path).exists() else None
+    damage(database(state), random.Random(seed))
+    octets = database(state).read_bytes() if database(state).exists() else None
 
-    store = Store.open(SCHEMA, "", tmp_path)
+    store = Store.open(SCHEMA, "", state)
     assert store.damaged and store.health.state is StoreState.READ_ONLY
     assert peers(store) == list(range(1, 76)) and store.numbers("engine") == {"boots": 7}
     message = store.health.message
@@ -128,9 +143,9 @@ async def test_a_damaged_store_is_read_only_until_one_set_accepts_it(
         assert refused.value.edit == len(edits) - 1
     await store.remember("engine", {"boots": 8})
     await store.close()
-    assert (database(tmp_path).read_bytes() if database(tmp_path).exists() else None) == octets, "left as it is"
+    assert (database(state).read_bytes() if database(state).exists() else None) == octets, "left as it is"
 
-    store = Store.open(SCHEMA, "", tmp_path)  # a restart does not accept anything, and forgets nothing
+    store = Store.open(SCHEMA, "", state)  # a restart does not accept anything, and forgets nothing
     assert store.damaged and peers(store) == list(range(1, 76)) and store.numbers("engine") == {"boots": 8}
     heard: list[tuple[StoreState, str]] = []
     store.health.subscribe(lambda state, text: heard.append((state, text)))
@@ -142,23 +157,21 @@ async def test_a_damaged_store_is_read_only_until_one_set_accepts_it(
     await commit_peers(store, 90)
     assert store.running.generation == generation + 1
     await store.close()
-    aside = [path for path in tmp_path.iterdir() if path.name.startswith("agent.sqlite.damaged-")]
-    assert [path.read_bytes() for path in aside] == ([] if octets is None else [octets])
+    assert [path.read_bytes() for path in kept_aside(state)] == ([] if octets is None else [octets])
 
-    store = Store.open(SCHEMA, "", tmp_path)
+    store = Store.open(SCHEMA, "", state)
     assert not store.damaged and store.health.message == ""
     assert peers(store) == [*range(1, 76), 90] and store.numbers("engine") == {"boots": 8}
     await store.close()
 
 
-async def test_what_is_lost_is_told_where_the_file_still_tells_it(tmp_path: Path) -> None:
-    await with_a_copy(tmp_path)
-    with closing(sqlite3.connect(database(tmp_path))) as connection:
+async def test_what_is_lost_is_told_where_the_file_still_tells_it(state: Path) -> None:
+    with closing(sqlite3.connect(database(state))) as connection:
         (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'ipsecPeerTable'").fetchone()
-    with database(tmp_path).open("r+b") as file:
+    with database(state).open("r+b") as file:
         file.seek((page - 1) * PAGE)
         file.write(random.Random(1).randbytes(PAGE))
-    store = Store.open(SCHEMA, "", tmp_path)
+    store = Store.open(SCHEMA, "", state)
     assert "generations 76..80 are lost" in store.health.message
     told: list[Change] = []
 
@@ -173,40 +186,37 @@ async def test_what_is_lost_is_told_where_the_file_still_tells_it(tmp_path: Path
     await store.close()
 
 
-async def test_a_damaged_copy_is_passed_over(tmp_path: Path) -> None:
-    await with_a_copy(tmp_path)
-    make_copy(tmp_path)
-    newest = Copies(tmp_path / "copies", database(tmp_path)).newest_first()[0]
+async def test_a_damaged_copy_is_passed_over(state: Path) -> None:
+    make_copy(state)
+    newest = Copies(state / "copies", database(state)).newest_first()[0]
     assert newest.generation == 80
     header_overwritten(newest.path, random.Random(2))
-    header_overwritten(database(tmp_path), random.Random(3))
-    store = Store.open(SCHEMA, "", tmp_path)
+    header_overwritten(database(state), random.Random(3))
+    store = Store.open(SCHEMA, "", state)
     assert store.damaged and peers(store) == list(range(1, 76))
     assert "generations 76..80 and perhaps later ones are lost" in store.health.message, "the copy's name tells it"
     await store.close()
 
 
-async def test_with_nothing_left_it_does_not_start_and_says_what_to_do(tmp_path: Path) -> None:
-    await with_a_copy(tmp_path)
-    for path in [database(tmp_path), *(tmp_path / "copies").iterdir()]:
+async def test_with_nothing_left_it_does_not_start_and_says_what_to_do(state: Path) -> None:
+    for path in [database(state), *(state / "copies").iterdir()]:
         header_overwritten(path, random.Random(4))
     with pytest.raises(StoreDamaged, match=r"no copy in .* can be read\. Put a good agent\.sqlite"):
-        Store.open(SCHEMA, "", tmp_path)
-    assert not interim_of(database(tmp_path)).exists()
-    shutil.rmtree(tmp_path / "copies")
+        Store.open(SCHEMA, "", state)
+    assert not interim_of(database(state)).exists()
+    shutil.rmtree(state / "copies")
     with pytest.raises(StoreError, match="Put a good"):
-        Store.open(SCHEMA, "", tmp_path)
+        Store.open(SCHEMA, "", state)
 
 
-async def test_a_good_database_put_back_ends_it(tmp_path: Path) -> None:
-    await with_a_copy(tmp_path)
-    good = database(tmp_path).read_bytes()
-    header_overwritten(database(tmp_path), random.Random(5))
-    await Store.open(SCHEMA, "", tmp_path).close()
-    database(tmp_path).write_bytes(good)
-    store = Store.open(SCHEMA, "", tmp_path)
+async def test_a_good_database_put_back_ends_it(state: Path) -> None:
+    good = database(state).read_bytes()
+    header_overwritten(database(state), random.Random(5))
+    await Store.open(SCHEMA, "", state).close()
+    database(state).write_bytes(good)
+    store = Store.open(SCHEMA, "", state)
     assert not store.damaged and peers(store) == list(range(1, 81))
-    assert not interim_of(database(tmp_path)).exists()
+    assert not interim_of(database(state)).exists()
     await store.close()
 
 
@@ -275,7 +285,7 @@ async def test_a_damaged_log_is_damage(tmp_path: Path, seed: int) -> None:
     await store.commit(ACCEPT, MANAGER)
     assert store.running.generation > UNKNOWN_GAP
     await store.close()
-    assert any(path.name.endswith("-wal") and "damaged-" in path.name for path in killed.iterdir()), "kept"
+    assert any(path.name.endswith("-wal") for path in kept_aside(killed)), "kept"
     store = Store.open(SCHEMA, "", killed)
     assert not store.damaged
     await store.close()
@@ -352,10 +362,9 @@ async def test_two_copies_are_kept_and_only_of_other_generations(tmp_path: Path)
     assert [copy.path.stat().st_ino for copy in copies.newest_first()] == inode, "nothing has moved"
 
 
-async def test_a_database_damaged_while_it_runs_takes_no_copy_s_place(tmp_path: Path) -> None:
-    await with_a_copy(tmp_path)
-    pages_overwritten(database(tmp_path), random.Random(8))
-    copies = Copies(tmp_path / "copies", database(tmp_path))
+async def test_a_database_damaged_while_it_runs_takes_no_copy_s_place(state: Path) -> None:
+    pages_overwritten(database(state), random.Random(8))
+    copies = Copies(state / "copies", database(state))
     with pytest.raises(StoreDamaged):
         copies.make()
     assert [copy.generation for copy in copies.newest_first()] == [75]
@@ -372,20 +381,19 @@ while True:
 """
 
 
-async def test_killed_while_copying_what_is_named_is_whole(tmp_path: Path) -> None:
-    await with_a_copy(tmp_path)
+def test_killed_while_copying_what_is_named_is_whole(state: Path) -> None:
     dice = random.Random(9)
     for _ in range(12):
-        process = subprocess.Popen([sys.executable, "-c", COPYING, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen([sys.executable, "-c", COPYING, str(state)], stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
         time.sleep(dice.uniform(0, 0.1))
         process.kill()
         process.stdout.close()
         assert process.wait() == -signal.SIGKILL
-        found = Copies(tmp_path / "copies", database(tmp_path)).newest_first()
+        found = Copies(state / "copies", database(state)).newest_first()
         assert found
         for copy in found:
             with closing(sqlite3.connect(copy.path)) as connection:
                 assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
                 assert connection.execute("SELECT generation FROM agentState").fetchone() == (copy.generation,)
-    assert make_copy(tmp_path) == 80
+    assert make_copy(state) == 80

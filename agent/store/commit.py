@@ -233,12 +233,13 @@ class Writer:
             else:
                 audit.accepted(generation, pending.edits, pending.origin)
             self._accepted(candidate)
-        elif outcome.asked is not None:
+        commands = any(edit.column.traits.role is Role.TRANSIENT for edit in pending.edits)
+        if candidate is None and (commands or outcome.asked is not None):
             audit.performed(pending.edits, pending.origin)
-        if any(edit.column.traits.role is Role.TRANSIENT for edit in pending.edits):
-            self.command(before, pending.edits, pending.origin)
+        if commands:
+            self._command(before, pending.edits, pending.origin)
 
-    def command(self, before: Configuration, edits: Sequence[Edit], origin: Origin) -> None:
+    def _command(self, before: Configuration, edits: Sequence[Edit], origin: Origin) -> None:
         """Tell of a SET with transient objects that was accepted."""
         for commanded in self.commanded:
             try:
