@@ -1,4 +1,4 @@
-"""The same store on a real PostgreSQL: what is committed is there after a restart, and copies are the server's business."""
+"""The same store on a real PostgreSQL: what is committed is there after a restart; copies are the server's business."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from agent.store.candidate import Candidate, Candidates
 from agent.store.database import Writing
 from agent.store.errors import ErrorStatus, Refused, StoreError
 from agent.store.health import Health, StoreState, Topic
-from agent.store.hooks import Check, Commanded, Edit, Origin
+from agent.store.hooks import Check, Commanded, Edit, Origin, Placed
 from agent.store.snapshot import Configuration
 
 logger = logging.getLogger(__name__)
@@ -168,7 +168,7 @@ class Writer:
         candidates: list[Candidate] = []
         tip = self.running
         for pending in group:
-            outcome = self._prepared(tip, pending)  # 1 to 5: resolve, candidate, validate, diff, check
+            outcome = await self._prepared(tip, pending)  # 1 to 5: resolve, candidate, validate, diff, check
             if isinstance(outcome, Prepared) and outcome.candidate is not None:
                 self._candidates.references.move(outcome.candidate.moves)
                 candidates.append(outcome.candidate)
@@ -196,12 +196,14 @@ class Writer:
         for pending, outcome in built:
             self._settle(pending, outcome)  # 7: swap, reply, audit; 8: hooks
 
-    def _prepared(self, tip: Configuration, pending: Pending) -> Prepared | Refused:
+    async def _prepared(self, tip: Configuration, pending: Pending) -> Prepared | Refused:
         """What a SET comes to, or a refusal. Whatever goes wrong, nothing has changed."""
         edits, origin = pending.edits, pending.origin
         try:
-            stored, live = self._actions.split(self._candidates.placed(tip, edits, origin))
-            candidate = self._candidates.built(tip, stored, edits, origin) if stored else None
+            if _commands(edits):  # it may stand for any number of edits: 50 µs for each row that is cleared
+                candidate, live = await asyncio.to_thread(self._built, tip, edits, origin)
+            else:
+                candidate, live = self._built(tip, edits, origin)
             asked = None
             if live:
                 asked = self._actions.ask(live, tip if candidate is None else candidate.after, edits, origin)
@@ -214,6 +216,13 @@ class Writer:
             logger.exception("a SET could not be examined")
             return _internal_error()
         return Prepared(candidate, asked)
+
+    def _built(
+        self, tip: Configuration, edits: Sequence[Edit], origin: Origin
+    ) -> tuple[Candidate | None, Sequence[Placed]]:
+        """The candidate, and the varbinds on live tables. Nobody else moves the references meanwhile."""
+        stored, live = self._actions.split(self._candidates.placed(tip, edits, origin))
+        return self._candidates.built(tip, stored, edits, origin) if stored else None, live
 
     def _settle(self, pending: Pending, outcome: Prepared | Refused) -> None:
         if isinstance(outcome, Refused):
@@ -233,7 +242,7 @@ class Writer:
             else:
                 audit.accepted(generation, pending.edits, pending.origin)
             self._accepted(candidate)
-        commands = any(edit.column.traits.role is Role.TRANSIENT for edit in pending.edits)
+        commands = _commands(pending.edits)
         if candidate is None and (commands or outcome.asked is not None):
             audit.performed(pending.edits, pending.origin)
         if commands:
@@ -267,6 +276,11 @@ def _writing(candidates: Sequence[Candidate]) -> Writing:
             after = None if draft.after is None else tuple(draft.after)
             writing.add(draft.table.name, draft.number, draft.before, after)
     return writing
+
+
+def _commands(edits: Sequence[Edit]) -> bool:
+    """Whether a SET names transient objects."""
+    return any(edit.column.traits.role is Role.TRANSIENT for edit in edits)
 
 
 def _internal_error() -> Refused:
