@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Final
 
 from agent.store.edits import shown
 from agent.store.errors import Refused
 from agent.store.hooks import Edit, Origin
 
 logger = logging.getLogger("agent.audit")
+
+BULK: Final = frozenset({"ipsecGwSegmentData"})
+"""Objects that carry files; what is made of them has lines of its own."""
 
 
 def accepted(generation: int, edits: Sequence[Edit], origin: Origin) -> None:
@@ -22,6 +26,18 @@ def unchanged(generation: int, edits: Sequence[Edit], origin: Origin) -> None:
     """A SET that was accepted and found everything as it asked for."""
     if logger.isEnabledFor(logging.INFO):
         logger.info("generation %d stays, by %s: %s", generation, _who(origin), _objects(edits))
+
+
+def loaded(generation: int, what: str, rows: int, origin: Origin) -> None:
+    """A load that made a generation: `what` says where it came from."""
+    logger.info("generation %d by %s: %s loaded, %d rows differ", generation, _who(origin), _plain(what), rows)
+
+
+def performed(edits: Sequence[Edit], origin: Origin) -> None:
+    """A SET on live tables alone. Uploads come in thousands of segments: those are told at debug level."""
+    level = logging.DEBUG if all(edit.column.name in BULK for edit in edits) else logging.INFO
+    if logger.isEnabledFor(level):
+        logger.log(level, "by %s: %s", _who(origin), _objects([e for e in edits if e.column.name not in BULK]))
 
 
 def refused(refusal: Refused, origin: Origin) -> None:

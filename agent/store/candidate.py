@@ -8,11 +8,11 @@ links only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 
 from agent.mib.ber import Value
-from agent.mib.schema import MAKERS, Column, Role, Table
+from agent.mib.schema import MAKERS, Column, Role, Schema, Table
 from agent.store.edits import check_edit, refusal
 from agent.store.errors import ErrorStatus, Refused
 from agent.store.hooks import Edit, Expander, Origin, Placed, RowChange, row_change
@@ -74,14 +74,25 @@ class Candidates:
 
     def build(self, before: Configuration, edits: Sequence[Edit], origin: Origin) -> Candidate | None:
         """The next state, None where nothing would differ. Raises Refused."""
+        return self.built(before, self.placed(before, edits, origin), edits, origin)
+
+    def placed(self, before: Configuration, edits: Sequence[Edit], origin: Origin) -> Sequence[Placed]:
+        """Step 1: each edit by itself, and what it stands for. Raises Refused."""
         for at, edit in enumerate(edits):
             check_edit(before.schema, at, edit, origin)
         placed: Sequence[Placed] = list(enumerate(edits))
         for expander in self.expanders:
             placed = expander(before, placed, origin)
+        return placed
+
+    def built(
+        self, before: Configuration, placed: Sequence[Placed], edits: Sequence[Edit], origin: Origin
+    ) -> Candidate | None:
+        """Steps 2 to 4 for the varbinds on stored tables. Raises Refused."""
         drafts = gather(before, placed)
+        named = {(edit.column.name, edit.number) for edit in edits}
         for draft in drafts.values():
-            self._fill(draft, origin)
+            self._fill(draft, origin, named)
         drafts = self._moved_on(before, drafts)
         self._check_pointers(before, drafts)
         self._check_rings(before, drafts)
@@ -92,23 +103,24 @@ class Candidates:
 
     # ---- one row ----------------------------------------------------------------------
 
-    def _fill(self, draft: Draft, origin: Origin) -> None:
-        """The row after its varbinds: status, cells, secrets, guard."""
+    def _fill(self, draft: Draft, origin: Origin, named: Set[tuple[str, int]]) -> None:
+        """The row after its varbinds: status, cells, secrets, guard. `named`: (object, number) of the varbinds
+        themselves; what one of them stands for may be of any stage."""
         table, before = draft.table, draft.before
-        status = None if table.scalar else _status(draft)
+        status = None if table.scalar else wished_status(draft)
         if origin.kind == "snmp" and draft.before is None and status is not None:
             _check_maker(draft)
         if not table.scalar and status is None:
-            _check_guard(draft)
+            check_guard(draft)
             draft.after = None
             return
         cells = list(before if before is not None else default_cells(table, draft.number))
         draft.after = cells
-        _check_guard(draft)
+        check_guard(draft)
         for at, edit in draft.edits.values():
             column = edit.column
-            if origin.kind == "snmp":
-                _check_stage(at, edit, cells)
+            if origin.kind == "snmp" and (column.name, edit.number) in named:
+                check_stage(at, edit, cells)
             role = column.traits.role
             if role is Role.SECRET:
                 self._fill_secret(draft, cells, at, edit)
@@ -219,21 +231,29 @@ class Candidates:
         tables = {name: before.table(name).replaced(rows) for name, rows in changes.items()}
         after = before.replaced(generation, tables)
         rows = tuple(row_change(draft.table, draft.number, before, after) for draft in drafts)
-        moves = tuple(move for draft in drafts for move in _moves(draft, before))
+        moves = tuple(move for draft in drafts for move in moves_of(draft, before))
         return Candidate(before, after, rows, tuple(drafts), moves, tuple(edits), origin)
 
 
 def gather(before: Configuration, placed: Sequence[Placed]) -> dict[tuple[str, int], Draft]:
-    """The edits by row, in the order of their first varbinds. Raises Refused."""
+    """Edits of stored tables by row. Raises Refused."""
+    for at, edit in placed:
+        if edit.column.table not in before.tables:
+            raise refusal(ErrorStatus.INCONSISTENT_VALUE, at, edit, "not supported yet", "nothing")
+    return collected(before.schema, placed, lambda table, number: before.table(table).cells(number))
+
+
+def collected(
+    schema: Schema, placed: Sequence[Placed], cells_of: Callable[[str, int], Cells | None]
+) -> dict[tuple[str, int], Draft]:
+    """The edits by row, in the order of their first varbinds. Raises Refused where two of one object differ."""
     drafts: dict[tuple[str, int], Draft] = {}
     for at, edit in placed:
         column = edit.column
-        table = before.schema.table_of(column)
-        if table.name not in before.tables:
-            raise refusal(ErrorStatus.INCONSISTENT_VALUE, at, edit, "not supported yet", "nothing")
+        table = schema.table_of(column)
         draft = drafts.get((table.name, edit.number))
         if draft is None:
-            cells = before.table(table.name).cells(edit.number)
+            cells = cells_of(table.name, edit.number)
             draft = drafts[table.name, edit.number] = Draft(table, edit.number, cells, None, at)
         earlier = draft.edits.get(column.position)
         if earlier is None:
@@ -243,7 +263,7 @@ def gather(before: Configuration, placed: Sequence[Placed]) -> dict[tuple[str, i
     return drafts
 
 
-def _status(draft: Draft) -> Status | None:
+def wished_status(draft: Draft) -> Status | None:
     """Row status after the SET. Raises Refused, naming the varbind."""
     table = draft.table
     wish: dict[str, bool] = {}
@@ -297,7 +317,7 @@ def _makers(draft: Draft) -> str:
     return "in the same SET " + " or ".join(makers) if makers else "rows that the agent made"
 
 
-def _check_guard(draft: Draft) -> None:
+def check_guard(draft: Draft) -> None:
     """ROW_GENERATION in a SET is a condition; 0 says that there is no such row yet."""
     column = draft.table.row_generation
     if column is None or column.position not in draft.edits:
@@ -309,7 +329,7 @@ def _check_guard(draft: Draft) -> None:
         raise refusal(ErrorStatus.INCONSISTENT_VALUE, at, edit, why, str(current))
 
 
-def _check_stage(at: int, edit: Edit, cells: Sequence[bytes]) -> None:
+def check_stage(at: int, edit: Edit, cells: Sequence[bytes]) -> None:
     """Objects that do not act yet accept their default, or what they hold; those that make a row any value, or there
     could be no such row."""
     column = edit.column
@@ -360,7 +380,7 @@ def _row_behind(before: Configuration, table: str, number: int, removed: dict[tu
     return 0 if (table, number) in removed else number
 
 
-def _moves(draft: Draft, before: Configuration) -> Iterator[Move]:
+def moves_of(draft: Draft, before: Configuration) -> Iterator[Move]:
     for column, target in pointers_of(draft.table):
         if target in before.tables:
             old = 0 if draft.before is None else pointer(draft.before[column.position])

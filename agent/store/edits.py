@@ -14,6 +14,7 @@ from agent.store.errors import ErrorStatus, Refused
 from agent.store.hooks import Edit, Origin
 
 MAX_NUMBER = 0x7FFFFFFF
+SHOWN_LENGTH = 600  # more than any value but a segment of a document
 ACCEPTED_LENGTH = 160  # of some enumerations only the beginning: the text is shown in a DisplayString
 
 
@@ -26,8 +27,9 @@ def refusal(status: ErrorStatus, at: int, edit: Edit, why: str, accepted: str = 
 
 
 def shown(edit: Edit) -> str:
-    """The value in a log line or refusal."""
-    return edit.column.show(edit.value)
+    """The value in a log line or refusal; of long ones the beginning."""
+    text = edit.column.show(edit.value)
+    return text if len(text) <= SHOWN_LENGTH else f"{text[:SHOWN_LENGTH]}…"
 
 
 def resolve(schema: Schema, at: int, oid: Sequence[int], tag: int, value: Value, origin: Origin) -> Edit:
@@ -82,7 +84,7 @@ def check_value(schema: Schema, at: int, edit: Edit) -> None:
         raise refusal(ErrorStatus.WRONG_VALUE, at, edit, "no value of this object", accepted)
     table = schema.table_of(column)
     accepted = "0" if table.scalar else _numbers(table)
-    if table.scalar != (edit.number == 0) or not 0 <= edit.number <= _highest(table):
+    if table.scalar != (edit.number == 0) or not 0 <= edit.number <= highest_number(table):
         raise refusal(ErrorStatus.NO_CREATION, at, edit, "there can be no such instance", f"instance {accepted}")
     if column.traits.role is Role.INDEX_CREATING and value != edit.number:
         why = "it is the number of the row, which the instance says"
@@ -96,10 +98,11 @@ def kind(column: Column) -> str:
     return {**names, **plain}.get(column.wire, column.wire.name.title() if column.wire in NUMERIC else column.wire.name)
 
 
-def _highest(table: Table) -> int:
+def highest_number(table: Table) -> int:
+    """Of its rows."""
     ranges = table.index.ranges if table.index is not None else ()
     return min(max((high for _, high in ranges), default=MAX_NUMBER), MAX_NUMBER)
 
 
 def _numbers(table: Table) -> str:
-    return f"1..{_highest(table)}"
+    return f"1..{highest_number(table)}"
