@@ -14,7 +14,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from agent import __version__
 from agent.backends import Engines, linux_engines, memory_engines
@@ -32,6 +32,7 @@ from agent.snmp.presence import announce, withdraw
 from agent.snmp.server import SnmpServer, SnmpSettings
 from agent.snmp.sockets import ListenError
 from agent.store.errors import Refused, StoreError
+from agent.store.exchange import exchanging
 from agent.store.secrets import Secrets
 from agent.store.store import Store
 
@@ -66,6 +67,7 @@ async def _serve(settings: Settings) -> None:
         capabilities = CAPABILITIES[settings.backend]
         reconciler = Reconciler(store, store.schema, engines.spd, engines.ike, engines.host, capabilities)
         store.checks.append(SetChecks(reconciler, engines.host, capabilities, settings.listen))
+        await stack.enter_async_context(exchanging(store, settings.state, refusal_teller(store)))
         server = await stack.enter_async_context(_answering(settings, store))
         await stack.enter_async_context(_made_real(settings.backend, store, engines, reconciler))
         gc.collect()
@@ -98,11 +100,17 @@ def make_engines(settings: Settings, secrets: Secrets) -> Engines:
     return linux_engines(settings.state / CHARON_FOLDER, open_secret)
 
 
-@contextlib.asynccontextmanager
-async def _answering(settings: Settings, store: Store) -> AsyncIterator[SnmpServer]:
+def refusal_teller(store: Store) -> Callable[[str], None]:
+    """Who shows the text of what was refused last."""
+
     def refused(text: str) -> None:
         store.live.update(STATUS, {0: {LAST_REFUSAL: display(text)}})
 
+    return refused
+
+
+@contextlib.asynccontextmanager
+async def _answering(settings: Settings, store: Store) -> AsyncIterator[SnmpServer]:
     server = SnmpServer(
         store,
         store.schema,
@@ -112,7 +120,7 @@ async def _answering(settings: Settings, store: Store) -> AsyncIterator[SnmpServ
             read_community=settings.read_community or None,
             write_community=settings.write_community or None,
         ),
-        refused=refused,
+        refused=refusal_teller(store),
     )
     try:
         await server.start()

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from agent.mib import traits_ext, traits_globals, traits_ike, traits_peers, traits_phase2
-from agent.mib.schema import Column, Role, Table, Traits
+from agent.mib.schema import Column, Keeping, Role, Table, Traits
 
 LIVE_TABLES = traits_ext.LIVE_TABLES | {"ipsecPeerStatTable", "ikeSaTable", "ipsecBundleTable"}
 """Tables whose rows the agent makes while it runs; all others are configuration and stored."""
@@ -54,7 +54,7 @@ def _misfits(column: Column, tables: dict[str, Table]) -> list[str]:
         found.append(f"{column.name}: links to another table, {traits.links}")
     if traits.deletes is not None and traits.deletes not in column.names:
         found.append(f"{column.name}: delete value {traits.deletes} is no label")
-    if traits.role is Role.SECRET:
+    if traits.role is Role.SECRET and tables[column.table].keeping is Keeping.STORED:  # live ones are kept nowhere
         sealed = tables[column.table].by_name.get(traits.sealed_in)
         if sealed is None or sealed.traits.role is not Role.SEALED:
             found.append(f"{column.name}: sealed in {traits.sealed_in}, which is no sealed column beside it")

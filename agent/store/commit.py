@@ -88,9 +88,9 @@ class Writer:
         pending = Pending(tuple(edits), origin, answer, alone=self._actions.names_live(edits))
         return await self._queued(pending)
 
-    async def load(self, loading: Loading, origin: Origin, what: str) -> Configuration:
-        """The configuration that `loading` builds, durable, in one generation; `what` names it in the audit line.
-        Raises Refused; then it left no trace."""
+    async def load(self, loading: Loading, origin: Origin, what: str) -> tuple[Configuration, int]:
+        """The configuration that `loading` builds, durable, in one generation, and how many rows differ; `what` names
+        it in the audit line. Raises Refused; then it left no trace."""
         on = self.running
         try:
             built = await asyncio.to_thread(loading, on)
@@ -98,7 +98,9 @@ class Writer:
             audit.refused(refused, origin)
             raise
         answer: asyncio.Future[Configuration] = asyncio.get_running_loop().create_future()
-        return await self._queued(Pending((), origin, answer, True, loading, what, on, built))
+        pending = Pending((), origin, answer, True, loading, what, on, built)
+        configuration = await self._queued(pending)
+        return configuration, 0 if pending.built is None else len(pending.built.rows)
 
     async def _queued(self, pending: Pending) -> Configuration:
         if self._closed:

@@ -62,9 +62,10 @@ class LoadRefused(Refused):
 class Loader:
     """Builds the candidate of one load, on one configuration or another."""
 
-    def __init__(self, contents: Contents, secrets: Secrets) -> None:
+    def __init__(self, contents: Contents, secrets: Secrets, named: Sequence[Edit] = ()) -> None:
         self._contents = contents
         self._secrets = secrets
+        self._extra = tuple(named)
 
     def build(self, before: Configuration) -> Candidate | None:
         """The state that would be, None where it is as it is. Raises LoadRefused."""
@@ -76,7 +77,7 @@ class Loader:
         work.check_admin()
         if work.problems:
             raise LoadRefused(work.problems[:MOST_PROBLEMS])
-        return work.finished()
+        return work.finished(self._extra)
 
 
 class _Work:
@@ -266,14 +267,14 @@ class _Work:
     def _tell(self, text: str) -> None:
         self.problems.append(text)
 
-    def finished(self) -> Candidate | None:
-        """The candidate of the rows that differ."""
+    def finished(self, extra: Sequence[Edit]) -> Candidate | None:
+        """The candidate of the rows that differ; `extra` are further edits for the checks to look at."""
         before = self.before
         if not self.drafts:
             return None
         generation = before.generation + 1
         changes: dict[str, dict[int, Cells | None]] = {}
-        edits: list[Edit] = []
+        edits: list[Edit] = list(extra)
         for draft in self.drafts:
             if draft.after is not None:
                 edits += _named(draft)

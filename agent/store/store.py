@@ -100,10 +100,13 @@ class Store:
         where they change nothing. An edit of a row's generation column is a condition. Raises Refused."""
         return await self._writer.commit(edits, origin)
 
-    async def load(self, contents: Contents, origin: Origin, what: str) -> Configuration:
-        """Replace the whole configuration in one generation; only rows that differ are touched. `what` names the
-        source in the audit line. Raises Refused."""
-        return await self._writer.load(Loader(contents, self.secrets).build, origin, what)
+    async def load(
+        self, contents: Contents, origin: Origin, what: str, named: Sequence[Edit] = ()
+    ) -> tuple[Configuration, int]:
+        """Replace the whole configuration in one generation; the configuration that holds it and how many rows
+        differ. `what` names the source in the audit line; `named` are edits beside it that checks look at, such as
+        that a lock-out is allowed. Raises Refused."""
+        return await self._writer.load(Loader(contents, self.secrets, named).build, origin, what)
 
     def numbers(self, kind: str) -> dict[str, int]:
         """Durable numbers of the agent itself, by name: reqids, engineBoots."""
