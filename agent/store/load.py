@@ -245,20 +245,12 @@ class _Work:
                 self._refuse(edit, f"the chain would run in a ring: {rows}", "a row that does not lead back here")
 
     def check_admin(self) -> None:
-        """Somebody must be left who may do everything."""
-        rows = self.after.get(USERS)
-        if rows is None or not len(self.before.table(USERS)):
+        """Where somebody may do everything, somebody still may."""
+        if USERS not in self.after:
             return
+        before = {row.number: row.cells for row in self.before.rows_any_status(USERS)}
         table = self.before.table(USERS).table
-        level, key = table.by_name["ipsecGwUserLevel"], table.by_name["ipsecGwUserAuthKey"]
-        status = table.row_status
-        assert status is not None
-        if not any(
-            decoded(cells[level.position]) == ADMIN_LEVEL
-            and cells[key.position] != key.default_tlv
-            and decoded(cells[status.position]) == Status.ACTIVE
-            for cells in rows.values()
-        ):
+        if _has_admin(table, before) and not _has_admin(table, self.after[USERS]):
             self._tell(f"{USERS}: no user of level admin with keys would be left; accepted: a file with one")
 
     def _refuse(self, edit: Edit, why: str, accepted: str) -> None:
@@ -288,6 +280,15 @@ class _Work:
         rows = tuple(row_change(draft.table, draft.number, before, after) for draft in self.drafts)
         moves = tuple(move for draft in self.drafts for move in moves_of(draft, before))
         return Candidate(before, after, rows, tuple(self.drafts), moves, tuple(edits), AGENT)
+
+
+def _has_admin(table: Table, rows: Mapping[int, Cells]) -> bool:
+    """An active user of level admin who has keys."""
+    level, key, status = (table.by_name[f"ipsecGwUser{name}"].position for name in ("Level", "AuthKey", "RowStatus"))
+    return any(
+        decoded(cells[level]) == ADMIN_LEVEL and decoded(cells[key]) and decoded(cells[status]) == Status.ACTIVE
+        for cells in rows.values()
+    )
 
 
 def _named(draft: Draft) -> Iterator[Edit]:
