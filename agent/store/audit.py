@@ -24,7 +24,7 @@ def accepted(generation: int, edits: Sequence[Edit], origin: Origin) -> None:
 
 def loaded(generation: int, what: str, rows: int, origin: Origin) -> None:
     """A load that made a generation: `what` says where it came from."""
-    logger.info("generation %d by %s: %s loaded, %d rows differ", generation, _who(origin), _plain(what), rows)
+    logger.info("generation %d by %s: %s loaded, %d rows differ", generation, _who(origin), one_line(what), rows)
 
 
 def performed(edits: Sequence[Edit], origin: Origin) -> None:
@@ -48,6 +48,11 @@ def _who(origin: Origin) -> str:
     words += [f"user {_plain(origin.user)}"] if origin.user else []
     words += [f"from {_plain(origin.source)}"] if origin.source else []
     return " ".join(words)
+
+
+def one_line(text: str) -> str:
+    """Words of a log line, whatever is in them."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 def _plain(text: str) -> str:

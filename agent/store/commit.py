@@ -16,7 +16,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from agent.store import audit
@@ -140,7 +140,7 @@ class Writer:
         try:
             if pending.on is not self.running:
                 pending.built = await asyncio.to_thread(pending.loading, self.running)
-            candidate = pending.built
+            candidate = None if pending.built is None else replace(pending.built, origin=pending.origin)
             if candidate is not None:
                 for check in self.checks:
                     check(self.running, candidate.after, candidate.rows, candidate.edits, pending.origin)
