@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from agent.mib.ber import Value
-from agent.mib.schema import Column, Role, Schema, Table
+from agent.mib.schema import MAKERS, Column, Role, Schema, Table
 from agent.store.edits import check_edit, refusal
 from agent.store.errors import ErrorStatus, Refused
 from agent.store.hooks import Edit, Expander, Origin, Placed, RowChange, row_change
@@ -106,6 +106,8 @@ class Candidates:
         """The row after its varbinds: status, cells, secrets, guard."""
         table, before = draft.table, draft.before
         status = None if table.scalar else wished_status(draft)
+        if origin.kind == "snmp" and draft.before is None and status is not None:
+            _check_maker(draft)
         if not table.scalar and status is None:
             check_guard(draft)
             draft.after = None
@@ -273,7 +275,7 @@ def wished_status(draft: Draft) -> Status | None:
         elif traits.deletes is not None and edit.value == traits.deletes:
             wish["deletes"] = True
             blame.setdefault(Part.DELETE, at)
-        elif traits.role is Role.CREATING:
+        elif traits.role in MAKERS:
             wish["creates"] = True
             blame.setdefault(Part.CREATING, at)
         elif traits.role not in (Role.ROW_GENERATION, Role.TRANSIENT):
@@ -293,6 +295,15 @@ def wished_status(draft: Draft) -> Status | None:
         if refused.status is ErrorStatus.INCONSISTENT_NAME:
             accepted = _makers(draft)
         raise refusal(refused.status, at, edit, refused.why, accepted) from None
+
+
+def _check_maker(draft: Draft) -> None:
+    """Rows of a table without creating columns are the agent's own; a manager changes and removes them."""
+    if not draft.table.creating:
+        at, edit = next(iter(draft.edits.values()))
+        raise refusal(
+            ErrorStatus.NO_CREATION, at, edit, "rows of this table are made by the agent", "a row that is there"
+        )
 
 
 def _makers(draft: Draft) -> str:
@@ -317,12 +328,14 @@ def check_guard(draft: Draft) -> None:
 
 
 def check_stage(at: int, edit: Edit, cells: Sequence[bytes]) -> None:
-    """Objects that do not act yet accept their default, or what they hold."""
+    """Objects that do not act yet accept their default, or what they hold; those that make a row any value, or there
+    could be no such row."""
     column = edit.column
-    if column.traits.stage == "skeleton" or edit.value == column.default:
+    if column.traits.stage == "skeleton" or column.traits.role in MAKERS or edit.value == column.default:
         return
     if column.encode(edit.value) != cells[column.position]:
-        raise refusal(ErrorStatus.INCONSISTENT_VALUE, at, edit, "not supported yet", column.show(column.default))
+        accepted = '""' if column.traits.role is Role.SECRET else column.show(column.default)
+        raise refusal(ErrorStatus.INCONSISTENT_VALUE, at, edit, "not supported yet", accepted)
 
 
 def _in_use(draft: Draft, column: Column, source: int) -> Refused:

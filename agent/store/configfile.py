@@ -38,7 +38,8 @@ HEADER: Final = """\
 # A row's number is its instance in SNMP. Secrets read "*".
 """
 KEPT: Final = (Role.PLAIN, Role.CREATING, Role.ROW_STATUS, Role.SECRET)
-V6_CONVENTIONS: Final = frozenset({"InetAddressIPv6", "Ipv6Address"})
+ADDRESSES: Final = frozenset({"InetAddress", "InetAddressIPv4", "InetAddressIPv6"})
+"""Conventions whose octets are an address; what is none of four or sixteen octets is written in hexadecimal."""
 
 
 class FileError(StoreError):
@@ -121,8 +122,8 @@ def _text(column: Column, value: bytes | tuple[int, ...]) -> str:
         return ".".join(map(str, value))
     if column.wire is Wire.IP_ADDRESS:
         return str(ipaddress.IPv4Address(value))
-    if column.convention in V6_CONVENTIONS:
-        return str(ipaddress.IPv6Address(value)) if len(value) == 16 else HEX + value.hex() if value else ""
+    if column.convention in ADDRESSES and value:
+        return str(ipaddress.ip_address(value)) if len(value) in (4, 16) else HEX + value.hex()
     try:
         text = value.decode()
     except UnicodeDecodeError:
@@ -321,6 +322,6 @@ def parsed_value(column: Column, given: Any) -> Value:
         return ipaddress.IPv4Address(given).packed
     if given.startswith(HEX):
         return bytes.fromhex(given[len(HEX) :])
-    if column.convention in V6_CONVENTIONS and given:
-        return ipaddress.IPv6Address(given).packed
+    if column.convention in ADDRESSES and given:
+        return ipaddress.ip_address(given).packed
     return given.encode()

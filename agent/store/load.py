@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Final
 
 from agent.mib.ber import Value
-from agent.mib.schema import Column, Keeping, Role, Table
+from agent.mib.schema import MAKERS, Column, Keeping, Role, Table
 from agent.store.candidate import MASK, STAMP_BITS, Candidate, Draft, moves_of
 from agent.store.edits import highest_number, refusal
 from agent.store.errors import ErrorStatus, Refused
@@ -158,6 +158,7 @@ class _Work:
         elif (
             column.writable
             and column.traits.stage != "skeleton"
+            and column.traits.role not in MAKERS
             and value != column.default
             and (before is None or encoded(column, value) != before[column.position])
         ):
@@ -189,7 +190,9 @@ class _Work:
             return
         edit = Edit(column, number, value)
         problem = column.problem(value)
-        if column.table == USERS:
+        if column.traits.stage != "skeleton":
+            self._refuse(edit, "not supported yet", '""')
+        elif column.table == USERS:
             self._refuse(edit, "keys of users are not made by a load", "* here, and the password by a SET")
         elif problem or not isinstance(value, bytes):
             self._refuse(edit, "no value of this object", problem.removeprefix("accepted: "))
