@@ -159,6 +159,23 @@ async def test_protocol_and_passwords_change_together(tmp_path: Path) -> None:
         assert await speaks(at, user_of_passphrases("bob", 3, FIRST, 3, SECOND))
 
 
+async def test_authentication_may_be_taken_from_a_user(tmp_path: Path) -> None:
+    """RFC 3414, usmUserAuthProtocol; the keys go with it, and the access."""
+    async with administered(tmp_path) as (at, admin):
+        await put(admin, 2, BOB)
+        privacy = "privacy needs authentication"
+        await refused(at, admin, 2, {"AuthProtocol": "none"}, INCONSISTENT, "AuthProtocol", privacy)
+        await put(admin, 2, {"AuthProtocol": "none", "PrivProtocol": "none"})
+        assert not await speaks(at, user_of_passphrases("bob", 5, FIRST))
+        assert (stored(at, 2, "ipsecGwUserAuthKey"), stored(at, 2, "ipsecGwUserPrivKey")) == (b"", b"")
+        await refused(at, admin, 2, {"AuthProtocol": "sha256"}, INCONSISTENT, "AuthProtocol", "the user has no key")
+        await put(admin, 2, {"AuthProtocol": "sha256", "AuthPassword": FIRST})
+        assert await speaks(at, user_of_passphrases("bob", 5, FIRST))
+        await refused(
+            at, admin, 1, {"AuthProtocol": "none", "PrivProtocol": "none"}, INCONSISTENT, "AuthProtocol", "be left"
+        )
+
+
 async def test_the_order_of_varbinds_does_not_matter(tmp_path: Path) -> None:
     async with administered(tmp_path) as (at, admin):
         values: Values = {**BOB, "AuthProtocol": "sha384", "PrivProtocol": "aes192", "RowStatus": "createAndGo"}
@@ -300,7 +317,9 @@ async def test_net_snmp_makes_a_user_and_asks_as_him(tmp_path: Path) -> None:
         )
         assert made.code == 0, made.err
         options = ("-v3", "-u", "bob", "-l", "authPriv", "-a", "SHA-256", "-A", FIRST, "-x", "AES", "-X", SECOND)
-        got = await run("snmpget", *options, at.target, dotted(instance("ipsecGwUserAuthPassword", 2)))
+        got = await run("snmpget", *options, at.target, dotted(instance("ipsecGlobContDefaultRule", 0)))
+        assert got.out.endswith("INTEGER: 1\n"), got.err
+        got = await run("snmpget", "-v3", at.target, dotted(instance("ipsecGwUserAuthPassword", 2)), state=tmp_path)
         assert got.out.endswith('STRING: "*"\n'), got.err
         short = dotted(instance("ipsecGwUserAuthPassword", 2)), "s", "short"
         refusal = await run("snmpset", "-v3", at.target, *short, state=tmp_path)

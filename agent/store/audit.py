@@ -34,6 +34,12 @@ def performed(edits: Sequence[Edit], origin: Origin) -> None:
         logger.log(level, "by %s: %s", _who(origin), _objects([e for e in edits if e.column.name not in BULK]))
 
 
+def unchanged(generation: int, edits: Sequence[Edit], origin: Origin) -> None:
+    """A SET that was accepted and found everything as it asked for."""
+    if logger.isEnabledFor(logging.INFO):
+        logger.info("generation %d stays, by %s: %s", generation, _who(origin), _objects(edits))
+
+
 def refused(refusal: Refused, origin: Origin) -> None:
     """A SET that left no trace."""
     logger.warning("refused %s: %s (%s)", _who(origin), refusal.text, refusal.status.name)

@@ -230,6 +230,10 @@ class Writer:
             self._accepted(candidate)
         elif outcome.asked is not None:
             audit.performed(pending.edits, pending.origin)
+        elif pending.loading is not None:
+            audit.loaded(self.running.generation, pending.what, 0, pending.origin)
+        else:
+            audit.unchanged(self.running.generation, pending.edits, pending.origin)
 
     def _refuse(self, pending: Pending, refused: Refused) -> None:
         if not pending.answer.done():
