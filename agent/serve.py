@@ -22,11 +22,14 @@ from agent.backends.engine import EngineError
 from agent.backends.reconcile import Reconciler
 from agent.backends.rowstate import display
 from agent.backends.sole import Sole
+from agent.clear import Clearing, Commands, WizardLog
 from agent.config import Endpoint, Settings
+from agent.keysizes import clamp_key_sizes
 from agent.mib import load_schema
 from agent.monitor.constants import publish_constants
 from agent.monitor.monitor import Monitor
 from agent.plan.capabilities import CHARON, MEMORY
+from agent.seed import seed, seed_edits
 from agent.setchecks import SetChecks
 from agent.snmp.identity import CONFIGURATION_FILE as SNMP_CONF
 from agent.snmp.presence import announce, withdraw
@@ -65,13 +68,19 @@ async def _serve(settings: Settings) -> None:
     async with contextlib.AsyncExitStack() as stack:
         store = await stack.enter_async_context(_opened(settings))
         publish_constants(store.live)
+        store.expanders.append(clamp_key_sizes)
+        await _seeded(store)
         engines = make_engines(settings, store.secrets)
         capabilities = CAPABILITIES[settings.backend]
         reconciler = Reconciler(store, store.schema, engines.spd, engines.ike, engines.host, capabilities)
         store.checks.append(SetChecks(reconciler, engines.host, capabilities, settings.listen))
+        store.expanders.append(Clearing(seed_edits(store.schema)))
+        store.commanded.append(Commands(WizardLog(store.live), reconciler.look_at_everything))
         await stack.enter_async_context(exchanging(store, settings.state, refusal_teller(store)))
         server = await stack.enter_async_context(_answering(settings, store))
-        await stack.enter_async_context(_made_real(settings.backend, store, engines, reconciler))
+        store.keep_copies()
+        if await _sound(store, ended):
+            await stack.enter_async_context(_made_real(settings.backend, store, engines, reconciler))
         gc.collect()
         gc.freeze()  # what is loaded stays; collections then look at what is new only
         await ended.wait()
@@ -89,6 +98,22 @@ async def _opened(settings: Settings) -> AsyncIterator[Store]:
         yield store
     finally:
         await store.close()
+
+
+async def _seeded(store: Store) -> None:
+    try:
+        await seed(store)
+    except Refused as refused:
+        raise StartError(f"the first rows could not be stored: {refused.text}") from None
+
+
+async def _sound(store: Store, ended: asyncio.Event) -> bool:
+    """Until the store is sound: an older copy makes no policy and no tunnel. False where the agent is to end first."""
+    waiting = [asyncio.ensure_future(one) for one in (store.sound(), ended.wait())]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for one in waiting:
+        one.cancel()
+    return not store.damaged
 
 
 def make_engines(settings: Settings, secrets: Secrets) -> Engines:

@@ -199,6 +199,13 @@ class Reconciler:
             row = RowChange(row.table, row.number, earlier.before, row.after, earlier.columns | row.columns)
         self._work.changes[where] = row
 
+    def look_at_everything(self) -> None:
+        """A whole pass now: plan, kernel, daemon and names anew."""
+        self._work.whole_plan = self._work.look = True
+        self._connections.look_again()
+        self._surroundings.resolve_again()
+        self._awaken()
+
     def environment_changed(self, tunnels: Mapping[str, Tunnel | None]) -> None:
         """Tunnels that came up or moved, or (None) went, by child name: templates follow them."""
         self._surroundings.tunnels(tunnels)

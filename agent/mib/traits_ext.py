@@ -60,7 +60,7 @@ CONTROL = {
         role=Role.TRANSIENT,
         effect=(
             "clear-configuration removes the IPsec configuration in one commit; reconcile compares kernel and charon"
-            " with it at once"
+            " with it at once; accept-store goes on with the copy of a damaged database"
         ),
         mechanism="store, backends",
         disturbs="ends all tunnels (clear-configuration)",

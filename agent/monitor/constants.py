@@ -1,7 +1,7 @@
 """Tables that say what is so while the agent runs: key sizes of the ciphers, and the lifetimes on offer.
 
 Made once at the start. The key sizes are those of the engine, from the same table that
-proposals are made from, so that what is shown and what is negotiated cannot differ.
+proposals are made and clamped from, so that what is shown and what is negotiated cannot differ.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple, Protocol
 
 from agent.mib.ber import Value
-from agent.plan.capabilities import KEY_SIZES, UNSET_KEY_SIZES
+from agent.plan.capabilities import KEY_LIMITS
 
 
 class LiveTables(Protocol):
@@ -27,21 +27,10 @@ class Sizes(NamedTuple):
     most: int
 
 
-def _choice(cipher: str) -> Sizes:
-    """Of a cipher with keys of several lengths: the preset is what is offered first where none is set."""
-    sizes = KEY_SIZES[cipher]
-    return Sizes(min(sizes), UNSET_KEY_SIZES[cipher][0], max(sizes))
-
-
+CIPHERS: Final = ("aes", "twofish", "blowfish", "cast128", "3des", "des", "null")  # ipsecAlgId 1 to 7
 ALGORITHMS: Final[Mapping[int, Sizes]] = {
-    1: _choice("aes"),
-    2: _choice("twofish"),
-    3: _choice("blowfish"),
-    4: Sizes(128, 128, 128),  # cast128
-    5: Sizes(192, 192, 192),  # 3des
-    6: Sizes(64, 64, 64),  # des
-    7: Sizes(0, 0, 0),  # null
-    31: _choice("aes"),  # rijndael
+    **{number: Sizes(*KEY_LIMITS[cipher]) for number, cipher in enumerate(CIPHERS, 1)},
+    31: Sizes(*KEY_LIMITS["aes"]),  # rijndael
 }
 """By ipsecAlgId, which is the row number."""
 

@@ -39,6 +39,17 @@ UNSET_KEY_SIZES: Final[Mapping[str, tuple[int, ...]]] = MappingProxyType(
 )
 """Offered when no key size is set (decision 3 of the effects: of AES 256 first)."""
 
+KEY_LIMITS: Final[Mapping[str, tuple[int, int, int]]] = MappingProxyType(
+    {
+        **{name: (min(sizes), UNSET_KEY_SIZES[name][0], max(sizes)) for name, sizes in KEY_SIZES.items()},
+        "cast128": (128, 128, 128),
+        "3des": (192, 192, 192),
+        "des": (64, 64, 64),
+        "null": (0, 0, 0),
+    }
+)
+"""Smallest, preset and largest key in bits, parity included as on the wire (DES: RFC 2405, 3DES: RFC 2451)."""
+
 ESP_CIPHERS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "ipsecPropEspAes": "aes",

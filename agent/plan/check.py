@@ -14,14 +14,15 @@ from typing import Final
 from agent.mib import load_schema
 from agent.mib.ber import Value
 from agent.plan import spd
-from agent.plan.capabilities import ESP_CIPHERS, ESP_MACS, GROUPS, IKE_CIPHERS, IKE_HASHES, LACKING_HASHES, can
+from agent.plan.capabilities import GROUPS, IKE_CIPHERS, IKE_HASHES, LACKING_HASHES, can
 from agent.plan.explain import explain_all, matching
 from agent.plan.identities import IdentityError, identities, identity
 from agent.plan.ike import DEFAULT_AUTH, PSK, address_text
-from agent.plan.model import Action, Capabilities, ConfigurationView, Direction, Flow, Policy, RowChangeView, RowView
+from agent.plan.model import Action, Capabilities, ConfigurationView, Direction, Flow, Policy, RowChangeView
 from agent.plan.peers import is_host_name, literal
 from agent.plan.proposals import group_problem
 from agent.plan.result import Plan
+from agent.plan.rules import RULES, After
 from agent.plan.selectors import bits, flow_bits, overlap
 
 LEAST_SECONDS: Final = 10  # a shorter life would end before its renewal
@@ -85,6 +86,11 @@ def _group(value: Value, capabilities: Capabilities) -> str:
     if value in GROUPS and not can(capabilities.ike_groups, value):
         return f"this engine has no group {value}; accepted: {', '.join(map(str, sorted(capabilities.ike_groups)))}"
     return group_problem(value)
+
+
+def _pfs_group(value: Value, capabilities: Capabilities) -> str:
+    """-1 is no PFS."""
+    return _group(value, capabilities) if value != -1 else ""
 
 
 def _seconds(value: Value, capabilities: Capabilities) -> str:
@@ -160,6 +166,7 @@ VALUES: Final[Mapping[str, Callable[[Value, Capabilities], str]]] = MappingProxy
         "ipsecPeerLocalAddress": _own_address,
         "ipsecPeerPeerIds": _some_identities,
         "ipsecPrfLifeSeconds": _seconds,
+        "ipsecPrfPfsGroup": _pfs_group,
         "ipsecPropProto": _protocol,
         "ipsecTrLocalMaskLen": _mask,
         "ipsecTrRemoteMaskLen": _mask,
@@ -168,54 +175,7 @@ VALUES: Final[Mapping[str, Callable[[Value, Capabilities], str]]] = MappingProxy
 """What is wrong with a value by itself, by column."""
 
 
-# ---- values that have to fit each other ---------------------------------------------------
-
-
-def _net(side: str) -> Callable[[RowView], str]:
-    def problem(row: RowView) -> str:
-        address, length = row[f"ipsecTr{side}Address"], row[f"ipsecTr{side}MaskLen"]
-        assert isinstance(address, bytes) and isinstance(length, int)
-        return "" if row[f"ipsecTr{side}Range"] != bytes(4) else spd.net_problem(address, length)
-
-    return problem
-
-
-def _port(side: str) -> Callable[[RowView], str]:
-    def problem(row: RowView) -> str:
-        protocol, port = row["ipsecTrProto"], row[f"ipsecTr{side}Port"]
-        assert isinstance(protocol, int) and isinstance(port, int)
-        return spd.port_problem(protocol, port)
-
-    return problem
-
-
-def _protects_something(row: RowView) -> str:
-    """Guide 3.2.4: NULL for the cipher or for the hash of a phase 2 proposal, never for both."""
-
-    def ranked(columns: Iterable[str]) -> set[str]:
-        return {column for column in columns if isinstance(rank := row[column], int) and rank > 0}
-
-    if (
-        row["ipsecPropProto"] == 1
-        and ranked(ESP_CIPHERS) == {"ipsecPropEspNull"}
-        and (ranked(ESP_MACS) == {"ipsecPropEspNoMac"})
-    ):
-        return "neither cipher nor MAC would protect anything; accepted: NULL for one of them"
-    return ""
-
-
-TOGETHER: Final[Mapping[str, tuple[tuple[tuple[str, ...], Callable[[RowView], str]], ...]]] = MappingProxyType(
-    {
-        "ipsecTrafficTable": (
-            (("ipsecTrLocalAddress", "ipsecTrLocalMaskLen"), _net("Local")),
-            (("ipsecTrRemoteAddress", "ipsecTrRemoteMaskLen"), _net("Remote")),
-            (("ipsecTrLocalPort", "ipsecTrProto"), _port("Local")),
-            (("ipsecTrRemotePort", "ipsecTrProto"), _port("Remote")),
-        ),
-        "ipsecProposalTable": ((("ipsecPropEspNull", "ipsecPropEspNoMac", "ipsecPropProto"), _protects_something),),
-    }
-)
-"""Columns that have to fit each other, by table; the first one named is where a misfit is told."""
+# ---- all of a SET --------------------------------------------------------------------------
 
 
 def check_rules(
@@ -236,14 +196,17 @@ def check_rules(
         text = VALUES[column](value, capabilities)
         if text:
             raise RuleError(position, text)
+    surrounding = After(after)
     for (table, number), change in changed.items():
         row = change.after
-        if row is None:
-            continue
-        for columns, problem in TOGETHER.get(table, ()):
-            if change.columns.isdisjoint(columns):
+        names = {column for t, n, column, _ in named if (t, n) == (table, number)} if table in RULES else set()
+        if row is None or not names:
+            continue  # it is gone, or follows from what another row's varbinds did
+        for columns, problem in RULES.get(table, ()):
+            asked = change.before is None or not names.isdisjoint(columns)
+            if not asked or change.columns.isdisjoint(columns):
                 continue
-            text = problem(row)
+            text = problem(row, surrounding)
             if text:
                 raise RuleError(_position(named, table, number, columns), text)
 

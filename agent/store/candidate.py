@@ -8,7 +8,7 @@ links only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 
 from agent.mib.ber import Value
@@ -90,8 +90,9 @@ class Candidates:
     ) -> Candidate | None:
         """Steps 2 to 4 for the varbinds on stored tables. Raises Refused."""
         drafts = gather(before, placed)
+        named = {(edit.column.name, edit.number) for edit in edits}
         for draft in drafts.values():
-            self._fill(draft, origin)
+            self._fill(draft, origin, named)
         drafts = self._moved_on(before, drafts)
         self._check_pointers(before, drafts)
         self._check_rings(before, drafts)
@@ -102,8 +103,9 @@ class Candidates:
 
     # ---- one row ----------------------------------------------------------------------
 
-    def _fill(self, draft: Draft, origin: Origin) -> None:
-        """The row after its varbinds: status, cells, secrets, guard."""
+    def _fill(self, draft: Draft, origin: Origin, named: Set[tuple[str, int]]) -> None:
+        """The row after its varbinds: status, cells, secrets, guard. `named`: (object, number) of the varbinds
+        themselves; what one of them stands for may be of any stage."""
         table, before = draft.table, draft.before
         status = None if table.scalar else wished_status(draft)
         if origin.kind == "snmp" and draft.before is None and status is not None:
@@ -117,7 +119,7 @@ class Candidates:
         check_guard(draft)
         for at, edit in draft.edits.values():
             column = edit.column
-            if origin.kind == "snmp":
+            if origin.kind == "snmp" and (column.name, edit.number) in named:
                 check_stage(at, edit, cells)
             role = column.traits.role
             if role is Role.SECRET:

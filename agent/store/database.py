@@ -245,6 +245,14 @@ class Database:
     def _generation(self, connection: sa.Connection) -> int:
         return int(connection.execute(sa.select(self._state.c.generation)).scalar_one())
 
+    def write_generation(self, generation: int) -> None:
+        """Go on counting from here. Raises StoreError."""
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(self._state.update().values(generation=generation))
+        except sa.exc.SQLAlchemyError as error:
+            raise StoreError(f"the store {self._shown} cannot be written: {_reason(error)}") from error
+
     def write_small(self, kind: str, numbers: Mapping[str, int | None], texts: Mapping[str, bytes | None]) -> None:
         """Set, or remove (None), durable numbers and texts of one kind."""
         self._pause()

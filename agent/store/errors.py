@@ -50,3 +50,7 @@ class StoreLocked(StoreError):
 
 class SecretsError(StoreError):
     """The key file is missing or not the one the secrets were sealed with."""
+
+
+class StoreDamaged(StoreError):
+    """The database holds something else than was written into it."""

@@ -105,3 +105,7 @@ Placed = tuple[int, Edit]
 Expander = Callable[[Configuration, Sequence[Placed], Origin], Sequence[Placed]]
 """Between steps 1 and 2: what the edits of a SET stand for, on the configuration they are applied to: a password for
 its key, a command for what it does. Pure; raises Refused. What comes back is not checked for access."""
+
+Commanded = Callable[[Configuration, Configuration, Sequence[Edit], Origin], None]
+"""After step 7 of a SET that names transient objects, whether or not it made a generation: (before, after, edits,
+origin). What a command does beside changing the configuration. On the event loop, before hooks of the change."""

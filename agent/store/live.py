@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from agent.mib.ber import Value
 from agent.mib.schema import Keeping, Schema
@@ -16,6 +16,11 @@ class Live:
         self._tables = {
             table.name: scalar_or_empty(table) for table in schema.tables.values() if table.keeping is Keeping.LIVE
         }
+        self._watching: dict[str, Callable[[TableSnapshot], None]] = {}
+
+    def watch(self, name: str, watcher: Callable[[TableSnapshot], None]) -> None:
+        """Have one function called with each new snapshot of a table, at once and before anybody reads it."""
+        self._watching[name] = watcher
 
     def __contains__(self, name: object) -> bool:
         return name in self._tables
@@ -28,7 +33,7 @@ class Live:
         """Replace a whole table. Raises KeyError for one that is not live."""
         if name not in self._tables:
             raise KeyError(name)
-        self._tables[name] = snapshot
+        self._set(name, snapshot)
 
     def update(self, name: str, rows: Mapping[int, Mapping[str, Value] | None]) -> None:
         """Set columns of some rows, or remove rows (None). Columns not named keep their value or the default."""
@@ -44,4 +49,10 @@ class Live:
                 at = table.by_name[column]
                 cells[at.position] = at.encode(value)
             changes[number] = tuple(cells)
-        self._tables[name] = snapshot.replaced(changes)
+        self._set(name, snapshot.replaced(changes))
+
+    def _set(self, name: str, snapshot: TableSnapshot) -> None:
+        self._tables[name] = snapshot
+        watcher = self._watching.get(name)
+        if watcher is not None:
+            watcher(snapshot)

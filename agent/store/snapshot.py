@@ -252,6 +252,10 @@ class TableSnapshot:
             for number, cell in zip(block.numbers, block.columns[mark.position], strict=True)
         }
 
+    def last_number(self) -> int:
+        """The highest number of a row, 0 where there is none."""
+        return self._lasts[-1] if self._lasts else 0
+
     def free_number(self) -> int:
         """The lowest unused number from 1 on."""
         if not self._free:

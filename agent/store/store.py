@@ -8,21 +8,29 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
 from sqlalchemy import make_url
 
 from agent.mib.schema import Column, Role, Schema
+from agent.store import audit
 from agent.store.actions import Actions
 from agent.store.candidate import Candidate, Candidates
 from agent.store.commit import Writer
+from agent.store.copies import INTERVAL_SECONDS
+from agent.store.copying import Copying
 from agent.store.database import Database
-from agent.store.errors import SecretsError, StoreError
-from agent.store.hooks import Change, Check, Edit, Expander, Origin, Subscriber
+from agent.store.edits import check_edit
+from agent.store.errors import ErrorStatus, Refused, SecretsError, StoreError
+from agent.store.free import FreeIndices
+from agent.store.health import Health, StoreState, Topic
+from agent.store.hooks import Change, Check, Commanded, Edit, Expander, Origin, Subscriber
 from agent.store.live import Live
 from agent.store.load import Contents, Loader
 from agent.store.lock import StoreLock
+from agent.store.opening import Damage, accept, copies_of, open_store
 from agent.store.references import References
 from agent.store.secrets import KEY_FILE, Secrets, load_key, no_core_dumps
 from agent.store.snapshot import Configuration, decoded
@@ -31,6 +39,12 @@ from agent.store.view import View
 logger = logging.getLogger(__name__)
 
 GENERATION: Final = "ipsecGwGeneration"
+COMMAND: Final = "ipsecGwCommand"
+ACCEPT_STORE: Final = 4
+READ_ONLY: Final = (
+    "the database is damaged and an older copy is served, read-only (ipsecGwStoreMessage); accepted: "
+    "ipsecGwCommand.0 = accept-store(4)"
+)
 T = TypeVar("T")
 START: Final = Origin("start")
 
@@ -53,10 +67,9 @@ class Store:
         database: Database | None = None
         try:
             no_core_dumps()
-            self._database = database = self._thread.submit(Database, schema, url).result()
-            self._thread.submit(self._database.prepare).result()
-            running = self._thread.submit(self._database.load).result()
-            self._numbers, self._texts = self._thread.submit(self._database.load_small).result()
+            opened = self._thread.submit(open_store, schema, url, state).result()
+            self._database = database = opened.database
+            running, self._numbers, self._texts = opened.running, opened.numbers, opened.texts
             self.secrets = _open_secrets(state, running)
         except BaseException:
             if database is not None:
@@ -65,10 +78,28 @@ class Store:
             raise
         self._candidates = Candidates(References(running), self.secrets)
         self.actions = Actions(schema, self.live)
+        self._url = url
+        self.health = Health(self.live)
         self._writer = Writer(
-            running, self._candidates, self._database.write, self._thread, self._accepted, self.actions
+            running,
+            self._candidates,
+            lambda writing: self._database.write(writing),  # another one, once a damaged store is accepted
+            self._thread,
+            self._accepted,
+            self.actions,
+            self.health,
         )
         self._show_generation()
+        self._free = FreeIndices(schema, self.live, running)
+        copies = copies_of(url, state)
+        self._copying = Copying(copies, self.health) if copies is not None else None
+        self._damage = opened.damage
+        self._accepting = asyncio.Lock()
+        self._sound = asyncio.Event()
+        if opened.damage is None:
+            self._sound.set()
+        else:
+            self.health.say(Topic.DATABASE, StoreState.READ_ONLY, opened.damage.message)
 
     @classmethod
     def open(cls, schema: Schema, url: str, state: Path) -> Store:
@@ -98,6 +129,8 @@ class Store:
     async def commit(self, edits: Sequence[Edit], origin: Origin) -> Configuration:
         """All edits or none, durable on return: the configuration that holds them, of the same generation as before
         where they change nothing. An edit of a row's generation column is a condition. Raises Refused."""
+        if self._damage is not None:
+            return await self._while_damaged(edits, origin)
         return await self._writer.commit(edits, origin)
 
     async def load(
@@ -106,7 +139,70 @@ class Store:
         """Replace the whole configuration in one generation; the configuration that holds it and how many rows
         differ. `what` names the source in the audit line; `named` are edits beside it that checks look at, such as
         that a lock-out is allowed. Raises Refused."""
+        if self._damage is not None:
+            raise Refused(ErrorStatus.RESOURCE_UNAVAILABLE, -1, READ_ONLY)
         return await self._writer.load(Loader(contents, self.secrets, named).build, origin, what)
+
+    @property
+    def commanded(self) -> list[Commanded]:
+        """Who is told of accepted SETs that name transient objects."""
+        return self._writer.commanded
+
+    # ---- a damaged store --------------------------------------------------------------
+
+    @property
+    def damaged(self) -> bool:
+        """What is read is an older copy, and nothing is to be done by it until a SET accepts it."""
+        return self._damage is not None
+
+    async def sound(self) -> None:
+        """Until the store is no damaged one: at once, as a rule."""
+        await self._sound.wait()
+
+    async def _while_damaged(self, edits: Sequence[Edit], origin: Origin) -> Configuration:
+        """One SET accepts what is served; every other one is refused, by the first phase of RFC 3416 section 4.2.5:
+        the store is a resource that is not there now."""
+        try:
+            for at, edit in enumerate(edits):
+                check_edit(self.schema, at, edit, origin)
+            other = [at for at, edit in enumerate(edits) if (edit.column.name, edit.value) != (COMMAND, ACCEPT_STORE)]
+            if other or not edits:
+                at = other[0] if other else -1
+                raise Refused(ErrorStatus.RESOURCE_UNAVAILABLE, at, f"{READ_ONLY}, in a SET of its own")
+            async with self._accepting:
+                if self._damage is not None:
+                    await self._accept(self._damage, edits, origin)
+        except Refused as refused:
+            audit.refused(refused, origin)
+            raise
+        return self.running
+
+    async def _accept(self, damage: Damage, edits: Sequence[Edit], origin: Origin) -> None:
+        """Raises Refused; then all is as before."""
+        loop = asyncio.get_running_loop()
+        work = partial(accept, self.schema, self._url, self._database, damage)
+        try:
+            self._database, aside = await loop.run_in_executor(self._thread, work)
+        except StoreError as error:
+            raise Refused(ErrorStatus.COMMIT_FAILED, 0, f"not accepted, nothing was changed: {error}") from None
+        before = self.running
+        self._writer.running = before.replaced(damage.next_generation, {})
+        self._damage = None
+        audit.accepted(damage.next_generation, edits, origin)
+        logger.warning(
+            "store: generation %d is in force as %d; %s; the damaged database is kept as %s",
+            *(damage.served, damage.next_generation, damage.lost, aside),
+        )
+        self._show_generation()
+        self.health.well(Topic.DATABASE)
+        self._untold.append(
+            Change(damage.next_generation, Configuration.empty(self.schema), self.running, (), origin, replay=True)
+        )
+        self._sound.set()
+        if len(self._untold) == 1:
+            loop.call_soon(self._tell_next)
+
+    # ---- small durable things -----------------------------------------------------------
 
     def numbers(self, kind: str) -> dict[str, int]:
         """Durable numbers of the agent itself, by name: reqids, engineBoots."""
@@ -130,7 +226,12 @@ class Store:
         if self._closed:
             raise StoreError("the store is closed")
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._thread, self._database.write_small, kind, dict(numbers), dict(texts))
+        try:
+            await loop.run_in_executor(self._thread, self._database.write_small, kind, dict(numbers), dict(texts))
+        except StoreError as error:
+            self.health.say(Topic.WRITING, StoreState.FAILING, str(error))
+            raise
+        self.health.well(Topic.WRITING)
         _merge(self._numbers.setdefault(kind, {}), numbers)
         _merge(self._texts.setdefault(kind, {}), texts)
 
@@ -151,6 +252,7 @@ class Store:
     def _accepted(self, candidate: Candidate) -> None:
         """After the swap: hooks wait for the next turn of the loop, so that the reply goes out first."""
         self._show_generation()
+        self._free.changed({row.table for row in candidate.rows}, candidate.after)
         generation = candidate.after.generation
         change = Change(generation, candidate.before, candidate.after, candidate.rows, candidate.origin)
         self._untold.append(change)
@@ -173,6 +275,14 @@ class Store:
         if column is not None and column.table in self.live:
             self.live.update(column.table, {0: {GENERATION: self.running.generation & 0xFFFFFFFF}})
 
+    # ---- copies -----------------------------------------------------------------------
+
+    def keep_copies(self, interval: float = INTERVAL_SECONDS) -> None:
+        """From now on a copy at once, every `interval` seconds, and at the end, where the generation has moved. Of
+        SQLite files only: whoever runs another database keeps its backups."""
+        if self._copying is not None:
+            self._copying.start(self._sound, lambda: self.running.generation, interval)
+
     # ---- the end ----------------------------------------------------------------------
 
     async def close(self) -> None:
@@ -183,6 +293,8 @@ class Store:
         await self._writer.close()
         while self._untold:
             self._tell_next()
+        if self._copying is not None:
+            await self._copying.stop()
         await asyncio.get_running_loop().run_in_executor(self._thread, self._database.close)
         self._release()
 

@@ -1,0 +1,252 @@
+"""The guide's field rules that SMI cannot say: which values of a row, and which rows of a list, fit each other.
+
+Validators beside the table: per table a list of rules, each a pure function over the row as
+it would be, with the columns it looks at. A rule is asked when a SET names one of them, or
+brings the row into service; the text it answers reads `why; accepted: …`. What a SET does
+not name is never held against it: a default that does not fit is reported by the row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from agent.plan import cells, spd
+from agent.plan.capabilities import ESP_CIPHERS
+from agent.plan.ike import IKE_PROFILES, INHERIT_LIFE, IPSEC_PROFILES
+from agent.plan.model import ConfigurationView, RowView
+from agent.plan.proposals import IPSEC_PROPOSALS
+from agent.plan.spd import TRAFFIC, RuleAction
+
+AH: Final = 2  # ipsecPropProto
+FIXED: Final = 1  # ipsecTrLocalAddressType, ipsecTrRemoteAddressType
+NOWHERE: Final = bytes(4)
+OUTSIDE: Final = MappingProxyType({"pre": "ipsecGlobContPreIpsecRules", "post": "ipsecGlobContPostIpsecRules"})
+PLAIN_ACTIONS: Final = "accepted: ipsecTrAction pass(3), drop(5), always-plain(2)"
+
+
+class After:
+    """The configuration as it would be, with what several rules need of it, found once."""
+
+    def __init__(self, configuration: ConfigurationView) -> None:
+        self.configuration = configuration
+
+    @cached_property
+    def outside(self) -> Mapping[int, str]:
+        """Rules in service that the pre or the post list leads to, with the name of the list."""
+        found: dict[int, str] = {}
+        for name, head in OUTSIDE.items():
+            for row in self.chain(self.scalar(head)):
+                found.setdefault(row.number, name)
+        return found
+
+    def chain(self, head: int) -> Iterator[RowView]:
+        """Rules in service from `head` on; a ring, which the store refuses, ends."""
+        seen = set[int]()
+        while head and head not in seen:
+            seen.add(head)
+            row = self.configuration.row(TRAFFIC, head)
+            if row is None:
+                return
+            yield row
+            head = cells.number(row, "ipsecTrNextIndex")
+
+    def scalar(self, name: str) -> int:
+        value = self.configuration.scalar(name)
+        assert isinstance(value, int)
+        return value
+
+
+Problem = Callable[[RowView, After], str]
+
+
+class RowRule(NamedTuple):
+    """`columns` have to fit each other; the first of them that a SET names is where a misfit is told."""
+
+    columns: tuple[str, ...]
+    problem: Problem
+
+
+# ---- traffic rules ------------------------------------------------------------------------
+
+
+def _net(side: str) -> RowRule:
+    """A net has no bits beyond its mask (guide 2.1, 3.3: Type net)."""
+    address, mask, kind = f"ipsecTr{side}Address", f"ipsecTr{side}MaskLen", f"ipsecTr{side}AddressType"
+    end = f"ipsecTr{side}Range"
+
+    def problem(row: RowView, after: After) -> str:
+        if cells.number(row, kind) != FIXED or row[end] != NOWHERE:
+            return ""  # own, peer and dhcp need no further settings
+        return spd.net_problem(cells.octets(row, address), cells.number(row, mask))
+
+    return RowRule((address, mask, kind, end), problem)
+
+
+def _range(side: str) -> RowRule:
+    """The second address is for a range, and a range has no mask."""
+    address, mask, kind = f"ipsecTr{side}Address", f"ipsecTr{side}MaskLen", f"ipsecTr{side}AddressType"
+    end = f"ipsecTr{side}Range"
+
+    def problem(row: RowView, after: After) -> str:
+        if cells.number(row, kind) != FIXED or row[end] == NOWHERE:
+            return ""
+        if cells.number(row, mask) not in (0, 32):
+            return f"a mask goes with a net, and {end} makes this a range; accepted: {mask} 0 or 32, or {end} 0.0.0.0"
+        first = cells.octets(row, address)
+        if cells.octets(row, end) < first:
+            return f"the range ends before it begins; accepted: {_dotted(first)} or higher, 0.0.0.0 for no range"
+        return ""
+
+    return RowRule((end, mask, address, kind), problem)
+
+
+def _dotted(address: bytes) -> str:
+    return ".".join(map(str, address))
+
+
+def _port(side: str) -> RowRule:
+    """Ports apply to protocols that have them only (guide 2: to UDP and TCP)."""
+
+    def problem(row: RowView, after: After) -> str:
+        return spd.port_problem(cells.number(row, "ipsecTrProto"), cells.number(row, f"ipsecTr{side}Port"))
+
+    return RowRule((f"ipsecTr{side}Port", "ipsecTrProto"), problem)
+
+
+def _net6(side: str) -> RowRule:
+    """The same for an IPv6 side: prefix with a net, last address with a range."""
+    names = tuple(f"ipsecGwTr{side}{what}6" for what in ("Address", "PrefixLength", "Range"))
+    address, prefix, end = names
+
+    def problem(row: RowView, after: After) -> str:
+        first, last, length = cells.octets(row, address), cells.octets(row, end), cells.number(row, prefix)
+        if not first:
+            misfit = end if last else prefix if length else ""
+            return f"{misfit} says nothing without {address}; accepted: it, or {address} too" if misfit else ""
+        if last and length not in (0, 128):
+            return f"a prefix goes with a net, and {end} makes this a range; accepted: {prefix} 0 or 128"
+        if last and last < first:
+            return f"the range ends before it begins; accepted: {end} from {address} on, empty for no range"
+        if not last and int.from_bytes(first, "big") & (1 << (128 - length)) - 1:
+            return f"the address has host bits beyond the prefix; accepted: a net of {length} bits"
+        return ""
+
+    return RowRule(names, problem)
+
+
+def _one_family(row: RowView, after: After) -> str:
+    local, remote = (cells.octets(row, f"ipsecGwTr{side}Address6") for side in ("Local", "Remote"))
+    if bool(local) == bool(remote):
+        return ""
+    return "a rule is of one family; accepted: both IPv6 addresses, :: with prefix length 0 for any, or none"
+
+
+def _own_action(row: RowView, after: After) -> str:
+    """Guide 2.1 and 4.1 offer pass and drop; a protect rule would be skipped, and its operator feel safe."""
+    if cells.number(row, "ipsecTrAction") != RuleAction.PROTECT or row.number not in after.outside:
+        return ""
+    list_ = after.outside[row.number]
+    return f"rule {row.number} is in the {list_} list, where nothing is protected; {PLAIN_ACTIONS}"
+
+
+def _leads_on(row: RowView, after: After) -> str:
+    if row.number not in after.outside:
+        return ""
+    return _protecting(after, cells.number(row, "ipsecTrNextIndex"), after.outside[row.number])
+
+
+def _protecting(after: After, head: int, list_: str) -> str:
+    for row in after.chain(head):
+        if cells.number(row, "ipsecTrAction") == RuleAction.PROTECT:
+            return (
+                f"rule {row.number} protects, which only rules in peers' lists can; {PLAIN_ACTIONS} in the {list_} list"
+            )
+    return ""
+
+
+def _head(list_: str) -> RowRule:
+    column = OUTSIDE[list_]
+
+    def problem(row: RowView, after: After) -> str:
+        return _protecting(after, cells.number(row, column), list_)
+
+    return RowRule((column,), problem)
+
+
+# ---- proposals ------------------------------------------------------------------------------
+
+
+def _ranked(row: RowView, columns: Iterable[str]) -> list[str]:
+    return [column for column in columns if cells.number(row, column) > 0]
+
+
+def _null_once(row: RowView, after: After) -> str:
+    """Guide 3.2.4: in a single proposal NULL is either for encryption only or for authentication only."""
+    if _ranked(row, ("ipsecPropEspNull",)) and _ranked(row, ("ipsecPropEspNoMac",)):
+        return (
+            "neither cipher nor MAC would protect anything; accepted: a rank for one of NULL and NoMac, 0 for the other"
+        )
+    return ""
+
+
+def _ah_without_cipher(row: RowView, after: After) -> str:
+    """Guide 3.2.4: AH offers authentication only, `none` is its encryption algorithm."""
+    ciphers = _ranked(row, ESP_CIPHERS)
+    if cells.number(row, "ipsecPropProto") == AH and ciphers:
+        return f"AH does not encrypt, and {ciphers[0]} has a rank; accepted: rank 0 for every cipher, or esp(1)"
+    return ""
+
+
+# ---- profiles -------------------------------------------------------------------------------
+
+
+def _ends(prefix: str, pointer: str) -> RowRule:
+    """A lifetime of its own has an end: seconds, kB or both (0 is no limit). The global profile's numbers always
+    count."""
+    columns = (f"{prefix}LifeSeconds", f"{prefix}LifeKBytes", f"{prefix}LifePolicy")
+
+    def problem(row: RowView, after: After) -> str:
+        seconds, volume, policy = (cells.number(row, column) for column in columns)
+        if seconds or volume or (policy == INHERIT_LIFE and after.scalar(pointer) != row.number):
+            return ""
+        return f"its keys would live for ever; accepted: {columns[0]} or {columns[1]} above 0"
+
+    return RowRule(columns, problem)
+
+
+def _global_ends(table: str, prefix: str, pointer: str) -> RowRule:
+    def problem(row: RowView, after: After) -> str:
+        number = cells.number(row, pointer)
+        profile = after.configuration.row(table, number) if number else None
+        if profile is None or profile[f"{prefix}LifeSeconds"] or profile[f"{prefix}LifeKBytes"]:
+            return ""
+        return "keys of this profile live for ever, and others inherit it; accepted: a profile with a lifetime"
+
+    return RowRule((pointer,), problem)
+
+
+RULES: Final[Mapping[str, tuple[RowRule, ...]]] = MappingProxyType(
+    {
+        TRAFFIC: (
+            *(rule(side) for side in ("Local", "Remote") for rule in (_net, _range, _port, _net6)),
+            RowRule(("ipsecGwTrLocalAddress6", "ipsecGwTrRemoteAddress6"), _one_family),
+            RowRule(("ipsecTrAction",), _own_action),
+            RowRule(("ipsecTrNextIndex",), _leads_on),
+        ),
+        IPSEC_PROPOSALS: (
+            RowRule(("ipsecPropEspNull", "ipsecPropEspNoMac"), _null_once),
+            RowRule(("ipsecPropProto", *ESP_CIPHERS), _ah_without_cipher),
+        ),
+        IKE_PROFILES: (_ends("ikePrf", "ipsecGlobIkeProfile"),),
+        IPSEC_PROFILES: (_ends("ipsecPrf", "ipsecGlobIpsecProfile"),),
+        "ipsecGlobals": (
+            _global_ends(IKE_PROFILES, "ikePrf", "ipsecGlobIkeProfile"),
+            _global_ends(IPSEC_PROFILES, "ipsecPrf", "ipsecGlobIpsecProfile"),
+        ),
+        "ipsecGlobalsContinued": (_head("pre"), _head("post")),
+    }
+)
+"""What has to fit, by table."""

@@ -1,0 +1,380 @@
+"""The guide's field rules, one case per sentence: what a SET may not name, and where it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import pytest
+
+from agent.mib import load_schema
+from agent.mib.ber import Value
+from agent.plan.capabilities import CHARON
+from agent.plan.check import RuleError, check_rules
+from agent.plan.rules import RULES
+from tests.plan_helpers import DictConfiguration, packed, rule_cells
+
+TRAFFIC, CONTINUED, GLOBALS = "ipsecTrafficTable", "ipsecGlobalsContinued", "ipsecGlobals"
+IKE, IPSEC, ESP = "ikeProfileTable", "ipsecProfileTable", "ipsecProposalTable"
+Cells = Mapping[str, Value]
+Rows = Mapping[tuple[str, int], Cells]
+PASS, DROP, PROTECT, PLAIN = 3, 5, 4, 2
+
+
+def refused(there: Rows, sets: Rows, *, scalars: Cells | None = None) -> tuple[str, str] | None:
+    """(`column.row` to blame, text) of a SET of these cells on top of rows that are there."""
+    before = DictConfiguration(scalars=dict(scalars or {}))
+    for (table, number), cells in there.items():
+        before.put(table, number, **cells)
+    after, changes = before.edited(*((table, number, cells) for (table, number), cells in sets.items()))
+    named = [(table, number, column, value) for (table, number), row in sets.items() for column, value in row.items()]
+    try:
+        check_rules(before, after, changes, named, CHARON)
+    except RuleError as error:
+        _, number, column, _ = named[error.position]
+        return f"{column}.{number}", error.text
+    return None
+
+
+class Sentence(NamedTuple):
+    """What the guide says; a SET that it forbids, which varbind is to blame, a piece of the text; one it allows."""
+
+    says: str
+    table: str
+    forbidden: Cells
+    blamed: str
+    told: str
+    allowed: Cells
+
+
+RANGE: Cells = {"ipsecTrProto": 6, "ipsecTrLocalAddress": packed("10.0.0.5"), "ipsecTrLocalRange": packed("10.0.0.9")}
+NET: Cells = {"ipsecTrProto": 6, "ipsecTrRemoteAddress": packed("10.0.0.0"), "ipsecTrRemoteMaskLen": 24}
+NET6: Cells = {
+    "ipsecTrProto": 6,
+    "ipsecGwTrLocalAddress6": packed("2001:db8::"),
+    "ipsecGwTrLocalPrefixLength6": 32,
+    "ipsecGwTrRemoteAddress6": packed("::"),
+}
+
+SENTENCES = [
+    Sentence(
+        "NULL in a single proposal is either only for encryption or only for authentication",
+        ESP,
+        {"ipsecPropProto": 1, "ipsecPropEspAes": 1, "ipsecPropEspNull": 2, "ipsecPropEspNoMac": 1},
+        "ipsecPropEspNull",
+        "one of NULL and NoMac",
+        {"ipsecPropProto": 1, "ipsecPropEspAes": 1, "ipsecPropEspNull": 2, "ipsecPropEspSha1": 1},
+    ),
+    Sentence(
+        "and so the other way round",
+        ESP,
+        {"ipsecPropProto": 1, "ipsecPropEspNoMac": 1, "ipsecPropEspNull": 1},
+        "ipsecPropEspNull",
+        "neither cipher nor MAC",
+        {"ipsecPropProto": 1, "ipsecPropEspNoMac": 1, "ipsecPropEspDes3": 1},
+    ),
+    Sentence(
+        "AH offers only authentication: `none` is its encryption algorithm",
+        ESP,
+        {"ipsecPropProto": 2, "ipsecPropAhMd5": 1, "ipsecPropEspBlowfish": 1},
+        "ipsecPropProto",
+        "rank 0 for every cipher",
+        {"ipsecPropProto": 2, "ipsecPropAhMd5": 1},
+    ),
+    Sentence(
+        "the NULL algorithm is not available in phase 1 (cipher)",
+        "ikeProposalTable",
+        {"ikePropEncAlg": 1},
+        "ikePropEncAlg",
+        "never without a cipher",
+        {"ikePropEncAlg": 4},
+    ),
+    Sentence(
+        "the NULL algorithm is not available in phase 1 (hash)",
+        "ikeProposalTable",
+        {"ikePropEncAlg": 4, "ikePropHashAlg": 2},
+        "ikePropHashAlg",
+        "never without a hash",
+        {"ikePropEncAlg": 4, "ikePropHashAlg": 3},
+    ),
+    Sentence(
+        "a PORT applies to UDP and TCP only",
+        TRAFFIC,
+        {"ipsecTrProto": 1, "ipsecTrRemotePort": 80},
+        "ipsecTrRemotePort",
+        "tcp, udp",
+        {"ipsecTrProto": 6, "ipsecTrRemotePort": 80},
+    ),
+    Sentence(
+        "which holds without a protocol too",
+        TRAFFIC,
+        {"ipsecTrProto": 255, "ipsecTrLocalPort": 80},
+        "ipsecTrLocalPort",
+        "0 or -1 for any",
+        {"ipsecTrProto": 255, "ipsecTrLocalPort": 0},
+    ),
+    Sentence(
+        "a mask goes with a net",
+        TRAFFIC,
+        {**RANGE, "ipsecTrLocalMaskLen": 24},
+        "ipsecTrLocalRange",
+        "0 or 32",
+        {**RANGE, "ipsecTrLocalMaskLen": 32},
+    ),
+    Sentence(
+        "a range has two addresses, first and last",
+        TRAFFIC,
+        {**RANGE, "ipsecTrLocalRange": packed("10.0.0.4")},
+        "ipsecTrLocalRange",
+        "10.0.0.5 or higher",
+        {**RANGE, "ipsecTrLocalRange": packed("10.0.0.5")},
+    ),
+    Sentence(
+        "the address of a net has no bits beyond its mask",
+        TRAFFIC,
+        {**NET, "ipsecTrRemoteAddress": packed("10.0.0.5")},
+        "ipsecTrRemoteAddress",
+        "10.0.0.0 with mask 24",
+        NET,
+    ),
+    Sentence(
+        "a host is a net of 32 bits",
+        TRAFFIC,
+        {**NET, "ipsecTrRemoteAddress": packed("10.0.0.5"), "ipsecTrRemoteMaskLen": 0},
+        "ipsecTrRemoteAddress",
+        "1..32",
+        {**NET, "ipsecTrRemoteAddress": packed("10.0.0.5"), "ipsecTrRemoteMaskLen": 32},
+    ),
+    Sentence(
+        "with own and peer no further settings are necessary",
+        TRAFFIC,
+        {"ipsecTrProto": 6, "ipsecTrLocalAddress": packed("10.0.0.5"), "ipsecTrLocalMaskLen": 8},
+        "ipsecTrLocalAddress",
+        "10.0.0.0",
+        {
+            "ipsecTrProto": 6,
+            "ipsecTrLocalAddress": packed("10.0.0.5"),
+            "ipsecTrLocalMaskLen": 8,
+            "ipsecTrLocalAddressType": 2,
+            "ipsecTrLocalPort": 80,
+        },
+    ),
+    Sentence(
+        "lifetimes: at least one of Seconds and Kb counts",
+        IKE,
+        {"ikePrfProposal": 0, "ikePrfLifePolicy": 1, "ikePrfLifeSeconds": 0},
+        "ikePrfLifeSeconds",
+        "above 0",
+        {"ikePrfProposal": 0, "ikePrfLifePolicy": 1, "ikePrfLifeSeconds": 0, "ikePrfLifeKBytes": 11000},
+    ),
+    Sentence(
+        "the same in phase 2; 'use default' has no values of its own",
+        IPSEC,
+        {"ipsecPrfProposal": 0, "ipsecPrfLifeSeconds": 0, "ipsecPrfLifePolicy": 2},
+        "ipsecPrfLifeSeconds",
+        "for ever",
+        {"ipsecPrfProposal": 0, "ipsecPrfLifeSeconds": 0, "ipsecPrfLifePolicy": 4},
+    ),
+    *(
+        Sentence(
+            f"there is no group {group} for PFS",
+            IPSEC,
+            {"ipsecPrfProposal": 0, "ipsecPrfPfsGroup": group},
+            "ipsecPrfPfsGroup",
+            "14, 15, 16",
+            {"ipsecPrfProposal": 0, "ipsecPrfPfsGroup": good},
+        )
+        for group, good in ((3, -1), (4, 0), (6, 1), (7, 2), (8, 5), (10, 14), (12, 15), (13, 16))
+    ),
+    *(
+        Sentence(
+            f"there is no group {group} for phase 1",
+            IKE,
+            {"ikePrfProposal": 0, "ikePrfGroup": group},
+            "ikePrfGroup",
+            "1, 2, 5",
+            {"ikePrfProposal": 0, "ikePrfGroup": good},
+        )
+        for group, good in ((3, 0), (4, 1), (6, 2), (9, 5), (11, 14), (13, 16))
+    ),
+    Sentence(
+        "IPv6: the address of a net has no bits beyond its prefix",
+        TRAFFIC,
+        {**NET6, "ipsecGwTrLocalAddress6": packed("2001:db8::1")},
+        "ipsecGwTrLocalAddress6",
+        "a net of 32 bits",
+        NET6,
+    ),
+    Sentence(
+        "IPv6: a rule is of one family",
+        TRAFFIC,
+        {**NET6, "ipsecGwTrRemoteAddress6": b""},
+        "ipsecGwTrLocalAddress6",
+        "one family",
+        {**NET6, "ipsecGwTrRemoteAddress6": packed("2001:db8:1::"), "ipsecGwTrRemotePrefixLength6": 48},
+    ),
+    Sentence(
+        "IPv6: a prefix goes with a net",
+        TRAFFIC,
+        {**NET6, "ipsecGwTrLocalRange6": packed("2001:db8::9")},
+        "ipsecGwTrLocalAddress6",
+        "ipsecGwTrLocalPrefixLength6 0 or 128",
+        {**NET6, "ipsecGwTrLocalRange6": packed("2001:db8::9"), "ipsecGwTrLocalPrefixLength6": 0},
+    ),
+    Sentence(
+        "IPv6: a range does not end before it begins",
+        TRAFFIC,
+        {**NET6, "ipsecGwTrLocalPrefixLength6": 128, "ipsecGwTrLocalRange6": packed("2001:db7::")},
+        "ipsecGwTrLocalAddress6",
+        "ipsecGwTrLocalRange6 from ipsecGwTrLocalAddress6 on",
+        {**NET6, "ipsecGwTrLocalPrefixLength6": 128, "ipsecGwTrLocalRange6": packed("2001:db8::")},
+    ),
+    Sentence(
+        "IPv6: a prefix says nothing without an address",
+        TRAFFIC,
+        {"ipsecTrProto": 6, "ipsecGwTrRemotePrefixLength6": 64},
+        "ipsecGwTrRemotePrefixLength6",
+        "ipsecGwTrRemoteAddress6 too",
+        {"ipsecTrProto": 6},
+    ),
+]
+EACH = pytest.mark.parametrize("sentence", SENTENCES, ids=lambda sentence: sentence.says)
+
+
+@EACH
+def test_what_the_guide_forbids_is_refused_where_it_is_named(sentence: Sentence) -> None:
+    found = refused({}, {(sentence.table, 7): sentence.forbidden})
+    assert found is not None
+    blamed, text = found
+    assert blamed == f"{sentence.blamed}.7"
+    assert sentence.told in text and "; accepted: " in text
+
+
+@EACH
+def test_what_it_allows_is_not(sentence: Sentence) -> None:
+    assert refused({}, {(sentence.table, 7): sentence.allowed}) is None
+
+
+@EACH
+def test_what_is_there_already_is_a_retry_and_does_not_hold_up_another_column(sentence: Sentence) -> None:
+    there = {(sentence.table, 7): sentence.forbidden}
+    assert refused(there, there) is None
+    description = {
+        TRAFFIC: "ipsecTrDescription", ESP: "ipsecPropDescription", IKE: "ikePrfDescription",
+        IPSEC: "ipsecPrfDescription", "ikeProposalTable": "ikePropDescription",
+    }[sentence.table]  # fmt: skip
+    assert refused(there, {(sentence.table, 7): {description: b"new"}}) is None
+
+
+@EACH
+def test_it_is_judged_as_a_whole_whatever_was_there(sentence: Sentence) -> None:
+    """From what is allowed to what is not, in one SET, is as from nothing."""
+    columns = load_schema().columns
+    blank = {name: columns[name].default for name in (*sentence.forbidden, *sentence.allowed)}
+    row = (sentence.table, 7)
+    assert refused({row: sentence.allowed}, {row: {**blank, **sentence.forbidden}}) is not None
+    assert refused({row: sentence.forbidden}, {row: {**blank, **sentence.allowed}}) is None
+
+
+# ---- what the numbering itself says -----------------------------------------------------------
+
+
+def test_ripemd_and_tiger_are_not_available_in_phase_2() -> None:
+    columns = load_schema().tables[ESP].by_name
+    assert not [name for name in columns if "ripemd" in name.lower() or "tiger" in name.lower()]
+
+
+def test_own_is_for_the_local_side_peer_and_dhcp_for_the_remote_one() -> None:
+    columns = load_schema().columns
+    assert set(columns["ipsecTrLocalAddressType"].labels) == {"fixed", "ph1"}
+    assert set(columns["ipsecTrRemoteAddressType"].labels) == {"fixed", "ph1", "dhcp"}
+
+
+def test_ranges_that_smi_can_say() -> None:
+    columns = load_schema().columns
+    assert columns["ikePrfBlockTime"].ranges == ((-1, 86400),)
+    for name in ("ipsecPeerDescription", "ikePrfDescription", "ipsecPrfDescription", "ipsecTrDescription"):
+        assert columns[name].ranges == ((0, 255),)
+
+
+def test_a_pre_shared_key_may_be_there_with_any_method() -> None:
+    assert refused({}, {("ipsecPeerTable", 7): {"ipsecPeerTrafficList": 0, "ipsecPeerPreSharedKey": b"*"}}) is None
+
+
+# ---- protect is for the lists of peers ----------------------------------------------------------
+
+LISTS = {"pre": "ipsecGlobContPreIpsecRules", "post": "ipsecGlobContPostIpsecRules"}
+
+
+def rules(*actions: int) -> dict[tuple[str, int], Cells]:
+    """A chain of rules from 1."""
+    return {
+        (TRAFFIC, n): rule_cells("pass any any", n + 1 if n < len(actions) else 0) | {"ipsecTrAction": action}
+        for n, action in enumerate(actions, 1)
+    }
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_rule_in_the_pre_or_post_list_cannot_be_made_to_protect(name: str) -> None:
+    found = refused(rules(PASS, PASS), {(TRAFFIC, 2): {"ipsecTrAction": PROTECT}}, scalars={LISTS[name]: 1})
+    assert found is not None and found[0] == "ipsecTrAction.2"
+    assert f"{name} list" in found[1] and "pass(3), drop(5), always-plain(2)" in found[1]
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_with_a_protect_rule_cannot_become_the_pre_or_post_list(name: str) -> None:
+    found = refused(rules(PASS, PROTECT), {(CONTINUED, 0): {LISTS[name]: 1}})
+    assert found is not None and found[0] == f"{LISTS[name]}.0" and "rule 2 protects" in found[1]
+    assert refused(rules(PASS, DROP, PLAIN), {(CONTINUED, 0): {LISTS[name]: 1}}) is None
+
+
+def test_a_link_cannot_bring_a_protect_rule_in() -> None:
+    there = rules(PASS) | {(TRAFFIC, 9): rule_cells("protect any any")}
+    found = refused(there, {(TRAFFIC, 1): {"ipsecTrNextIndex": 9}}, scalars={LISTS["post"]: 1})
+    assert found is not None and found[0] == "ipsecTrNextIndex.1" and "rule 9 protects" in found[1]
+
+
+def test_a_new_rule_there_has_to_name_its_action_since_the_default_protects() -> None:
+    made: Rows = {(TRAFFIC, 2): {"ipsecTrProto": 17}, (TRAFFIC, 1): {"ipsecTrNextIndex": 2}}
+    assert refused(rules(PASS), made, scalars={LISTS["pre"]: 1}) is not None
+    made = {(TRAFFIC, 2): {"ipsecTrProto": 17, "ipsecTrAction": DROP}, (TRAFFIC, 1): {"ipsecTrNextIndex": 2}}
+    assert refused(rules(PASS), made, scalars={LISTS["pre"]: 1}) is None
+
+
+def test_in_the_list_of_a_peer_everything_goes() -> None:
+    peer: Rows = {("ipsecPeerTable", 1): {"ipsecPeerTrafficList": 1}}
+    assert refused(rules(PASS, DROP), {**peer, (TRAFFIC, 2): {"ipsecTrAction": PROTECT}}) is None
+
+
+def test_what_got_in_before_does_not_hold_up_other_changes() -> None:
+    """By `load`, say: the row is `unused`, and the others of its list can be worked on."""
+    there, scalars = rules(PASS, PROTECT, PASS), {LISTS["pre"]: 1}
+    assert refused(there, {(TRAFFIC, 1): {"ipsecTrAction": DROP}}, scalars=scalars) is None
+    assert refused(there, {(TRAFFIC, 2): {"ipsecTrDescription": b"x"}}, scalars=scalars) is None
+    assert refused(there, {(TRAFFIC, 2): {"ipsecTrAction": DROP}}, scalars=scalars) is None
+    before = DictConfiguration(scalars=dict(scalars))
+    for (table, number), cells in there.items():
+        before.put(table, number, **cells)
+    after, changes = before.edited((TRAFFIC, 1, None), (CONTINUED, 0, {LISTS["pre"]: 2}))  # the store moves the head
+    check_rules(before, after, changes, [(TRAFFIC, 1, "ipsecTrAction", 1)], CHARON)
+
+
+# ---- the global profile's lifetime ----------------------------------------------------------------
+
+
+def test_the_global_profile_has_a_lifetime_since_others_inherit_it() -> None:
+    for_ever: Cells = {"ikePrfProposal": 0, "ikePrfLifeSeconds": 0}
+    assert refused({}, {(IKE, 3): for_ever}) is None
+    found = refused({}, {(IKE, 3): for_ever}, scalars={"ipsecGlobIkeProfile": 3})
+    assert found is not None and found[0] == "ikePrfLifeSeconds.3"
+    found = refused({(IKE, 3): for_ever}, {(GLOBALS, 0): {"ipsecGlobIkeProfile": 3}})
+    assert found is not None and found[0] == "ipsecGlobIkeProfile.0" and "with a lifetime" in found[1]
+    assert refused({(IKE, 3): for_ever}, {(GLOBALS, 0): {"ipsecGlobIkeProfile": 0}}) is None
+    found = refused({(IPSEC, 3): {"ipsecPrfLifeSeconds": 0}}, {(GLOBALS, 0): {"ipsecGlobIpsecProfile": 3}})
+    assert found is not None and found[0] == "ipsecGlobIpsecProfile.0"
+
+
+def test_every_rule_looks_at_columns_of_its_table() -> None:
+    for table, rules_ in RULES.items():
+        for rule in rules_:
+            assert set(rule.columns) <= set(load_schema().tables[table].by_name)
