@@ -1,4 +1,4 @@
-"""The command `ipsec-agent`: serve, explain, flush, user, version.
+"""The command `ipsec-agent`: serve, explain, flush, user, export, import, version.
 
 Only argument handling; each command's work is imported when it is called, so that
 `version` and mistakes answer at once.
@@ -209,6 +209,68 @@ def remove_user(
 ) -> None:
     """Remove a user; the last one of level admin stays."""
     _user("remove_user", (state, store, config, host, conf, asking), name)
+
+
+# ---- export and import ----------------------------------------------------------------
+
+PassphraseFile = Annotated[
+    str, typer.Option(help="File with the passphrase of the secrets; - is stdin. Prompted for unless given.")
+]
+
+
+@app.command("export")
+def export_configuration(
+    file: Annotated[Path | None, typer.Argument(help="File to write; standard output unless given.")] = None,
+    secrets: Annotated[bool, typer.Option("--secrets", help="With secrets, sealed with a passphrase.")] = False,
+    passphrase_file: PassphraseFile = "",
+    administration: Annotated[
+        bool, typer.Option("--administration", help="With SNMP users, targets and sources.")
+    ] = False,
+    state: State = None,
+    store: Store = None,
+    config: Config = None,
+) -> None:
+    """Write the stored configuration as TOML. The agent may be running."""
+    _transfer("export", (state, store, config, "", None, ""), file, secrets, passphrase_file, administration)
+
+
+@app.command("import")
+def import_configuration(
+    file: Annotated[Path, typer.Argument(help="File that export wrote, or that looks like one.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would differ, and change nothing.")] = False,
+    passphrase_file: PassphraseFile = "",
+    allow_lockout: Annotated[
+        bool, typer.Option("--allow-lockout", help="Also if it cuts the way to this machine.")
+    ] = False,
+    state: State = None,
+    backend: Backend = None,
+    store: Store = None,
+    config: Config = None,
+    host: Host = "",
+    conf: Conf = None,
+    asking: As = "",
+) -> None:
+    """Replace the whole configuration by that of a file, in one step. SNMP users, targets and sources stay unless
+    the file has them, and so do the secrets of rows that stay."""
+    where = (state, store, config, host, conf, asking)
+    _transfer("import_file", where, file, dry_run, passphrase_file, allow_lockout, backend=backend)
+
+
+def _transfer(
+    command: str,
+    where: tuple[Path | None, str | None, Path | None, str, Path | None, str],
+    *rest: Any,
+    backend: str | None = None,
+) -> None:
+    from agent import transfer
+    from agent.users_command import Asked
+
+    state, store, config, host, conf, asking = where
+    try:
+        asked = Asked(_settings(config, state=state, store=store, backend=backend), host, conf, asking)
+        print(getattr(transfer, command)(asked, *rest))
+    except transfer.TransferError as error:
+        fail(str(error))
 
 
 @app.command()

@@ -14,7 +14,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from agent import __version__
 from agent.backends import Engines, linux_engines, memory_engines
@@ -36,6 +36,7 @@ from agent.snmp.presence import announce, withdraw
 from agent.snmp.server import SnmpServer, SnmpSettings
 from agent.snmp.sockets import ListenError
 from agent.store.errors import Refused, StoreError
+from agent.store.exchange import exchanging
 from agent.store.secrets import Secrets
 from agent.store.store import Store
 
@@ -75,6 +76,7 @@ async def _serve(settings: Settings) -> None:
         store.checks.append(SetChecks(reconciler, engines.host, capabilities, settings.listen))
         store.expanders.append(Clearing(seed_edits(store.schema)))
         store.commanded.append(Commands(WizardLog(store.live), reconciler.look_at_everything))
+        await stack.enter_async_context(exchanging(store, settings.state, refusal_teller(store)))
         server = await stack.enter_async_context(_answering(settings, store))
         store.keep_copies()
         if await _sound(store, ended):
@@ -125,11 +127,17 @@ def make_engines(settings: Settings, secrets: Secrets) -> Engines:
     return linux_engines(settings.state / CHARON_FOLDER, open_secret)
 
 
-@contextlib.asynccontextmanager
-async def _answering(settings: Settings, store: Store) -> AsyncIterator[SnmpServer]:
+def refusal_teller(store: Store) -> Callable[[str], None]:
+    """Who shows the text of what was refused last."""
+
     def refused(text: str) -> None:
         store.live.update(STATUS, {0: {LAST_REFUSAL: display(text)}})
 
+    return refused
+
+
+@contextlib.asynccontextmanager
+async def _answering(settings: Settings, store: Store) -> AsyncIterator[SnmpServer]:
     server = SnmpServer(
         store,
         store.schema,
@@ -139,7 +147,7 @@ async def _answering(settings: Settings, store: Store) -> AsyncIterator[SnmpServ
             read_community=settings.read_community or None,
             write_community=settings.write_community or None,
         ),
-        refused=refused,
+        refused=refusal_teller(store),
     )
     try:
         await server.start()

@@ -196,15 +196,15 @@ def _run(asked: Asked, work: Work) -> str:
 async def _users(asked: Asked) -> AsyncIterator[Users]:
     schema = load_schema()
     if asked.host:
-        async with await _client(asked, schema) as client:
+        async with await open_client(asked, schema) as client:
             yield _Running(client)
         return
     settings = asked.settings
-    _check_store(settings)
+    check_store(settings)
     try:
         store = Store.open(schema, settings.store, settings.state)
     except StoreLocked:
-        async with await _client(asked, schema) as client:
+        async with await open_client(asked, schema) as client:
             yield _Running(client)
         return
     try:
@@ -214,7 +214,7 @@ async def _users(asked: Asked) -> AsyncIterator[Users]:
         await store.close()
 
 
-def _check_store(settings: Settings) -> None:
+def check_store(settings: Settings) -> None:
     """A wrong --state makes no store. Raises UserError."""
     file = Path(default_url(settings.state).removeprefix("sqlite:///"))
     if not settings.store and not file.is_file():
@@ -222,7 +222,8 @@ def _check_store(settings: Settings) -> None:
         raise UserError(f"there is no store in {settings.state}; accepted: {accepted}")
 
 
-async def _client(asked: Asked, schema: Schema) -> SnmpClient:
+async def open_client(asked: Asked, schema: Schema) -> SnmpClient:
+    """Towards the agent that is asked. Raises UserError, SnmpError."""
     if asked.host:
         try:
             host, port = parse_endpoint(asked.host)

@@ -24,7 +24,7 @@ from agent.mib import (
     traits_tuning,
     traits_xauth,
 )
-from agent.mib.schema import Column, Role, Table, Traits
+from agent.mib.schema import Column, Keeping, Role, Table, Traits
 
 LIVE_TABLES = traits_ext.LIVE_TABLES | {
     *("ipsecPeerStatTable", "ikeSaTable", "ikev2SaTable", "ikev2RedirectTable", "ipsecSaTable", "ipsecBundleTable"),
@@ -91,7 +91,7 @@ def _misfits(column: Column, tables: dict[str, Table]) -> list[str]:
         found.append(f"{column.name}: links to another table, {traits.links}")
     if traits.deletes is not None and traits.deletes not in column.names:
         found.append(f"{column.name}: delete value {traits.deletes} is no label")
-    if traits.role is Role.SECRET:
+    if traits.role is Role.SECRET and tables[column.table].keeping is Keeping.STORED:  # live ones are kept nowhere
         sealed = tables[column.table].by_name.get(traits.sealed_in)
         if sealed is None or sealed.traits.role is not Role.SEALED:
             found.append(f"{column.name}: sealed in {traits.sealed_in}, which is no sealed column beside it")

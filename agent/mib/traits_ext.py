@@ -139,6 +139,7 @@ JOBS = {
     "ipsecGwImportName": Traits(effect="Description of the job and of what it makes", mechanism="store"),
     "ipsecGwImportTrusted": _later("A peer's certificate is trusted as it is", "pki", stage="certificates"),
     "ipsecGwImportPassword": Traits(
+        role=Role.SECRET,
         effect="Opens a configuration that was exported with secrets, or a PKCS #12 file; never shown",
         mechanism="store",
     ),

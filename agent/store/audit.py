@@ -22,15 +22,9 @@ def accepted(generation: int, edits: Sequence[Edit], origin: Origin) -> None:
         logger.info("generation %d by %s: %s", generation, _who(origin), _objects(edits))
 
 
-def unchanged(generation: int, edits: Sequence[Edit], origin: Origin) -> None:
-    """A SET that was accepted and found everything as it asked for."""
-    if logger.isEnabledFor(logging.INFO):
-        logger.info("generation %d stays, by %s: %s", generation, _who(origin), _objects(edits))
-
-
 def loaded(generation: int, what: str, rows: int, origin: Origin) -> None:
     """A load that made a generation: `what` says where it came from."""
-    logger.info("generation %d by %s: %s loaded, %d rows differ", generation, _who(origin), _plain(what), rows)
+    logger.info("generation %d by %s: %s loaded, %d rows differ", generation, _who(origin), one_line(what), rows)
 
 
 def performed(edits: Sequence[Edit], origin: Origin) -> None:
@@ -38,6 +32,12 @@ def performed(edits: Sequence[Edit], origin: Origin) -> None:
     level = logging.DEBUG if all(edit.column.name in BULK for edit in edits) else logging.INFO
     if logger.isEnabledFor(level):
         logger.log(level, "by %s: %s", _who(origin), _objects([e for e in edits if e.column.name not in BULK]))
+
+
+def unchanged(generation: int, edits: Sequence[Edit], origin: Origin) -> None:
+    """A SET that was accepted and found everything as it asked for."""
+    if logger.isEnabledFor(logging.INFO):
+        logger.info("generation %d stays, by %s: %s", generation, _who(origin), _objects(edits))
 
 
 def refused(refusal: Refused, origin: Origin) -> None:
@@ -54,6 +54,11 @@ def _who(origin: Origin) -> str:
     words += [f"user {_plain(origin.user)}"] if origin.user else []
     words += [f"from {_plain(origin.source)}"] if origin.source else []
     return " ".join(words)
+
+
+def one_line(text: str) -> str:
+    """Words of a log line, whatever is in them."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 def _plain(text: str) -> str:

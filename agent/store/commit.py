@@ -16,7 +16,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from agent.mib.schema import Role
@@ -93,9 +93,9 @@ class Writer:
         pending = Pending(tuple(edits), origin, answer, alone=self._actions.names_live(edits))
         return await self._queued(pending)
 
-    async def load(self, loading: Loading, origin: Origin, what: str) -> Configuration:
-        """The configuration that `loading` builds, durable, in one generation; `what` names it in the audit line.
-        Raises Refused; then it left no trace."""
+    async def load(self, loading: Loading, origin: Origin, what: str) -> tuple[Configuration, int]:
+        """The configuration that `loading` builds, durable, in one generation, and how many rows differ; `what` names
+        it in the audit line. Raises Refused; then it left no trace."""
         on = self.running
         try:
             built = await asyncio.to_thread(loading, on)
@@ -103,7 +103,9 @@ class Writer:
             audit.refused(refused, origin)
             raise
         answer: asyncio.Future[Configuration] = asyncio.get_running_loop().create_future()
-        return await self._queued(Pending((), origin, answer, True, loading, what, on, built))
+        pending = Pending((), origin, answer, True, loading, what, on, built)
+        configuration = await self._queued(pending)
+        return configuration, 0 if pending.built is None else len(pending.built.rows)
 
     async def _queued(self, pending: Pending) -> Configuration:
         if self._closed:
@@ -143,7 +145,7 @@ class Writer:
         try:
             if pending.on is not self.running:
                 pending.built = await asyncio.to_thread(pending.loading, self.running)
-            candidate = pending.built
+            candidate = None if pending.built is None else replace(pending.built, origin=pending.origin)
             if candidate is not None:
                 for check in self.checks:
                     check(self.running, candidate.after, candidate.rows, candidate.edits, pending.origin)
@@ -235,7 +237,6 @@ class Writer:
             self._actions.perform(outcome.asked)  # before the answer: who has it finds what was asked for
         if not pending.answer.done():
             pending.answer.set_result(self.running)
-        commands = _commands(pending.edits)
         if candidate is not None:
             generation = candidate.after.generation
             if pending.loading is not None:
@@ -243,9 +244,12 @@ class Writer:
             else:
                 audit.accepted(generation, pending.edits, pending.origin)
             self._accepted(candidate)
-        elif commands or outcome.asked is not None:
+        commands = _commands(pending.edits)
+        if candidate is None and pending.loading is not None:
+            audit.loaded(self.running.generation, pending.what, 0, pending.origin)
+        elif candidate is None and (commands or outcome.asked is not None):
             audit.performed(pending.edits, pending.origin)
-        elif pending.loading is None:
+        elif candidate is None:
             audit.unchanged(self.running.generation, pending.edits, pending.origin)
         if commands:
             self._command(before, pending.edits, pending.origin)

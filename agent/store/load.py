@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Final
 
 from agent.mib.ber import Value
-from agent.mib.schema import Column, Keeping, Role, Table
+from agent.mib.schema import MAKERS, Column, Keeping, Role, Table
 from agent.store.candidate import MASK, STAMP_BITS, Candidate, Draft, moves_of
 from agent.store.edits import highest_number, refusal
 from agent.store.errors import ErrorStatus, Refused
@@ -62,9 +62,10 @@ class LoadRefused(Refused):
 class Loader:
     """Builds the candidate of one load, on one configuration or another."""
 
-    def __init__(self, contents: Contents, secrets: Secrets) -> None:
+    def __init__(self, contents: Contents, secrets: Secrets, named: Sequence[Edit] = ()) -> None:
         self._contents = contents
         self._secrets = secrets
+        self._extra = tuple(named)
 
     def build(self, before: Configuration) -> Candidate | None:
         """The state that would be, None where it is as it is. Raises LoadRefused."""
@@ -76,7 +77,7 @@ class Loader:
         work.check_admin()
         if work.problems:
             raise LoadRefused(work.problems[:MOST_PROBLEMS])
-        return work.finished()
+        return work.finished(self._extra)
 
 
 class _Work:
@@ -157,6 +158,7 @@ class _Work:
         elif (
             column.writable
             and column.traits.stage != "skeleton"
+            and column.traits.role not in MAKERS
             and value != column.default
             and (before is None or encoded(column, value) != before[column.position])
         ):
@@ -188,7 +190,9 @@ class _Work:
             return
         edit = Edit(column, number, value)
         problem = column.problem(value)
-        if column.table == USERS:
+        if column.traits.stage != "skeleton":
+            self._refuse(edit, "not supported yet", '""')
+        elif column.table == USERS:
             self._refuse(edit, "keys of users are not made by a load", "* here, and the password by a SET")
         elif problem or not isinstance(value, bytes):
             self._refuse(edit, "no value of this object", problem.removeprefix("accepted: "))
@@ -244,20 +248,12 @@ class _Work:
                 self._refuse(edit, f"the chain would run in a ring: {rows}", "a row that does not lead back here")
 
     def check_admin(self) -> None:
-        """Somebody must be left who may do everything."""
-        rows = self.after.get(USERS)
-        if rows is None or not len(self.before.table(USERS)):
+        """Where somebody may do everything, somebody still may."""
+        if USERS not in self.after:
             return
+        before = {row.number: row.cells for row in self.before.rows_any_status(USERS)}
         table = self.before.table(USERS).table
-        level, key = table.by_name["ipsecGwUserLevel"], table.by_name["ipsecGwUserAuthKey"]
-        status = table.row_status
-        assert status is not None
-        if not any(
-            decoded(cells[level.position]) == ADMIN_LEVEL
-            and cells[key.position] != key.default_tlv
-            and decoded(cells[status.position]) == Status.ACTIVE
-            for cells in rows.values()
-        ):
+        if _has_admin(table, before) and not _has_admin(table, self.after[USERS]):
             self._tell(f"{USERS}: no user of level admin with keys would be left; accepted: a file with one")
 
     def _refuse(self, edit: Edit, why: str, accepted: str) -> None:
@@ -266,14 +262,14 @@ class _Work:
     def _tell(self, text: str) -> None:
         self.problems.append(text)
 
-    def finished(self) -> Candidate | None:
-        """The candidate of the rows that differ."""
+    def finished(self, extra: Sequence[Edit]) -> Candidate | None:
+        """The candidate of the rows that differ; `extra` are further edits for the checks to look at."""
         before = self.before
         if not self.drafts:
             return None
         generation = before.generation + 1
         changes: dict[str, dict[int, Cells | None]] = {}
-        edits: list[Edit] = []
+        edits: list[Edit] = list(extra)
         for draft in self.drafts:
             if draft.after is not None:
                 edits += _named(draft)
@@ -287,6 +283,15 @@ class _Work:
         rows = tuple(row_change(draft.table, draft.number, before, after) for draft in self.drafts)
         moves = tuple(move for draft in self.drafts for move in moves_of(draft, before))
         return Candidate(before, after, rows, tuple(self.drafts), moves, tuple(edits), AGENT)
+
+
+def _has_admin(table: Table, rows: Mapping[int, Cells]) -> bool:
+    """An active user of level admin who has keys."""
+    level, key, status = (table.by_name[f"ipsecGwUser{name}"].position for name in ("Level", "AuthKey", "RowStatus"))
+    return any(
+        decoded(cells[level]) == ADMIN_LEVEL and decoded(cells[key]) and decoded(cells[status]) == Status.ACTIVE
+        for cells in rows.values()
+    )
 
 
 def _named(draft: Draft) -> Iterator[Edit]:

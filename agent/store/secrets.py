@@ -89,20 +89,23 @@ def load_key(folder: Path, *, sealed_values: bool) -> bytes:
 
 
 def _make_key(path: Path) -> bytes:
-    """Whole and on disk under its name, or not at all."""
     key = os.urandom(KEY_OCTETS)
-    draft = path.with_name(path.name + ".new")
+    write_private_octets(path, key)
+    return key
+
+
+def write_private_octets(path: Path, octets: bytes) -> None:
+    """The file whole and on disk under its name, readable by its owner only, or as it was. Raises OSError."""
+    draft = path.with_name(f".{path.name}.new")
     with contextlib.suppress(FileNotFoundError):
         draft.unlink()
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        os.write(descriptor, key)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    draft.rename(path)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(octets)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
     sync_folder(path.parent)
-    return key
 
 
 def sync_folder(folder: Path) -> None:

@@ -133,12 +133,15 @@ class Store:
             return await self._while_damaged(edits, origin)
         return await self._writer.commit(edits, origin)
 
-    async def load(self, contents: Contents, origin: Origin, what: str) -> Configuration:
-        """Replace the whole configuration in one generation; only rows that differ are touched. `what` names the
-        source in the audit line. Raises Refused."""
+    async def load(
+        self, contents: Contents, origin: Origin, what: str, named: Sequence[Edit] = ()
+    ) -> tuple[Configuration, int]:
+        """Replace the whole configuration in one generation; the configuration that holds it and how many rows
+        differ. `what` names the source in the audit line; `named` are edits beside it that checks look at, such as
+        that a lock-out is allowed. Raises Refused."""
         if self._damage is not None:
             raise Refused(ErrorStatus.RESOURCE_UNAVAILABLE, -1, READ_ONLY)
-        return await self._writer.load(Loader(contents, self.secrets).build, origin, what)
+        return await self._writer.load(Loader(contents, self.secrets, named).build, origin, what)
 
     @property
     def commanded(self) -> list[Commanded]:

@@ -1,0 +1,152 @@
+"""Import jobs: what ipsecGwImportTable is asked for, from a document to one load of the store."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from agent.mib.ber import Value
+from agent.mib.schema import Role
+from agent.store.actions import Asked, LiveRow
+from agent.store.candidate import MASK
+from agent.store.configfile import ConfigurationFile, FileError, read_configuration
+from agent.store.documents import CONFIGURATION, DOCUMENTS, Documents
+from agent.store.hooks import Edit, Origin
+from agent.store.jobs import MOST_WAITING, NO_ROOM, JobFailed, Jobs, monotonic, text_octets
+from agent.store.load import Contents, LoadRefused
+from agent.store.store import Store
+
+logger = logging.getLogger(__name__)
+
+IMPORTS: Final = "ipsecGwImportTable"
+FREE: Final = "ipsecGwFreeIndices", "ipsecGwImportFree"
+KIND: Final = 1  # configuration, of ipsecGwImportKind
+SET_BY_MANAGERS: Final = ("ipsecGwImportDocument", "ipsecGwImportKind", "ipsecGwImportName")
+
+
+class ImportJobs:
+    """A Handler of agent.store.actions. On the event loop."""
+
+    tables = frozenset({IMPORTS})
+
+    def __init__(self, store: Store, documents: Documents, clock: Callable[[], float] = monotonic) -> None:
+        self._store = store
+        self._documents = documents
+        self.jobs = Jobs(store.live, IMPORTS, _shown, clock)
+        self._show_free()
+
+    def check(self, rows: Sequence[LiveRow], asked: Asked) -> None:
+        made = [row for row in rows if row.made]
+        if made and self.jobs.full(len(made)):
+            accepted = f"{MOST_WAITING} that have not finished"
+            raise made[-1].refused("ipsecGwImportDocument", "too many jobs", accepted, NO_ROOM)
+        for row in rows:
+            if row.made:
+                self._check_new(row, asked)
+            elif not row.removed:
+                raise row.refused("ipsecGwImportState", "the job is given already", "delete(5) once it has finished")
+            elif self.jobs.waiting(row.number):
+                raise row.refused("ipsecGwImportState", "the job has not finished", "delete(5) once it has")
+
+    def _check_new(self, row: LiveRow, asked: Asked) -> None:
+        if row.value("ipsecGwImportKind") != KIND:
+            raise row.refused("ipsecGwImportKind", "not supported yet", f"configuration({KIND})")
+        if row.value("ipsecGwImportState") != 1:
+            raise row.refused("ipsecGwImportState", "is set by the agent", "delete(5) once the job has finished")
+        number = row.value("ipsecGwImportDocument")
+        assert isinstance(number, int)
+        document = asked.row(DOCUMENTS, number)
+        gone = document is not None and document.removed
+        if gone or (document is None and number not in self._documents):
+            accepted = "an ipsecGwDocumentIndex"
+            raise row.refused("ipsecGwImportDocument", f"there is no document {number}", accepted)
+        if document is not None:
+            kind = document.value("ipsecGwDocumentKind")
+        else:
+            there = self._store.live.table(DOCUMENTS).row(number)
+            assert there is not None
+            kind = there["ipsecGwDocumentKind"]
+        if kind != CONFIGURATION:
+            raise row.refused("ipsecGwImportDocument", "the document is no configuration", "one of that kind")
+
+    def perform(self, rows: Sequence[LiveRow], asked: Asked) -> None:
+        for row in rows:
+            if row.removed:
+                self.jobs.remove(row.number)
+                continue
+            values: dict[str, Value] = {name: row.value(name) for name in SET_BY_MANAGERS}
+            password = row.value("ipsecGwImportPassword")
+            assert isinstance(password, bytes)
+            values["ipsecGwImportPassword"] = MASK if password else b""
+            number = values["ipsecGwImportDocument"]
+            assert isinstance(number, int)
+            work = _Import(self._store, self._documents, number, password, asked)
+            self.jobs.start(row.number, values, work.run)
+        self._show_free()
+
+    def expire(self) -> None:
+        self.jobs.expire()
+        self._show_free()
+
+    def _show_free(self) -> None:
+        table, column = FREE
+        self._store.live.update(table, {0: {column: self._store.live.table(IMPORTS).free_number()}})
+
+
+class _Import:
+    """One job. Its password goes when it ends."""
+
+    def __init__(self, store: Store, documents: Documents, number: int, password: bytes, asked: Asked) -> None:
+        self._store = store
+        self._documents = documents
+        self._number = number
+        self._password = password
+        self._origin = asked.origin
+        self._named = transient(asked.edits)
+
+    async def run(self) -> str:
+        if self._number not in self._documents:
+            raise JobFailed(f"document {self._number} is gone")
+        octets = self._documents.contents(self._number)
+        named = self._store.live.table(DOCUMENTS).row(self._number)
+        name = named["ipsecGwDocumentName"] if named is not None else b""
+        assert isinstance(name, bytes)
+        shown = f"document {self._number} {name.decode('utf-8', 'replace')}".strip()
+        return await load_file(self._store, octets, self._password.decode(), self._origin, shown, self._named)
+
+
+async def load_file(
+    store: Store, octets: bytes, passphrase: str, origin: Origin, what: str, named: Sequence[Edit] = ()
+) -> str:
+    """Load a configuration file; the message of success. `named`: edits that count for the load, such as that a
+    lock-out is allowed. Raises Refused, StoreError, JobFailed."""
+
+    def read() -> tuple[ConfigurationFile, Contents]:
+        try:
+            text = octets.decode()
+        except UnicodeDecodeError:
+            raise FileError(["the file is no text in UTF-8"]) from None
+        file = read_configuration(store.schema, text)
+        return file, file.contents(store.secrets, passphrase)
+
+    file, contents = await asyncio.to_thread(read)
+    if not origin.secure and (file.plain_secrets or contents.secrets):
+        raise JobFailed("the file has secrets, which are set by SNMPv3 authPriv or from this host only")
+    try:
+        configuration, rows = await store.load(contents, origin, what, named)
+    except LoadRefused as refused:
+        for problem in refused.problems:
+            logger.info("%s: %s", what, problem)
+        raise
+    return f"generation {configuration.generation}, {rows} rows differ" if rows else "nothing differs"
+
+
+def transient(edits: Sequence[Edit]) -> tuple[Edit, ...]:
+    """Edits that count for the SET they come in, and for what it starts."""
+    return tuple(edit for edit in edits if edit.column.traits.role is Role.TRANSIENT)
+
+
+def _shown(state: int, message: str) -> dict[str, Value]:
+    return {"ipsecGwImportState": state, "ipsecGwImportMessage": text_octets(message)}
