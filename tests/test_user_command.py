@@ -119,6 +119,7 @@ def test_the_state_folders_snmp_conf_follows_the_user_it_names(either: Agent) ->
     assert user(either, "remove", "admin").endswith("is of no use now\n")
 
 
+@pytest.mark.slow
 def test_what_cannot_be_done_is_said_in_one_line(either: Agent) -> None:
     for arguments, words in (
         (("remove", "admin"), "nobody of level admin would be left"),
