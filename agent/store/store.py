@@ -18,6 +18,7 @@ from agent.store.candidate import Candidate, Candidates
 from agent.store.commit import Writer
 from agent.store.database import Database
 from agent.store.errors import SecretsError, StoreError
+from agent.store.events import Events
 from agent.store.hooks import Change, Check, Edit, Expander, Origin, Subscriber
 from agent.store.live import Live
 from agent.store.lock import StoreLock
@@ -42,6 +43,7 @@ class Store:
         """Raises StoreLocked, SecretsError, StoreError."""
         self.schema = schema
         self.live = Live(schema)
+        self.events = Events()
         self.view = View(lambda: self.running, self.live)
         self._lock = StoreLock(state)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
