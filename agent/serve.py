@@ -24,6 +24,7 @@ from agent.backends.rowstate import display
 from agent.backends.sole import Sole
 from agent.config import Endpoint, Settings
 from agent.mib import load_schema
+from agent.monitor.constants import publish_constants
 from agent.monitor.monitor import Monitor
 from agent.plan.capabilities import CHARON, MEMORY
 from agent.setchecks import SetChecks
@@ -61,6 +62,7 @@ async def _serve(settings: Settings) -> None:
         loop.add_signal_handler(number, ended.set)
     async with contextlib.AsyncExitStack() as stack:
         store = await stack.enter_async_context(_opened(settings))
+        publish_constants(store.live)
         engines = make_engines(settings, store.secrets)
         capabilities = CAPABILITIES[settings.backend]
         reconciler = Reconciler(store, store.schema, engines.spd, engines.ike, engines.host, capabilities)

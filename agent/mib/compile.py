@@ -44,6 +44,12 @@ BASE_WIRE = {
 }
 STANDARD_TYPES: dict[str, dict[str, Any]] = {
     "DisplayString": {"type": "OctetString", "constraints": {"size": [{"min": 0, "max": 255}]}},
+    "InetAddress": {"type": "OctetString", "constraints": {"size": [{"min": 0, "max": 255}]}},
+    "InetAddressType": {
+        "type": "INTEGER",
+        "constraints": {"enumeration": {"unknown": 0, "ipv4": 1, "ipv6": 2, "ipv4z": 3, "ipv6z": 4, "dns": 16}},
+    },
+    "InetAddressPrefixLength": {"type": "Unsigned32", "constraints": {"range": [{"min": 0, "max": 2040}]}},
     "InetAddressIPv6": {"type": "OctetString", "constraints": {"size": [{"min": 16, "max": 16}]}},
     "RowStatus": {
         "type": "INTEGER",
@@ -105,6 +111,7 @@ def reduce_modules(modules: dict[str, dict[str, Any]]) -> dict[str, Any]:
                 table = nodes[parent]
                 tables[node["oid"]] = {
                     "name": table,
+                    "entry": name,
                     "oid": node["oid"],
                     "scalar": False,
                     "index": [entry["object"] for entry in node.get("indices", [])],
@@ -117,6 +124,7 @@ def reduce_modules(modules: dict[str, dict[str, Any]]) -> dict[str, Any]:
                     parent,
                     {
                         "name": nodes[parent],
+                        "entry": "",
                         "oid": parent,
                         "scalar": True,
                         "index": [],

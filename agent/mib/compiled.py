@@ -11,6 +11,7 @@ from typing import Any
 from agent.mib.ber import NUMERIC, Value, Wire
 from agent.mib.schema import (
     NO_TRAITS,
+    NUMBERS,
     Access,
     Column,
     Keeping,
@@ -57,7 +58,7 @@ def make_schema(
     modules: Iterable[dict[str, Any]] = (),
 ) -> Schema:
     """Tables from compiled documents; stored columns of augmenting tables join the table they augment."""
-    entries = {document["name"].removesuffix("Table") + "Entry": document["name"] for document in documents}
+    entries = {document["entry"]: document["name"] for document in documents if document["entry"]}
     joined: dict[str, list[dict[str, Any]]] = {}
     own: list[dict[str, Any]] = []
     for document in documents:
@@ -67,27 +68,47 @@ def make_schema(
         else:
             own.append(document)
     tables = []
+    aliases: list[tuple[dict[str, Any], str]] = []  # facts of an object without cells, and the object that has them
     for document in own:
         name = document["name"]
-        columns = document["columns"] + joined.get(name, [])
-        index = document["index"][0] if document["index"] else ""
+        index, number = _numbers(document)
+        columns = []
+        for column in document["columns"] + joined.get(name, []):
+            target = number if column["name"] == index != number else _traits(column).alias_of
+            if target:
+                aliases.append((column, target))
+            else:
+                columns.append(column)
         tables.append(
             Table(
                 name=name,
                 oid=_arcs(document["oid"]),
                 keeping=Keeping.LIVE if name in LIVE_TABLES else Keeping.STORED,
                 scalar=document["scalar"],
-                columns=tuple(_column(name, at, column, index) for at, column in enumerate(columns)),
+                columns=tuple(_column(name, at, column, number) for at, column in enumerate(columns)),
                 augments=entries.get(document["augments"], ""),
                 description=document["description"],
             )
         )
-    check_traits(tables)
+    places = {column.name: column for table in tables for column in table.columns}
+    check_traits(tables, {facts["name"]: target for facts, target in aliases})
     return Schema(
         tables,
         [_notification(document) for document in notifications],
         [Module(document["name"], _arcs(document["oid"]), document["description"]) for document in modules],
+        [_column(places[target].table, places[target].position, facts, "") for facts, target in aliases],
     )
+
+
+def _numbers(document: dict[str, Any]) -> tuple[str, str]:
+    """Name of the INDEX object, and of the column that shows the number of a row: the table's own, else the INDEX."""
+    index = document["index"][0] if document["index"] else ""
+    own = (column["name"] for column in document["columns"] if _traits(column).role in NUMBERS)
+    return index, next(own, index)
+
+
+def _traits(facts: dict[str, Any]) -> Traits:
+    return TRAITS.get(facts["name"], NO_TRAITS)
 
 
 def _notification(facts: dict[str, Any]) -> Notification:
@@ -97,11 +118,13 @@ def _notification(facts: dict[str, Any]) -> Notification:
     return Notification(facts["name"], _arcs(facts["oid"]), objects, facts["description"])
 
 
-def _column(table: str, position: int, facts: dict[str, Any], index: str) -> Column:
+def _column(table: str, position: int, facts: dict[str, Any], number: str) -> Column:
     wire = Wire[facts["wire"]]
     ranges = tuple((low, high) for low, high in facts["ranges"])
     labels = facts["labels"]
-    traits = Traits(role=Role.INDEX) if facts["name"] == index else TRAITS.get(facts["name"], NO_TRAITS)
+    traits = _traits(facts)
+    if facts["name"] == number and traits is NO_TRAITS:
+        traits = Traits(role=Role.INDEX)
     return Column(
         name=facts["name"],
         table=table,

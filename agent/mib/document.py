@@ -6,10 +6,11 @@ python -m agent.mib.document > docs/objects.md
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 
 from agent.mib.ber import NUMERIC, Wire
 from agent.mib.compiled import load_schema
-from agent.mib.schema import Access, Column, Keeping, Role, Schema, Table
+from agent.mib.schema import MAKERS, Access, Column, Keeping, Schema, Table
 
 MANY_LABELS = 12
 
@@ -32,18 +33,21 @@ def document(schema: Schema) -> str:
         "Made by `python -m agent.mib.document` from the modules in `mibs/` and the traits in `agent/mib/`.",
         "An object's instance is its OID, a dot and the number of its row; scalars end in `.0`. Marks: **creates**: "
         "writing it to an unused number makes the row; **removes**: that value removes the row; **later**: only the "
-        "default is accepted as yet, and anything else is answered with inconsistentValue.",
+        "default is accepted as yet, and anything else is answered with inconsistentValue; of columns that create any "
+        "value is, and the rows are kept until their work is there.",
     ]
-    parts += [_table(table) for table in sorted(schema.tables.values(), key=lambda table: table.oid)]
+    parts += [_table(table, schema.aliases) for table in sorted(schema.tables.values(), key=lambda table: table.oid)]
     return "\n\n".join(parts) + "\n"
 
 
-def _table(table: Table) -> str:
+def _table(table: Table, aliases: Iterable[Column]) -> str:
     kind = "scalars" if table.scalar else "table"
     source = "configuration" if table.keeping is Keeping.STORED else "made by the agent while it runs"
     lines = [f"## {table.name}", f"{'.'.join(map(str, table.oid))}, {kind}, {source}. {table.description}".strip(), ""]
     lines += ["| object | number | access | values | default | what it does |", "|---|---|---|---|---|---|"]
-    lines += [_row(table, column) for column in table.columns if column.access is not Access.NOT_ACCESSIBLE]
+    former = [column for column in aliases if column.oid[: len(table.oid)] == table.oid]
+    columns = [*table.columns, *sorted(former, key=lambda column: column.oid)]
+    lines += [_row(table, column) for column in columns if column.access is not Access.NOT_ACCESSIBLE]
     return "\n".join(lines)
 
 
@@ -69,7 +73,7 @@ def _values(column: Column) -> str:
 def _effect(column: Column) -> str:
     traits = column.traits
     marks = []
-    if traits.role is Role.CREATING:
+    if traits.role in MAKERS:
         marks.append("**creates**")
     if traits.deletes is not None:
         marks.append(f"{column.show(traits.deletes)} **removes**")

@@ -36,12 +36,19 @@ class Role(enum.Enum):
 
     PLAIN = "plain"
     INDEX = "index"  # the row's own number
+    INDEX_CREATING = "index-creating"  # the same, written to make the row: the number that the manager chose
     CREATING = "creating"  # writing it to an unused number makes the row
     ROW_STATUS = "row-status"  # RFC 2579 RowStatus
     ROW_GENERATION = "row-generation"  # generation of the row's last change; in a SET: must be the current one
     SECRET = "secret"  # input only: reads `*`, kept sealed in the column named by `sealed_in`
     SEALED = "sealed"  # hidden companion of a SECRET: AEAD blob
     TRANSIENT = "transient"  # counts for the SET it comes in, reads its default always
+
+
+NUMBERS = frozenset({Role.INDEX, Role.INDEX_CREATING})
+"""Columns that show the number of their row; no storage keeps them beside it."""
+MAKERS = frozenset({Role.CREATING, Role.INDEX_CREATING})
+"""Columns that make a row when they are written to an unused number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +61,7 @@ class Traits:
     heads: str = ""  # table whose row is the head of a chain: moves on when that row goes
     refers: str = ""  # table of a row that must exist and cannot be deleted meanwhile; 0 = none
     sealed_in: str = ""  # SECRET: name of the SEALED column
+    alias_of: str = ""  # another object's former name and place: reads that object, nothing is kept for it
     stage: str = "skeleton"  # skeleton: acts now; else refused unless it is the default, with `limit`
     effect: str = ""
     mechanism: str = ""
@@ -155,13 +163,13 @@ class Table:
     deleting: Column | None = field(init=False)
 
     def __post_init__(self) -> None:
-        def one(role: Role) -> Column | None:
-            return next((c for c in self.columns if c.traits.role is role), None)
+        def one(*roles: Role) -> Column | None:
+            return next((c for c in self.columns if c.traits.role in roles), None)
 
         for name, value in (
             ("by_name", {column.name: column for column in self.columns}),
-            ("index", one(Role.INDEX)),
-            ("creating", tuple(c for c in self.columns if c.traits.role is Role.CREATING)),
+            ("index", one(*NUMBERS)),
+            ("creating", tuple(c for c in self.columns if c.traits.role in MAKERS)),
             ("row_status", one(Role.ROW_STATUS)),
             ("row_generation", one(Role.ROW_GENERATION)),
             ("deleting", next((c for c in self.columns if c.traits.deletes is not None), None)),
@@ -198,15 +206,25 @@ class Module:
 
 
 class Schema:
-    """All tables and columns of the compiled modules, by name and by OID, and their notifications by name."""
+    """All tables and columns of the compiled modules, by name and by OID, and their notifications by name.
+
+    `aliases` are objects whose cells are those of another object: `table` and `position` say where these are. They
+    stand in `columns`, `ordered` and `by_oid`, but in no `Table.columns`: nothing is kept for them.
+    """
 
     def __init__(
-        self, tables: Iterable[Table], notifications: Iterable[Notification] = (), modules: Iterable[Module] = ()
+        self,
+        tables: Iterable[Table],
+        notifications: Iterable[Notification] = (),
+        modules: Iterable[Module] = (),
+        aliases: Iterable[Column] = (),
     ) -> None:
         self.notifications: dict[str, Notification] = {each.name: each for each in notifications}
         self.modules: tuple[Module, ...] = tuple(modules)
         self.tables: dict[str, Table] = {table.name: table for table in tables}
+        self.aliases: tuple[Column, ...] = tuple(aliases)
         self.columns: dict[str, Column] = {c.name: c for t in self.tables.values() for c in t.columns}
+        self.columns |= {column.name: column for column in self.aliases}
         self.ordered: tuple[Column, ...] = tuple(
             sorted(
                 (c for c in self.columns.values() if c.access is not Access.NOT_ACCESSIBLE),

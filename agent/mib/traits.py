@@ -8,20 +8,53 @@ the agent. The rows themselves stand in the traits_* files, in the order of the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from agent.mib import traits_ext, traits_globals, traits_ike, traits_peers, traits_phase2
+from agent.mib import (
+    traits_aliases,
+    traits_cert,
+    traits_ext,
+    traits_globals,
+    traits_ike,
+    traits_ikev2,
+    traits_peers,
+    traits_phase2,
+    traits_radius,
+    traits_selectors,
+    traits_tuning,
+    traits_xauth,
+)
 from agent.mib.schema import Column, Role, Table, Traits
 
-LIVE_TABLES = traits_ext.LIVE_TABLES | {"ipsecPeerStatTable", "ikeSaTable", "ipsecBundleTable"}
+LIVE_TABLES = traits_ext.LIVE_TABLES | {
+    *("ipsecPeerStatTable", "ikeSaTable", "ikev2SaTable", "ikev2RedirectTable", "ipsecSaTable", "ipsecBundleTable"),
+    *("ipsecTrafficSelectorTable", "ipsecStats", "certStats", "certCacheStats"),
+    *("ipsecAlgorithmTable", "ipsecLifeTimeTable"),
+}
 """Tables whose rows the agent makes while it runs; all others are configuration and stored."""
 
 
+NUMBER_COLUMNS = (
+    *("ipsecPeerIndex", "ipsecTrIndex", "ikePropIndex", "ikePrfIndex", "ipsecPropIndex", "ipsecPrfIndex"),
+    *("ipsecPeerStatIndex", "ikeSaIndex", "ikev2SaIndex", "ipsecSaIndex", "ipsecBundleIndex"),
+    *("ipsecTrafficSelectorIndex", "ipsecAlgId", "ipsecLifeIndex"),
+    *("ipsecPubKeyIndex", "certIndex", "certRevListIndex", "certMgmtIndex"),
+)
+"""Read-only columns of the published tables that show the number of their row, beside the INDEX that is not shown."""
+
 TRAITS: dict[str, Traits] = {
+    **{name: Traits(role=Role.INDEX) for name in NUMBER_COLUMNS},
     **traits_globals.TRAITS,
     **traits_peers.TRAITS,
     **traits_ike.TRAITS,
     **traits_phase2.TRAITS,
+    **traits_xauth.TRAITS,
+    **traits_selectors.TRAITS,
+    **traits_ikev2.TRAITS,
+    **traits_cert.TRAITS,
+    **traits_radius.TRAITS,
+    **traits_tuning.TRAITS,
+    **traits_aliases.TRAITS,
     **traits_ext.TRAITS,
 }
 
@@ -30,11 +63,15 @@ class SchemaError(Exception):
     """The compiled modules and the traits do not fit together; the text lists every misfit."""
 
 
-def check_traits(tables: Iterable[Table]) -> None:
-    """Every writable object has its row, every row its object, and what it names is there. Raises SchemaError."""
+def check_traits(tables: Iterable[Table], aliases: Mapping[str, str]) -> None:
+    """Every writable object has its row, every row its object, and what it names is there. `aliases`: objects without
+    cells, and the objects that have them. Raises SchemaError."""
     by_name = {table.name: table for table in tables}
     columns: dict[str, Column] = {column.name: column for table in by_name.values() for column in table.columns}
-    misfits = [f"{name}: traits without an object" for name in TRAITS if name not in columns]
+    misfits = [f"{name}: traits without an object" for name in TRAITS if name not in columns and name not in aliases]
+    misfits += [
+        f"{name}: reads {target}, which is no object" for name, target in aliases.items() if target not in columns
+    ]
     for column in columns.values():
         if column.writable and column.name not in TRAITS:
             misfits.append(f"{column.name}: writable without traits")

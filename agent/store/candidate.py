@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from agent.mib.ber import Value
-from agent.mib.schema import Column, Role, Table
+from agent.mib.schema import MAKERS, Column, Role, Table
 from agent.store.edits import check_edit, refusal
 from agent.store.errors import ErrorStatus, Refused
 from agent.store.hooks import Edit, Expander, Origin, Placed, RowChange, row_change
@@ -96,6 +96,8 @@ class Candidates:
         """The row after its varbinds: status, cells, secrets, guard."""
         table, before = draft.table, draft.before
         status = None if table.scalar else _status(draft)
+        if origin.kind == "snmp" and draft.before is None and status is not None:
+            _check_maker(draft)
         if not table.scalar and status is None:
             _check_guard(draft)
             draft.after = None
@@ -252,7 +254,7 @@ def _status(draft: Draft) -> Status | None:
         elif traits.deletes is not None and edit.value == traits.deletes:
             wish["deletes"] = True
             blame.setdefault(Part.DELETE, at)
-        elif traits.role is Role.CREATING:
+        elif traits.role in MAKERS:
             wish["creates"] = True
             blame.setdefault(Part.CREATING, at)
         elif traits.role not in (Role.ROW_GENERATION, Role.TRANSIENT):
@@ -272,6 +274,15 @@ def _status(draft: Draft) -> Status | None:
         if refused.status is ErrorStatus.INCONSISTENT_NAME:
             accepted = _makers(draft)
         raise refusal(refused.status, at, edit, refused.why, accepted) from None
+
+
+def _check_maker(draft: Draft) -> None:
+    """Rows of a table without creating columns are the agent's own; a manager changes and removes them."""
+    if not draft.table.creating:
+        at, edit = next(iter(draft.edits.values()))
+        raise refusal(
+            ErrorStatus.NO_CREATION, at, edit, "rows of this table are made by the agent", "a row that is there"
+        )
 
 
 def _makers(draft: Draft) -> str:
@@ -296,9 +307,10 @@ def _check_guard(draft: Draft) -> None:
 
 
 def _check_stage(at: int, edit: Edit, cells: Sequence[bytes]) -> None:
-    """Objects that do not act yet accept their default, or what they hold."""
+    """Objects that do not act yet accept their default, or what they hold; those that make a row any value, or there
+    could be no such row."""
     column = edit.column
-    if column.traits.stage == "skeleton" or edit.value == column.default:
+    if column.traits.stage == "skeleton" or column.traits.role in MAKERS or edit.value == column.default:
         return
     if column.encode(edit.value) != cells[column.position]:
         raise refusal(ErrorStatus.INCONSISTENT_VALUE, at, edit, "not supported yet", column.show(column.default))

@@ -162,7 +162,7 @@ class Database:
                 for column, encoder in zip(table.columns, encoders, strict=True):
                     if column.name in places:
                         cells.append([encoder[value] for value in columns[places[column.name]]])
-                    elif column.traits.role is Role.INDEX:
+                    elif column is table.index:
                         cells.append([column.encode(number) for number in numbers])
                     else:
                         cells.append([column.default_tlv] * len(numbers))
@@ -292,7 +292,7 @@ class _Encoder(dict[Any, bytes]):
 
 def stored_columns(table: Table) -> tuple[Column, ...]:
     """Columns that are kept: the row number is its own column, transient objects have nothing to keep."""
-    return tuple(c for c in table.columns if c.traits.role not in (Role.INDEX, Role.TRANSIENT))
+    return tuple(c for c in table.columns if c is not table.index and c.traits.role is not Role.TRANSIENT)
 
 
 def _stored(column: Column, value: Value) -> int | bytes | str:

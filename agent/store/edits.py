@@ -84,6 +84,9 @@ def check_value(schema: Schema, at: int, edit: Edit) -> None:
     accepted = "0" if table.scalar else _numbers(table)
     if table.scalar != (edit.number == 0) or not 0 <= edit.number <= _highest(table):
         raise refusal(ErrorStatus.NO_CREATION, at, edit, "there can be no such instance", f"instance {accepted}")
+    if column.traits.role is Role.INDEX_CREATING and value != edit.number:
+        why = "it is the number of the row, which the instance says"
+        raise refusal(ErrorStatus.INCONSISTENT_VALUE, at, edit, why, str(edit.number))
 
 
 def kind(column: Column) -> str:
@@ -95,7 +98,7 @@ def kind(column: Column) -> str:
 
 def _highest(table: Table) -> int:
     ranges = table.index.ranges if table.index is not None else ()
-    return max((high for _, high in ranges), default=MAX_NUMBER)
+    return min(max((high for _, high in ranges), default=MAX_NUMBER), MAX_NUMBER)
 
 
 def _numbers(table: Table) -> str:

@@ -1,0 +1,51 @@
+"""Traits of peer columns that moved: their former names and places read the objects that took their place."""
+
+from agent.mib.schema import Traits
+
+FORMER = {
+    "ipsecPeerNextIndex": "ipsecPeerStatNextIndex",
+    "ipsecPeerFormerCaCerts": "ipsecPeerStatCaCerts",
+    "ipsecPeerPeerAddress": "ipsecPeerStatPeerAddress",
+    "ipsecPeerFormerLocalId": "ipsecPeerStatLocalId",
+    "ipsecPeerLocalCert": "ipsecPeerStatLocalCert",
+    "ipsecPeerIkeProposals": "ipsecPeerStatIkeProposals",
+    "ipsecPeerPublicInterface": "ipsecPeerStatPublicInterface",
+    "ipsecPeerPfsIdentity": "ipsecPeerStatPfsIdentity",
+    "ipsecPeerFormerAuthMethod": "ipsecPeerStatAuthMethod",
+    "ipsecPeerIkeGroup": "ipsecPeerStatIkeGroup",
+    "ipsecPeerPfsGroup": "ipsecPeerStatPfsGroup",
+    "ipsecPeerPh1Mode": "ipsecPeerStatPh1Mode",
+    "ipsecPeerIkeLifeTime": "ipsecPeerStatIkeLifeTime",
+    "ipsecPeerIpsecLifeTime": "ipsecPeerStatIpsecLifeTime",
+    "ipsecPeerKeepAlive": "ipsecPeerStatKeepAlive",
+    "ipsecPeerGranularity": "ipsecPeerStatGranularity",
+    "ipsecPeerDontVerifyPad": "ipsecPeerStatDontVerifyPad",
+    "ipsecPeerNoPmtuDiscovery": "ipsecPeerStatNoPmtuDiscovery",
+    "ipsecPeerOperStatus": "ipsecPeerStatOperStatus",
+    "ipsecPeerDefaultIpsecProposals": "ipsecPeerStatDefaultIpsecProposals",
+    "ipsecPeerHeartbeat": "ipsecPeerStatHeartbeat",
+    "ipsecPeerTtl": "ipsecPeerStatTtl",
+    "ipsecPeerCurrentLocalAddress": "ipsecPeerStatCurrentLocalAddress",
+    "ipsecPeerCurrentRemoteAddress": "ipsecPeerStatCurrentRemoteAddress",
+    "ipsecPeerNumP1": "ipsecPeerStatNumP1",
+    "ipsecPeerNumP1Negotiating": "ipsecPeerStatNumP1Negotiating",
+    "ipsecPeerNumP1Established": "ipsecPeerStatNumP1Established",
+    "ipsecPeerNumP1Deleted": "ipsecPeerStatNumP1Deleted",
+    "ipsecPeerNumBundles": "ipsecPeerStatNumBundles",
+    "ipsecPeerNumBundlesNegotiating": "ipsecPeerStatNumBundlesNegotiating",
+    "ipsecPeerNumBundlesEstablished": "ipsecPeerStatNumBundlesEstablished",
+    "ipsecPeerPh1LToken": "ipsecPeerStatPh1LToken",
+    "ipsecPeerPh1RToken": "ipsecPeerStatPh1RToken",
+    "ipsecPeerIsdnCBNextMode": "ipsecPeerStatIsdnCBNextMode",
+    "ipsecPeerNatDetect": "ipsecPeerStatNatDetect",
+    "ipsecPeerNatTLocalPort": "ipsecPeerStatNatTLocalPort",
+    "ipsecPeerNatTRemotePort": "ipsecPeerStatNatTRemotePort",
+    "ipsecPeerMtu": "ipsecPeerStatMtu",
+    "ipsecPeerRxIdle": "ipsecPeerStatRxIdle",
+    "ipsecPeerTxIdle": "ipsecPeerStatTxIdle",
+    "ipsecPeerDPD": "ipsecPeerStatDPD",
+    "ipsecPeerDPDRetries": "ipsecPeerStatDPDRetries",
+}
+"""Former name → name of today. Three names are in use again for other objects; these are called Former."""
+
+TRAITS = {name: Traits(alias_of=target, effect=f"Reads {target}") for name, target in FORMER.items()}

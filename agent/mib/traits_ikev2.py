@@ -1,0 +1,76 @@
+"""Traits of IKEv2 profiles and SAs: one row per writable or secret object. See traits.py."""
+
+from agent.mib.schema import Role, Traits
+
+TRAITS = {
+    "ikev2SaState": Traits(
+        deletes=7,
+        stage="gateway",
+        effect="delete ends the IKEv2 SA and its children",
+        mechanism="monitor",
+        limit="other values inconsistentValue",
+        disturbs="renegotiates peer",
+    ),
+    "ikev2PrfIndex": Traits(
+        role=Role.INDEX_CREATING,
+        stage="gateway",
+        effect="Chooses the number peers refer to; creates the row",
+        mechanism="store",
+        limit=(
+            "Rows are only stored as yet. Value must equal the instance number (our rows are column.N), else"
+            " inconsistentValue"
+        ),
+    ),
+    "ikev2PrfDescription": Traits(
+        stage="gateway",
+        effect="The label names the row in every log line, event, explain answer and notification about it",
+        mechanism="log",
+    ),
+    "ikev2PrfProposal": Traits(
+        refers="ikeProposalTable",
+        stage="gateway",
+        effect="IKE_SA offers the proposals of this chain",
+        mechanism="plan.ike",
+        limit="as ikePrfProposal",
+        disturbs="renegotiates peer",
+    ),
+    "ikev2PrfBlockTime": Traits(
+        stage="gateway",
+        effect="As ikePrfBlockTime for IKEv2 peers",
+        mechanism="monitor",
+    ),
+    "ikev2PrfNatT": Traits(
+        deletes=4,
+        stage="gateway",
+        effect="As ikePrfNatT; delete removes the row",
+        mechanism="plan.ike",
+        limit="No enforce in this table; charon cannot hide NAT-T",
+        disturbs="renegotiates peer",
+    ),
+    "ikev2PrfMtuMax": Traits(
+        stage="gateway",
+        effect="As ikePrfMtuMax",
+        mechanism="backends.link",
+        limit="as ikePrfMtuMax",
+    ),
+    "ikev2PrfLifeSeconds": Traits(
+        stage="gateway",
+        effect="The IKE_SA is rekeyed within this time",
+        mechanism="plan.ike",
+        limit="Not negotiated in IKEv2",
+        disturbs="renegotiates peer",
+    ),
+    "ikev2PrfAliveCheck": Traits(
+        stage="gateway",
+        effect="enabled: dead peers are noticed",
+        mechanism="plan.ike",
+        limit="Time to verdict by ipsecGlobMaxRetries and retransmission times",
+        disturbs="renegotiates peer",
+    ),
+    "ikev2PrfLifeRekeyPercent": Traits(
+        stage="gateway",
+        effect="Rekeying starts at this share of the lifetime",
+        mechanism="plan.ike",
+        disturbs="renegotiates peer",
+    ),
+}
