@@ -1,4 +1,4 @@
-"""The command `ipsec-agent`: serve, explain, flush, version.
+"""The command `ipsec-agent`: serve, explain, flush, user, version.
 
 Only argument handling; each command's work is imported when it is called, so that
 `version` and mistakes answer at once.
@@ -113,6 +113,102 @@ def flush(state: State = None, backend: Backend = None, store: Store = None, con
         print(flush_engine(settings))
     except InspectError as error:
         fail(str(error))
+
+
+# ---- user -----------------------------------------------------------------------------
+
+user = typer.Typer(no_args_is_help=True, help="SNMPv3 users of an agent, running or stopped.")
+app.add_typer(user, name="user")
+
+Name = Annotated[str, typer.Argument(help="Security name of the user.")]
+Host = Annotated[str, typer.Option(help="ADDRESS:PORT of a running agent, instead of the state folder's.")]
+Conf = Annotated[Path | None, typer.Option(help="snmp.conf that says who asks; else the state folder's.")]
+As = Annotated[str, typer.Option("--user", help="Ask as this user; its passwords are prompted for.")]
+PasswordFile = Annotated[
+    str, typer.Option(help="File with the password; a second line is that of privacy. - is stdin.")
+]
+Generate = Annotated[bool, typer.Option("--generate", help="Make passwords and print them, this once.")]
+
+
+def _user(command: str, where: tuple[Path | None, str | None, Path | None, str, Path | None, str], *rest: Any) -> None:
+    """Run a command of users_command on the agent that (state, store, config, host, conf, as) say."""
+    from agent import users_command as users
+
+    state, store, config, host, conf, asking = where
+    try:
+        asked = users.Asked(_settings(config, state=state, store=store), host, conf, asking)
+        print(getattr(users, command)(asked, *rest))
+    except users.UserError as error:
+        fail(str(error))
+
+
+def _passwords(file: str, generate: bool) -> Any:
+    from agent.users_command import PasswordSource
+
+    if file and generate:
+        fail("--password-file and --generate: one of them")
+    return PasswordSource(file, generate)
+
+
+@user.command("list")
+def list_users(
+    state: State = None, store: Store = None, config: Config = None, host: Host = "", conf: Conf = None, asking: As = ""
+) -> None:
+    """All users, what they may do, and by which protocols they are known."""
+    _user("list_users", (state, store, config, host, conf, asking))
+
+
+@user.command("add")
+def add_user(
+    name: Name,
+    level: Annotated[str, typer.Option(help="admin, write or read.")] = "read",
+    auth: Annotated[str, typer.Option(help="md5, sha1, sha224, sha256, sha384 or sha512.")] = "sha256",
+    priv: Annotated[str, typer.Option(help="none, des, aes128, aes192, aes256, aes192c or aes256c.")] = "aes128",
+    password_file: PasswordFile = "",
+    generate: Generate = False,
+    state: State = None,
+    store: Store = None,
+    config: Config = None,
+    host: Host = "",
+    conf: Conf = None,
+    asking: As = "",
+) -> None:
+    """Make a user. Passwords are prompted for, unless they come from a file or are generated."""
+    source = _passwords(password_file, generate)
+    _user("add_user", (state, store, config, host, conf, asking), name, level, auth, priv, source)
+
+
+@user.command("passwd")
+def change_password(
+    name: Name,
+    auth: Annotated[str, typer.Option(help="Another authentication protocol.")] = "",
+    priv: Annotated[str, typer.Option(help="Another privacy protocol.")] = "",
+    password_file: PasswordFile = "",
+    generate: Generate = False,
+    state: State = None,
+    store: Store = None,
+    config: Config = None,
+    host: Host = "",
+    conf: Conf = None,
+    asking: As = "",
+) -> None:
+    """Give a user new passwords; the state folder's snmp.conf follows if it names the user."""
+    source = _passwords(password_file, generate)
+    _user("change_password", (state, store, config, host, conf, asking), name, auth, priv, source)
+
+
+@user.command("remove")
+def remove_user(
+    name: Name,
+    state: State = None,
+    store: Store = None,
+    config: Config = None,
+    host: Host = "",
+    conf: Conf = None,
+    asking: As = "",
+) -> None:
+    """Remove a user; the last one of level admin stays."""
+    _user("remove_user", (state, store, config, host, conf, asking), name)
 
 
 @app.command()

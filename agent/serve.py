@@ -29,6 +29,7 @@ from agent.monitor.monitor import Monitor
 from agent.plan.capabilities import CHARON, MEMORY
 from agent.setchecks import SetChecks
 from agent.snmp.identity import CONFIGURATION_FILE as SNMP_CONF
+from agent.snmp.presence import announce, withdraw
 from agent.snmp.server import SnmpServer, SnmpSettings
 from agent.snmp.sockets import ListenError
 from agent.store.errors import Refused, StoreError
@@ -117,6 +118,7 @@ async def _answering(settings: Settings, store: Store) -> AsyncIterator[SnmpServ
     )
     try:
         await server.start()
+        announce(settings.state, server.addresses)
     except (ListenError, StoreError, Refused, OSError) as error:
         raise StartError(str(error)) from None
     where = ", ".join(str(Endpoint(*address)) for address in server.addresses)
@@ -126,6 +128,7 @@ async def _answering(settings: Settings, store: Store) -> AsyncIterator[SnmpServ
     try:
         yield server
     finally:
+        withdraw(settings.state)
         await server.stop()
 
 

@@ -26,6 +26,7 @@ from agent.snmp.codec import encode_message, message_overhead
 from agent.snmp.engine import Engine3
 from agent.snmp.guard import Counters, Guard, Known, Limits
 from agent.snmp.identity import ensure_admin, take_identity, walk_command
+from agent.snmp.passwords import Passwords
 from agent.snmp.pdu import Answer, PduType, Request, Version, decode_pdu
 from agent.snmp.respond import READS, Asker, Responder
 from agent.snmp.sets import Sets
@@ -77,6 +78,7 @@ class SnmpServer:
         tree = Tree(schema, [*system_group(__version__), *given], visibility)
         self._responder = Responder(schema, tree, store, refused)
         self.sets = Sets(self._responder)
+        self._passwords = Passwords()
         self._engine: Engine3 | None = None
         self._users: Users | None = None
         self._guard: Guard | None = None
@@ -86,6 +88,7 @@ class SnmpServer:
     async def start(self) -> None:
         """On return every address answers. Raises ListenError, StoreError, Refused, OSError."""
         settings, limits = self._settings, self._settings.limits
+        self._store.expanders.append(self._passwords)
         identity = await take_identity(self._store)
         await ensure_admin(self._store, settings.state)
         self._users = users = Users(self._store.secrets, identity.engine_id)
@@ -126,6 +129,8 @@ class SnmpServer:
             self._timer = None
         if self._users is not None:
             self._store.unsubscribe(self._users)
+        if self._passwords in self._store.expanders:
+            self._store.expanders.remove(self._passwords)
         if self._engine is not None:
             self._engine.stop()
         for endpoint in self.endpoints:

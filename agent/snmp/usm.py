@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agent.mib.ber import BerError, Wire, read_tlv
-from agent.snmp.access import Principal
 from agent.snmp.pdu import SEQUENCE
+
+if TYPE_CHECKING:  # managers use what is here, and know no store
+    from agent.snmp.access import Principal
 
 Arcs = tuple[int, ...]
 

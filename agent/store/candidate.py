@@ -114,6 +114,9 @@ class Candidates:
                 self._fill_secret(draft, cells, at, edit)
             elif role is Role.SEALED:
                 cells[column.position] = self._sealed(draft, column, edit.value)
+                for secret in table.columns:  # it reads as if it had come by the secret itself
+                    if secret.traits.sealed_in == column.name:
+                        cells[secret.position] = secret.encode(MASK if edit.value else b"")
             elif role not in (Role.TRANSIENT, Role.ROW_STATUS, Role.ROW_GENERATION):
                 cells[column.position] = column.encode(edit.value)
         if table.row_status is not None and status is not None:
