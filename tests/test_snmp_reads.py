@@ -23,7 +23,7 @@ from agent.snmp.pdu import (
     response_contents,
 )
 from agent.snmp.respond import Asker, Responder
-from agent.snmp.system import Scalar
+from agent.snmp.standard.objects import Scalar
 from agent.snmp.tree import Tree
 from agent.store.live import Live
 from agent.store.snapshot import Configuration, TableSnapshot, default_cells

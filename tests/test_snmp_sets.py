@@ -52,7 +52,7 @@ MISTAKES: list[tuple[str, Oid, bytes, E]] = [
     ("read-only", instance("ipsecGwGeneration", 0), encode_integer(1, 0x42), E.NOT_WRITABLE),
     ("the row's number", instance("ipsecPeerIndex", 4), encode_integer(4), E.NOT_WRITABLE),
     ("statistics", instance("ipsecPeerStatOperStatus", 4), encode_integer(1), E.NOT_WRITABLE),
-    ("sysName", (1, 3, 6, 1, 2, 1, 1, 5, 0), text("x"), E.NOT_WRITABLE),
+    ("sysDescr", (1, 3, 6, 1, 2, 1, 1, 1, 0), text("x"), E.NOT_WRITABLE),
     ("nothing of ours", (1, 3, 6, 1, 4, 1, 99, 1), encode_integer(1), E.NOT_WRITABLE),
     ("hidden", instance("ipsecPeerPreSharedKeyData", 4), text("x"), E.NO_ACCESS),
     ("a user", instance("ipsecGwUserLevel", 1), encode_integer(1), E.NO_ACCESS),

@@ -22,6 +22,7 @@ from tests.snmp_station import (
     GET,
     GETBULK,
     NULL,
+    SCHEMA,
     encode_community,
     encode_pdu,
     instance,
@@ -86,7 +87,8 @@ async def test_bulk_is_nothing_for_v1_and_responses_are_nothing_for_an_agent(tmp
         asking.send(encode_community(1, "reading", encode_pdu(0xA2, 2, ASK)))
         asking.send(encode_community(1, "reading", encode_pdu(0xA7, 3, ASK)))
         assert (await asking.ask(GET, ASK)).request_id == asking.requests
-        assert at.server.counters.snmpInASNParseErrs == 3
+        assert at.server.counters.snmpInASNParseErrs == 1
+        assert at.server.counters.snmpUnknownPDUHandlers == 2
 
 
 async def test_an_exception_in_one_datagram_leaves_the_others_alone(
@@ -109,13 +111,13 @@ def guard() -> Guard:
 
 @given(st.binary(max_size=300))
 def test_garbage_is_dropped_or_a_stranger(data: bytes) -> None:
-    assert not isinstance(guard().admit(data), Known)
+    assert not isinstance(guard().admit(data, "127.0.0.1"), Known)
 
 
 @given(st.binary(max_size=60), st.integers(0, 3), st.sampled_from([b"sesame", b"street", b""]))
 def test_garbage_in_an_envelope_is_dropped_or_a_stranger(rest: bytes, version: int, community: bytes) -> None:
     data = encode_tlv(0x30, encode_integer(version) + encode_tlv(4, community) + rest)
-    admitted = guard().admit(data)
+    admitted = guard().admit(data, "127.0.0.1")
     if isinstance(admitted, Known):
         assert community == b"sesame" and version < 2 and rest
     else:
@@ -125,7 +127,7 @@ def test_garbage_in_an_envelope_is_dropped_or_a_stranger(rest: bytes, version: i
 def test_drops_are_counted_by_their_reason_and_told_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
     at = guard()
     pdu = encode_pdu(GET, 1, ASK)
-    known = at.admit(encode_community(1, "sesame", pdu))
+    known = at.admit(encode_community(1, "sesame", pdu), "127.0.0.1")
     assert isinstance(known, Known) and known.principal.level is Level.READ
     for message in (
         b"\x30\x00",
@@ -134,7 +136,7 @@ def test_drops_are_counted_by_their_reason_and_told_now_and_then(caplog: pytest.
         encode_community(1, "sesame", pdu) + b"\x00",
         bytes(20_000),
     ):
-        assert at.admit(message) is None
+        assert at.admit(message, "127.0.0.1") is None
     counters = at.counters
     assert (counters.snmpInPkts, counters.dropped()) == (6, 5)
     assert (counters.snmpInBadCommunityNames, counters.snmpInBadVersions, counters.too_long) == (1, 1, 1)
@@ -173,7 +175,12 @@ def test_readers_write_nothing_and_users_are_the_administrators() -> None:
     user = visibility(instance("ipsecGwUserLevel", 1)[:-1])
     everybody = Level.ADMIN.bit | Level.WRITE.bit | Level.READ.bit
     assert peer == (everybody, Level.ADMIN.bit | Level.WRITE.bit)
-    assert user == (everybody, Level.ADMIN.bit)
+    assert user == (Level.ADMIN.bit, Level.ADMIN.bit)
+    own, other = (visibility((1, 3, 6, 1, 6, 3, 15, 1, 2, 2, 1, column)) for column in (7, 6))
+    assert own == (Level.ADMIN.bit, Level.ADMIN.bit | Level.WRITE.bit)
+    assert other == (Level.ADMIN.bit, Level.ADMIN.bit)
+    for secret in ("ipsecGwTargetCommunity", "ipsecGwSourceAddress", "ipsecGwFilterMask", "ipsecGwReadSources"):
+        assert visibility(SCHEMA.columns[secret].oid) == (Level.ADMIN.bit, Level.ADMIN.bit)
 
 
 def test_keys_are_those_of_the_rfc() -> None:

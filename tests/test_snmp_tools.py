@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.snmp.access import VIEWS, Level, in_view
 from agent.store.database import Writing
 from tests.snmp_station import (
     IPSEC,
@@ -76,19 +77,21 @@ async def test_a_walk_goes_strictly_forward_and_is_the_same_by_both_ways(tmp_pat
         slow = await run("snmpwalk", "-v3", "-On", at.target, dotted(IPSEC), state=tmp_path)
         slow_bulk = await run("snmpbulkwalk", "-v3", "-On", at.target, dotted(IPSEC), state=tmp_path)
         whole = await run("snmpwalk", "-v2c", "-c", READ, "-On", at.target, ".1")
-    rows = walked(fast.out)
-    oids = [oid for oid, _ in rows]
+    rows, of_admin = walked(fast.out), walked(slow.out)
+    oids = [oid for oid, _ in of_admin]
     assert all(a < b for a, b in itertools.pairwise(oids))
     accessible_rows = {"ipsecPeerTable": 3, "ipsecTrafficTable": 3, "ipsecGwUserTable": 1}
     expected = 0
     for column in SCHEMA.ordered:
         table = SCHEMA.tables[column.table]
         expected += 1 if table.scalar else accessible_rows.get(table.name, 0)
-    assert len(rows) == expected
-    assert rows == walked(slow.out) == walked(bulk.out) == walked(slow_bulk.out)
+    assert len(of_admin) == expected
+    assert of_admin == walked(slow_bulk.out)
+    assert rows == walked(bulk.out) == [row for row in of_admin if in_view(VIEWS[Level.READ].read, row[0])]
     everything = [oid for oid, _ in walked(whole.out)]
+    assert all(a < b for a, b in itertools.pairwise(everything))
     assert everything[:7] == [(1, 3, 6, 1, 2, 1, 1, n, 0) for n in range(1, 8)]
-    assert everything[7:] == oids
+    assert [oid for oid in everything if oid[: len(IPSEC)] == IPSEC] == [oid for oid, _ in rows]
 
 
 async def test_secrets_never_come_back(tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from agent.mib.ber import encode_integer, encode_tlv
 from agent.mib.schema import Keeping, Role
+from agent.snmp.access import Level
 from agent.snmp.guard import Limits
+from agent.store.hooks import AGENT, Edit
 from tests.snmp_station import (
     GET,
     GETBULK,
@@ -38,8 +40,32 @@ Oid = tuple[int, ...]
 STATS = (1, 3, 6, 1, 6, 3, 15, 1, 1)
 
 rows = st.sampled_from([0, 1, 2, 3, 7, 300])
-columns = st.sampled_from(sorted(c.oid for c in SCHEMA.columns.values() if c.table != "ipsecGwUserTable"))
-names = st.builds(lambda oid, row: (*oid, row), columns, rows) | columns | st.just(IPSEC) | st.just((2, 1))
+columns = st.sampled_from(sorted(c.oid for c in SCHEMA.columns.values()))
+standard = st.sampled_from(
+    [
+        *((1, 3, 6, 1, 2, 1, 1, number) for number in range(1, 9)),  # system
+        *((1, 3, 6, 1, 2, 1, 1, 9, 1, number) for number in range(1, 5)),  # sysORTable
+        *((1, 3, 6, 1, 2, 1, 11, number) for number in range(1, 33)),  # snmp
+        (1, 3, 6, 1, 6, 3, 1, 1, 6, 1),  # snmpSetSerialNo
+        *((1, 3, 6, 1, 6, 3, module) for module in range(10, 17)),
+        *((1, 3, 6, 1, 6, 3, 15, 1, 2, 2, 1, number) for number in range(1, 14)),  # usmUserTable
+        (1, 3, 6, 1, 6, 3, 16, 1, 2, 1, 3, 3, 5, *b"admin"),
+    ]
+)
+names = (
+    st.builds(lambda oid, row: (*oid, row), columns | standard, rows)
+    | columns
+    | standard
+    | st.just(IPSEC)
+    | st.just((2, 1))
+)
+MOVING = (
+    *((1, 3, 6, 1, 2, 1, 1, 3), (1, 3, 6, 1, 2, 1, 11)),  # sysUpTime, counters
+    *((1, 3, 6, 1, 6, 3, 10, 2), (1, 3, 6, 1, 6, 3, 11, 2), (1, 3, 6, 1, 6, 3, 12), (1, 3, 6, 1, 6, 3, 15)),
+    (1, 3, 6, 1, 6, 3, 1, 1, 6, 1),  # a lock begins anywhere
+)
+"""What differs between two agents, or between two moments of one: counters, clocks, locks, identity. Of these the
+types are compared; snmpEnableAuthenTraps, a setting among the counters, has only one value here to be written."""
 values = st.sampled_from(
     [
         *(NULL, text("x"), text(""), encode_tlv(0x40, bytes(4)), encode_tlv(6, b"\x2b\x06")),
@@ -82,18 +108,24 @@ def _collect(case: Case) -> None:
     _cases.append(case)
 
 
-def answer(reply: Reply) -> tuple[int, int, int, bytes]:
+def answer(reply: Reply) -> tuple[object, ...]:
+    moving = [any(oid[: len(prefix)] == prefix for prefix in MOVING) for oid, _ in reply.varbinds]
+    if any(moving) and reply.kind == RESPONSE and not reply.status:
+        varbinds = [(oid, tlv[:1] if moved else tlv) for (oid, tlv), moved in zip(reply.varbinds, moving, strict=True)]
+        return reply.kind, reply.status, reply.index, varbinds
     return reply.kind, reply.status, reply.index, reply.octets
 
 
 async def test_the_same_pdu_gives_the_same_answer_both_ways(tmp_path: Path) -> None:
     """Cases are drawn first, as the event loop is not hypothesis's, and asked of two agents in step, since a SET
-    changes what comes after it. Users are left out: an admin may write there, a community may not."""
+    changes what comes after it. The user gets the level of the community: who may what is not the question here."""
     _cases.clear()
     _collect()
     async with served(tmp_path / "a") as one, served(tmp_path / "b") as other:
         async with manager(one.address) as asking, manager(other.address) as asking3:
             session = await Session3.open(asking3, tmp_path / "b")
+            for at in (one, other):
+                await at.store.commit([Edit(SCHEMA.columns["ipsecGwUserLevel"], 1, int(Level.WRITE))], AGENT)
             kinds = set()
             for kind, varbinds, first, second in _cases:
                 fast = await asking.ask(kind, varbinds, first, second)

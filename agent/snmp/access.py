@@ -16,7 +16,30 @@ from typing import Final, NamedTuple
 from agent.snmp.tree import Visibility
 
 EVERYTHING: Final = (1,)
-USERS: Final = (1, 3, 6, 1, 4, 1, 272, 4, 26, 200, 60)  # ipsecGwUserTable
+OURS: Final = (1, 3, 6, 1, 4, 1, 272, 4, 26, 200)  # ipsecGatewayExtMIB
+MODULES: Final = (1, 3, 6, 1, 6, 3)  # snmpModules
+ADMINISTRATION: Final = (
+    (*OURS, 60),  # ipsecGwUserTable
+    (*OURS, 61),  # ipsecGwTargetTable
+    (*OURS, 62),  # ipsecGwSourceTable
+    (*OURS, 64),  # ipsecGwFilterTable
+    (*OURS, 1, 2),  # ipsecGwReadSources
+    (*OURS, 1, 3),  # ipsecGwWriteSources
+    (*MODULES, 12, 1, 1),  # snmpTargetSpinLock
+    (*MODULES, 12, 1, 2),  # snmpTargetAddrTable
+    (*MODULES, 12, 1, 3),  # snmpTargetParamsTable
+    (*MODULES, 13, 1),  # snmpNotifyObjects
+    (*MODULES, 15, 1, 2),  # usmUser
+    (*MODULES, 16, 1),  # vacmMIBObjects
+)
+"""Who may come from where and is told what: for administrators only, to write as to read (RFC 3414 section 11.2
+and RFC 3415 section 7.4 warn of showing users and groups)."""
+OWN_KEYS: Final = (
+    (*MODULES, 15, 1, 2, 1),  # usmUserSpinLock
+    (*MODULES, 15, 1, 2, 2, 1, 7),  # usmUserOwnAuthKeyChange
+    (*MODULES, 15, 1, 2, 2, 1, 10),  # usmUserOwnPrivKeyChange
+)
+"""What those who may write may do to themselves."""
 
 
 class Level(enum.IntEnum):
@@ -38,10 +61,12 @@ class Views(NamedTuple):
     write: Mapping[tuple[int, ...], bool]
 
 
+_OPERATION: Final = {EVERYTHING: True, **dict.fromkeys(ADMINISTRATION, False)}
+
 VIEWS: Final[Mapping[Level, Views]] = {
     Level.ADMIN: Views(read={EVERYTHING: True}, write={EVERYTHING: True}),
-    Level.WRITE: Views(read={EVERYTHING: True}, write={EVERYTHING: True, USERS: False}),
-    Level.READ: Views(read={EVERYTHING: True}, write={}),
+    Level.WRITE: Views(read={**_OPERATION, OWN_KEYS[0]: True}, write={**_OPERATION, **dict.fromkeys(OWN_KEYS, True)}),
+    Level.READ: Views(read=_OPERATION, write={}),
 }
 
 

@@ -10,15 +10,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from agent.mib.ber import BerError
+from agent.snmp.counters import Counters
 from agent.snmp.guard import Version3
 from agent.snmp.identity import Identity
 from agent.snmp.pdu import Answer, PduType, Request, Version, decode_pdu, response_contents
 from agent.snmp.respond import READS, Asker, Responder, failed
 from agent.snmp.sets import Sets
+from agent.snmp.uptime import Uptime
 from agent.snmp.usm import ENCRYPTED, User
 from agent.store.errors import ErrorStatus
 from agent.store.hooks import Origin
@@ -71,6 +73,9 @@ class Engine3:
         sets: Sets,
         varbinds: int,
         largest: int,
+        counters: Counters | None = None,
+        uptime: Uptime | None = None,
+        largest_taken: int = 65_507,
     ) -> None:
         self._identity = identity
         self._users = users
@@ -78,6 +83,9 @@ class Engine3:
         self._sets = sets
         self._varbinds = varbinds
         self._largest = largest
+        self._counters = counters or Counters()
+        self._uptime = uptime or Uptime()
+        self._largest_taken = largest_taken
         self._engine: SnmpEngine | None = None
         self._known: dict[str, User] = {}
         self._waiting: list[Datagram] = []
@@ -87,7 +95,7 @@ class Engine3:
     async def start(self) -> None:
         """Import pysnmp and make its engine, in a thread: this takes a while on a small machine, and the sockets
         are open already."""
-        engine = await asyncio.get_running_loop().run_in_executor(None, _made, self._identity)
+        engine = await asyncio.get_running_loop().run_in_executor(None, self._made)
         from pysnmp.proto import rfc1905
 
         kinds = (rfc1905.GetRequestPDU, rfc1905.GetNextRequestPDU, rfc1905.GetBulkRequestPDU, rfc1905.SetRequestPDU)
@@ -100,6 +108,12 @@ class Engine3:
         waiting, self._waiting = self._waiting, []
         for datagram in waiting:
             self.handle(datagram.data, datagram.peer, datagram.admitted)
+
+    def _made(self) -> SnmpEngine:
+        from agent.snmp.pysnmp_parts import make_engine
+
+        engine_id, boots = self._identity
+        return make_engine(engine_id, boots, self._uptime, self._counters, self._largest_taken)
 
     def stop(self) -> None:
         if self._timer is not None:
@@ -135,8 +149,11 @@ class Engine3:
                 self._waiting.append(datagram)
             return
         self._now = datagram
+        self._engine.security_models[MODEL].elsewhere = admitted.elsewhere
         try:
-            self._engine.message_dispatcher.receive_message(self._engine, DOMAIN, peer, data)
+            self._engine.message_dispatcher.receive_message(
+                self._engine, DOMAIN, _CountedWay(peer, self._counters), data
+            )
         except Exception as error:  # pysnmp raises what it likes for what it cannot read
             log.debug("an SNMPv3 message from %s was dropped: %r", peer.source_address, error)
         finally:
@@ -203,6 +220,7 @@ class Engine3:
 
     def respond(self, state: int, request: Request, answer: Answer) -> None:
         """Send an answer to the message that `state` stands for."""
+        self._counters.answered(answer)
         from agent.snmp.pysnmp_parts import RawResponse
 
         self._return(state, RawResponse(response_contents(request.request_id, answer)), {})
@@ -228,6 +246,18 @@ class Engine3:
             log.debug("no state of an SNMPv3 message to let go of: %r", error)
 
 
+@dataclass(frozen=True, slots=True)
+class _CountedWay:
+    """The way back, on which responses and reports are counted."""
+
+    peer: Peer
+    counters: Counters = field(compare=False)
+
+    def send(self, message: bytes) -> None:
+        self.counters.snmpOutPkts += 1
+        self.peer.send(message)
+
+
 class _Reply3:
     """The way back to one SNMPv3 message."""
 
@@ -242,12 +272,6 @@ class _Reply3:
 
     def discard(self) -> None:
         self._engine.release(self._state)
-
-
-def _made(identity: Identity) -> SnmpEngine:
-    from agent.snmp.pysnmp_parts import make_engine
-
-    return make_engine(identity.engine_id, identity.boots)
 
 
 def _request(pdu: Any, limit: int) -> Request:

@@ -17,7 +17,9 @@ from typing import Final, NamedTuple
 from agent.mib.ber import BerError
 from agent.snmp.access import Principal
 from agent.snmp.codec import open_envelope, read_community
+from agent.snmp.counters import Counters
 from agent.snmp.pdu import Version
+from agent.snmp.sources import SourceLists
 from agent.snmp.usm import AUTHENTICATED, ENCRYPTED, USM, Header, User, digest_is_right, read_header
 
 log = logging.getLogger(__name__)
@@ -35,28 +37,6 @@ class Limits:
     strangers_per_second: int = 100  # of these are looked at; each costs about a millisecond
 
 
-@dataclass(slots=True)
-class Counters:
-    """Since the start; the names are those of SNMPv2-MIB and SNMP-USER-BASED-SM-MIB where there is one."""
-
-    snmpInPkts: int = 0
-    snmpOutPkts: int = 0
-    snmpInBadVersions: int = 0
-    snmpInBadCommunityNames: int = 0
-    snmpInASNParseErrs: int = 0
-    snmpUnknownSecurityModels: int = 0
-    usmStatsUnknownUserNames: int = 0
-    usmStatsWrongDigests: int = 0
-    too_long: int = 0
-    limited: int = 0  # strangers beyond the rate
-    failures: int = 0  # exceptions of ours
-    unsent: int = 0  # replies that the kernel did not take
-
-    def dropped(self) -> int:
-        names = {f.name for f in fields(self)} - {"snmpInPkts", "snmpOutPkts"}
-        return sum(getattr(self, name) for name in names)
-
-
 class Known(NamedTuple):
     """An admitted v1 or v2c message: whose it is, and where its PDU lies."""
 
@@ -68,10 +48,12 @@ class Known(NamedTuple):
 
 
 class Version3(NamedTuple):
-    """An admitted SNMPv3 message. `user` is set only where the digest is right."""
+    """An admitted SNMPv3 message. `user` is set only where the digest is right. `elsewhere`: its user is known, but
+    not where it comes from; it is to be told what an unknown user is told."""
 
     header: Header
     user: User | None
+    elsewhere: bool = False
 
 
 class Bucket:
@@ -95,13 +77,15 @@ class Bucket:
 
 @dataclass(slots=True)
 class Guard:
-    """Admits datagrams. `users` is the mapping by name that access keeps up to date."""
+    """Admits datagrams. `users` is the mapping by name that access keeps up to date. `engine_id` is ours."""
 
     communities: Mapping[bytes, Principal]
     users: Mapping[bytes, User]
     limits: Limits = field(default_factory=Limits)
     clock: Callable[[], float] = time.monotonic
     counters: Counters = field(default_factory=Counters)
+    sources: SourceLists = field(default_factory=SourceLists)
+    engine_id: bytes = b""
     _strangers: Bucket = field(init=False)
     _told: int = 0
     _told_at: float = float("-inf")
@@ -109,8 +93,9 @@ class Guard:
     def __post_init__(self) -> None:
         self._strangers = Bucket(self.limits.strangers_per_second, self.clock)
 
-    def admit(self, data: bytes) -> Known | Version3 | None:
-        """What the datagram is, None where it is dropped. `data` may be cut one octet beyond the limit."""
+    def admit(self, data: bytes, source: str) -> Known | Version3 | None:
+        """What the datagram is, None where it is dropped. `data` may be cut one octet beyond the limit; `source` is
+        the address it came from."""
         counters = self.counters
         counters.snmpInPkts += 1
         if len(data) > self.limits.message_octets:
@@ -124,37 +109,47 @@ class Guard:
                 if principal is None:
                     counters.snmpInBadCommunityNames += 1
                     return None
+                if not self.sources.admits(self.sources.of_community(principal.level), source):
+                    counters.snmpInBadCommunityNames += 1
+                    counters.elsewhere += 1
+                    return None
                 return Known(principal, envelope.version, community.name, community.pdu, envelope.end)
             if envelope.version != Version.V3:
                 counters.snmpInBadVersions += 1
                 return None
-            return self._admit3(data, read_header(data, envelope.at))
+            return self._admit3(data, read_header(data, envelope.at), source)
         except BerError:
             counters.snmpInASNParseErrs += 1
             return None
 
-    def _admit3(self, data: bytes, header: Header) -> Version3 | None:
+    def _admit3(self, data: bytes, header: Header, source: str) -> Version3 | None:
         counters = self.counters
         if header.model != USM:
             counters.snmpUnknownSecurityModels += 1
             return None
         if header.flags & (AUTHENTICATED | ENCRYPTED) == ENCRYPTED:
-            counters.snmpInASNParseErrs += 1  # RFC 3412 section 7.2 (5d)
+            counters.snmpInvalidMsgs += 1  # RFC 3412 section 7.2 (5d)
             return None
         user = self.users.get(header.user)
-        if header.flags & AUTHENTICATED and user is not None:
-            if digest_is_right(data, header, user):
-                return Version3(header, user)
-            counters.usmStatsWrongDigests += 1
-        elif header.user and user is None:
-            counters.usmStatsUnknownUserNames += 1
+        elsewhere = user is not None and not self.sources.admits(user.sources, source)
+        if elsewhere:
+            counters.elsewhere += 1
+            user = None
+        if header.flags & AUTHENTICATED and user is not None and digest_is_right(data, header, user):
+            return Version3(header, user)
         if not header.flags & ENCRYPTED and len(data) > self.limits.strangers_octets:
             counters.too_long += 1
             return None
-        if not self._strangers.take():
+        if not self._strangers.take():  # else it is pysnmp that looks closer, and counts what it finds
             counters.limited += 1
+            if header.engine_id != self.engine_id:
+                counters.usmStatsUnknownEngineIDs += 1
+            elif header.user and user is None:
+                counters.usmStatsUnknownUserNames += 1
+            elif header.flags & AUTHENTICATED and user is not None:
+                counters.usmStatsWrongDigests += 1
             return None
-        return Version3(header, None)
+        return Version3(header, None, elsewhere)
 
     def tell(self) -> None:
         """One line in the log where something was dropped since the last, at most every ten seconds."""
@@ -162,6 +157,6 @@ class Guard:
         now = self.clock()
         if dropped == self._told or now - self._told_at < LOG_INTERVAL:
             return
-        parts = [f"{f.name} {getattr(self.counters, f.name)}" for f in fields(self.counters)]
+        parts = [f"{f.name} {count}" for f in fields(self.counters) if (count := getattr(self.counters, f.name))]
         log.warning("%d datagrams dropped; since the start: %s", dropped - self._told, ", ".join(parts))
         self._told, self._told_at = dropped, now

@@ -11,7 +11,6 @@ needed, not before.
 from __future__ import annotations
 
 import hmac
-import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -26,6 +25,8 @@ from pysnmp.proto.secmod.rfc3414 import SnmpUSMSecurityModel
 from pysnmp.proto.secmod.rfc3414.auth import base
 from pysnmp.proto.secmod.rfc3414.service import UsmSecurityParameters
 
+from agent.snmp.counters import COUNTER32, Counters
+from agent.snmp.uptime import Uptime
 from agent.snmp.usm import AUTHENTICATION, Authentication, User
 
 LARGEST_MESSAGE = 65_507  # octets that a UDP datagram over IPv4 can hold
@@ -110,6 +111,7 @@ class Usm(SnmpUSMSecurityModel):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self._cache = States()
+        self.elsewhere = False  # the message at hand: its user is not to come from there
 
     def process_incoming_message(
         self,
@@ -125,6 +127,8 @@ class Usm(SnmpUSMSecurityModel):  # type: ignore[misc]
         mark = self._cache.latest
         try:
             self._check_engine(engine, max_size, parameters, parsed)
+            if self.elsewhere:
+                self._refuse_user(engine, max_size, parameters)
             try:
                 return super().process_incoming_message(
                     engine, processing_model, max_size, parameters, security_model, level, message, parsed
@@ -169,16 +173,56 @@ class Usm(SnmpUSMSecurityModel):  # type: ignore[misc]
             report["scopedPDU"] = data.getComponent()
         raise error.StatusInformation(**report)
 
+    def _refuse_user(self, engine: SnmpEngine, max_size: Any, octets: Any) -> None:
+        """Raises StatusInformation with the report of usmStatsUnknownUserNames (RFC 3414 section 3.2 (4))."""
+        parameters, _ = decoder.decode(octets, asn1Spec=UsmSecurityParameters())
+        (counter,) = engine.get_mib_builder().import_symbols("__SNMP-USER-BASED-SM-MIB", "usmStatsUnknownUserNames")
+        counter.syntax += 1
+        raise error.StatusInformation(
+            errorIndication=errind.unknownSecurityName,
+            oid=counter.name,
+            val=counter.syntax,
+            securityStateReference=self._cache.push(msgUserName=parameters[3]),
+            securityLevel=1,
+            contextEngineId=engine.snmpEngineID,
+            contextName=b"",
+            msgUserName=parameters[3],
+            maxSizeResponseScopedPDU=int(max_size) - len(octets) - HEADER_OCTETS,
+        )
+
 
 class EngineTime:
-    """snmpEngineTime: seconds since this object was made."""
+    """snmpEngineTime."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._start = clock()
+    def __init__(self, uptime: Uptime) -> None:
+        self._uptime = uptime
 
     def clone(self, *_: Any) -> Any:
-        return univ.Integer(int(self._clock() - self._start))
+        return univ.Integer(self._uptime.seconds)
+
+
+class Counted(rfc1902.Counter32):  # type: ignore[misc]
+    """A counter of pysnmp's that is one of ours: what pysnmp counts and reports is what managers read."""
+
+    def __init__(self, counters: Counters, name: str) -> None:
+        super().__init__(getattr(counters, name) % COUNTER32)
+        self._counters = counters
+        self._name = name
+
+    def __iadd__(self, amount: int) -> Counted:
+        setattr(self._counters, self._name, getattr(self._counters, self._name) + amount)
+        return Counted(self._counters, self._name)
+
+    def clone(self, value: Any = None, **more: Any) -> Any:
+        return rfc1902.Counter32(int(self) if value is None else value, **more)
+
+
+class MessageSize(univ.Integer):  # type: ignore[misc]
+    """snmpEngineMaxMessageSize: told is the longest message that we take; what we send is bound by the other side,
+    and by what UDP can carry."""
+
+    def __lt__(self, octets: int) -> bool:
+        return octets > LARGEST_MESSAGE
 
 
 class Address(Protocol):
@@ -222,16 +266,40 @@ class RawResponse(univ.Any):  # type: ignore[misc]
     tagSet = rfc1905.ResponsePDU.tagSet
 
 
-def make_engine(engine_id: bytes, boots: int, clock: Callable[[], float] = time.monotonic) -> SnmpEngine:
+COUNTED = {
+    "__SNMP-MPD-MIB": ("snmpUnknownSecurityModels", "snmpInvalidMsgs", "snmpUnknownPDUHandlers"),
+    "__SNMP-TARGET-MIB": ("snmpUnavailableContexts", "snmpUnknownContexts"),
+    "__SNMP-USER-BASED-SM-MIB": (
+        *("usmStatsUnsupportedSecLevels", "usmStatsNotInTimeWindows", "usmStatsUnknownUserNames"),
+        *("usmStatsUnknownEngineIDs", "usmStatsWrongDigests", "usmStatsDecryptionErrors"),
+    ),
+    "__SNMPv2-MIB": ("snmpInASNParseErrs", "snmpInBadVersions", "snmpSilentDrops"),
+}
+"""Counters that pysnmp counts while it works, by its modules. snmpInPkts is the guard's."""
+
+
+def make_engine(
+    engine_id: bytes,
+    boots: int,
+    uptime: Uptime | None = None,
+    counters: Counters | None = None,
+    largest: int = LARGEST_MESSAGE,
+) -> SnmpEngine:
     """An engine without sockets and without users. The constructor is not told the engine ID: it would keep
-    engineBoots in a file of its own."""
+    engineBoots in a file of its own. `largest`: octets of the longest message that is taken."""
     engine = SnmpEngine(maxMessageSize=LARGEST_MESSAGE)
-    own, own_boots, own_time = engine.get_mib_builder().import_symbols(
-        "__SNMP-FRAMEWORK-MIB", "snmpEngineID", "snmpEngineBoots", "snmpEngineTime"
+    builder = engine.get_mib_builder()
+    own, own_boots, own_time, own_size = builder.import_symbols(
+        "__SNMP-FRAMEWORK-MIB", "snmpEngineID", "snmpEngineBoots", "snmpEngineTime", "snmpEngineMaxMessageSize"
     )
+    own_size.syntax = MessageSize(largest)
+    counted = counters or Counters()
+    for module, names in COUNTED.items():
+        for name, symbol in zip(names, builder.import_symbols(module, *names), strict=True):
+            symbol.syntax = Counted(counted, name)
     own.syntax = engine.snmpEngineID = own.syntax.clone(engine_id)
     own_boots.syntax = own_boots.syntax.clone(boots)
-    own_time.syntax = EngineTime(clock)
+    own_time.syntax = EngineTime(uptime or Uptime())
     engine.security_models[Usm.SECURITY_MODEL_ID] = Usm()
     engine.register_transport_dispatcher(SocketlessDispatcher())
     return engine
@@ -243,11 +311,11 @@ def add_user(engine: SnmpEngine, user: User) -> None:
         engine,
         user.name,
         config.USM_AUTH_NONE if user.authentication is None else user.authentication.oid,
-        rfc1902.OctetString(user.auth_master),
+        rfc1902.OctetString(user.auth_key),
         config.USM_PRIV_NONE if user.privacy is None else user.privacy.oid,
-        rfc1902.OctetString(user.priv_master) if user.privacy is not None else None,
-        authKeyType=config.USM_KEY_TYPE_MASTER,
-        privKeyType=config.USM_KEY_TYPE_MASTER if user.privacy is not None else config.USM_KEY_TYPE_PASSPHRASE,
+        rfc1902.OctetString(user.priv_key) if user.privacy is not None else None,
+        authKeyType=config.USM_KEY_TYPE_LOCALIZED,
+        privKeyType=config.USM_KEY_TYPE_LOCALIZED,
     )
 
 

@@ -8,13 +8,16 @@ variable bindings.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, cast
 
 from agent.mib.ber import BerError, decode_contents, decode_oid_contents, read_tlv
 from agent.mib.schema import Schema
 from agent.snmp.access import Principal
+from agent.snmp.counters import Counters
 from agent.snmp.pdu import (
     END_OF_MIB_VIEW,
     NO_SUCH_INSTANCE,
@@ -27,7 +30,8 @@ from agent.snmp.pdu import (
     encode_varbind,
     response_size,
 )
-from agent.snmp.tree import ColumnObject, Reader, Tables, Tree
+from agent.snmp.standard.objects import Asked, StandardObject, Translation, Writer
+from agent.snmp.tree import ColumnObject, ForeignObject, Reader, Tables, Tree
 from agent.store import audit
 from agent.store.edits import resolve
 from agent.store.errors import ErrorStatus, Refused
@@ -77,21 +81,30 @@ class Asker(NamedTuple):
 
 
 class Responder:
-    """Answers requests from a store. `refused` is told the text of every refused SET."""
+    """Answers requests from a store. `refused` is told the text of every refused SET; `counters` are those of the
+    snmp group."""
 
     def __init__(
-        self, schema: Schema, tree: Tree, store: Committing, refused: Callable[[str], None] = lambda text: None
+        self,
+        schema: Schema,
+        tree: Tree,
+        store: Committing,
+        refused: Callable[[str], None] = lambda text: None,
+        counters: Counters | None = None,
     ) -> None:
         self._schema = schema
         self._tree = tree
         self._store = store
         self._refused = refused
+        self._counters = counters or Counters()
+        self._advisory = asyncio.Lock()  # held by a SET with an advisory lock in it, from looking to moving it on
 
     # ---- reading ----------------------------------------------------------------------
 
     def read(self, request: Request, asker: Asker) -> Answer:
         """The answer to a GET, GETNEXT or GETBULK. Raises BerError where a name is no object identifier, on which the
         message is dropped."""
+        self._counters.asked(request.kind)
         try:
             if request.crowded:
                 return too_big(request, asker)
@@ -110,6 +123,7 @@ class Responder:
             return Answer(ErrorStatus.GEN_ERR, 0, request.body)
         if response_size(request.request_id, len(body)) > asker.limit:
             return too_big(request, asker)
+        self._counters.snmpInTotalReqVars += len(values)
         return Answer(ErrorStatus.NO_ERROR, 0, body)
 
     def _get(self, request: Request, asker: Asker) -> list[VarBind]:
@@ -142,6 +156,7 @@ class Responder:
             if size > room:
                 del encoded[at:]
                 break
+        self._counters.snmpInTotalReqVars += len(encoded)
         return Answer(ErrorStatus.NO_ERROR, 0, b"".join(encoded))
 
     def _repeated(self, names: Sequence[bytes], repetitions: int, room: int, reader: Reader) -> list[bytes]:
@@ -181,16 +196,15 @@ class Responder:
 
     async def write(self, request: Request, asker: Asker, origin: Origin) -> Answer:
         """The answer to a SET, once it is stored or refused. Never raises but BerError, before anything is done."""
+        self._counters.asked(request.kind)
         if request.crowded or response_size(request.request_id, len(request.body)) > asker.limit:
             return too_big(request, asker)  # before it is carried out: afterwards nobody would hear of it
         try:
-            try:
-                edits = self.edits(request, asker.principal, origin)
-            except Refused as refused:
-                audit.refused(refused, origin)  # what commit refuses, the store puts into the log itself
-                raise
-            if edits:
-                await self._store.commit(edits, origin)
+            translation = self._translated(request, asker, origin)
+            async with self._advisory if translation.exclusive else contextlib.nullcontext():
+                if translation.exclusive:
+                    translation = self._translated(request, asker, origin)  # somebody may have been at the lock
+                await self._commit(translation)
         except Refused as refused:
             self._refused(refused.text)
             return failed(request, asker, refused.status, refused.edit + 1)
@@ -199,17 +213,51 @@ class Responder:
         except Exception:
             log.exception("a SET could not be carried out")
             return failed(request, asker, ErrorStatus.GEN_ERR, 0)
+        self._counters.snmpInTotalSetVars += len(request.varbinds)
         return Answer(ErrorStatus.NO_ERROR, 0, request.body)
 
-    def edits(self, request: Request, principal: Principal, origin: Origin) -> list[Edit]:
-        """Every variable binding as an Edit, in their order. Raises Refused, and BerError for what is no object
-        identifier."""
+    async def _commit(self, translation: Translation) -> None:
+        """Raises Refused, which names the variable binding."""
+        if translation.edits:
+            try:
+                await self._store.commit(translation.edits, translation.origin)
+            except Refused as refused:
+                if refused.edit < 0:
+                    raise
+                raise Refused(refused.status, translation.places[refused.edit], refused.text) from None
+        for done in translation.done:
+            done()
+
+    def _translated(self, request: Request, asker: Asker, origin: Origin) -> Translation:
+        try:
+            return self.translate(request, asker.principal, origin)
+        except Refused as refused:
+            audit.refused(refused, origin)  # what commit refuses, the store puts into the log itself
+            if refused.status in (ErrorStatus.NO_ACCESS, ErrorStatus.AUTHORIZATION_ERROR):
+                self._counters.snmpInBadCommunityUses += asker.version != Version.V3
+            raise
+
+    def translate(self, request: Request, principal: Principal, origin: Origin) -> Translation:
+        """Every variable binding as Edits: those of the schema in their order, then what the writers of standard
+        objects make of theirs. Raises Refused, and BerError for what is no object identifier."""
         if not principal.may_write:  # noSuchView, RFC 3413 section 3.2 (5)
             raise Refused(ErrorStatus.AUTHORIZATION_ERROR, -1, f"{principal.name} may only read")
-        return [self._edit(at, name, value, principal, origin) for at, (name, value) in enumerate(request.varbinds)]
+        into = Translation(principal, origin)
+        written: dict[int, tuple[Writer, list[Asked]]] = {}
+        for at, (name, value) in enumerate(request.varbinds):
+            found = self._edit(at, name, value, principal, origin)
+            if isinstance(found, Edit):
+                into.add(at, found)
+                continue
+            writer = found.target.writer
+            assert writer is not None
+            written.setdefault(id(writer), (writer, []))[1].append(found)
+        for writer, asked in written.values():
+            writer.translate(asked, into)
+        return into
 
-    def _edit(self, at: int, name: bytes, tlv: bytes, principal: Principal, origin: Origin) -> Edit:
-        found, _ = self._tree.find(name)
+    def _edit(self, at: int, name: bytes, tlv: bytes, principal: Principal, origin: Origin) -> Edit | Asked:
+        found, arcs = self._tree.find(name)
         oid = decode_oid_contents(name)
         if self._tree.hides(name) if found is None else not found.writers & principal.bit:
             text = f"{'.'.join(map(str, oid))}: not in what {principal.name} may write"
@@ -217,6 +265,8 @@ class Responder:
         if isinstance(found, ColumnObject) and not found.column.writable:  # whatever the instance, 4.2.5 (2)
             raise Refused(ErrorStatus.NOT_WRITABLE, at, f"{found.column.name}: is read-only")
         tag, start, end = read_tlv(tlv)
+        if isinstance(found, ForeignObject):
+            return _asked(at, found, arcs, tag, tlv[start:end])
         try:
             value = decode_contents(tag, tlv[start:end])
         except BerError as error:
@@ -231,6 +281,22 @@ class Responder:
     def _wire(self, oid: tuple[int, ...]) -> int:
         column = self._schema.by_oid.get(oid[:-1])
         return -1 if column is None else column.wire
+
+
+def _asked(at: int, found: ForeignObject, arcs: tuple[int, ...], tag: int, contents: bytes) -> Asked:
+    """A variable binding for the writer of an object. Raises Refused, in the order of 4.2.5."""
+    target = found.given
+    name = ".".join(map(str, (*target.oid, *arcs)))
+    if getattr(target, "writer", None) is None:
+        raise Refused(ErrorStatus.NOT_WRITABLE, at, f"{getattr(target, 'name', name)}: is read-only")
+    standard = cast(StandardObject, target)
+    asked = Asked(at, standard, arcs, b"")
+    if tag != standard.wire:
+        raise asked.refusal(ErrorStatus.WRONG_TYPE, "another type is sent", standard.wire.name.replace("_", " "))
+    try:
+        return asked._replace(value=decode_contents(tag, contents))
+    except BerError as error:
+        raise asked.refusal(ErrorStatus.WRONG_ENCODING, str(error)) from None
 
 
 def _reader(asker: Asker) -> Reader:

@@ -23,15 +23,19 @@ from agent.mib.ber import BerError
 from agent.mib.schema import Schema
 from agent.snmp.access import communities, visibility
 from agent.snmp.codec import encode_message, message_overhead
+from agent.snmp.counters import Counters
 from agent.snmp.engine import Engine3
-from agent.snmp.guard import Counters, Guard, Known, Limits
+from agent.snmp.guard import Guard, Known, Limits
 from agent.snmp.identity import ensure_admin, take_identity, walk_command
+from agent.snmp.keychange import KeyChanges
 from agent.snmp.passwords import Passwords
 from agent.snmp.pdu import Answer, PduType, Request, Version, decode_pdu
 from agent.snmp.respond import READS, Asker, Responder
 from agent.snmp.sets import Sets
 from agent.snmp.sockets import Endpoint, Way
-from agent.snmp.system import system_group
+from agent.snmp.sources import SourceLists
+from agent.snmp.standard import standard_objects
+from agent.snmp.standard.facts import Facts
 from agent.snmp.tree import GivenObject, Tree
 from agent.snmp.users import Users
 from agent.store.errors import ErrorStatus
@@ -42,6 +46,7 @@ log = logging.getLogger(__name__)
 
 LARGEST_REPLY: Final = 65_507  # octets in a UDP datagram over IPv4
 STOPPING: Final = 10.0  # seconds that SETs under way have to be answered in when the agent stops
+V1_PDUS: Final = frozenset({0xA0, 0xA1, 0xA2, 0xA3, 0xA4})  # RFC 1157
 TELLING: Final = 10.0  # seconds between looks at what was dropped
 
 
@@ -60,7 +65,7 @@ class SnmpSettings:
 
 class SnmpServer:
     """Serves a store by SNMP from `start` to `stop`. `refused` is told the text of every refused SET; `given` are
-    objects beside the schema's and the system group."""
+    objects beside the schema's and the standard ones."""
 
     def __init__(
         self,
@@ -75,12 +80,17 @@ class SnmpServer:
         self._settings = settings
         self.counters = Counters()
         self.endpoints: list[Endpoint] = []
-        tree = Tree(schema, [*system_group(__version__), *given], visibility)
-        self._responder = Responder(schema, tree, store, refused)
+        self._communities = communities(settings.read_community, settings.write_community)
+        taken = min(settings.limits.message_octets, LARGEST_REPLY)
+        self.facts = Facts(store, __version__, taken, self._communities, self.counters)
+        tree = Tree(schema, [*standard_objects(self.facts), *given], visibility)
+        self._responder = Responder(schema, tree, store, refused, self.counters)
         self.sets = Sets(self._responder)
         self._passwords = Passwords()
         self._engine: Engine3 | None = None
         self._users: Users | None = None
+        self._sources = SourceLists()
+        self._expander: KeyChanges | None = None
         self._guard: Guard | None = None
         self._starting: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -91,13 +101,31 @@ class SnmpServer:
         self._store.expanders.append(self._passwords)
         identity = await take_identity(self._store)
         await ensure_admin(self._store, settings.state)
+        self.facts.identity = identity
+        self._expander = KeyChanges(self._store.schema.columns, self._store.secrets, identity.engine_id)
+        self._store.expanders.insert(0, self._expander)  # before what looks for passwords
         self._users = users = Users(self._store.secrets, identity.engine_id)
-        known = communities(settings.read_community, settings.write_community)
-        self._guard = Guard(known, users.by_name, limits, counters=self.counters)
+        self._guard = Guard(
+            self._communities,
+            users.by_name,
+            limits,
+            counters=self.counters,
+            sources=self._sources,
+            engine_id=identity.engine_id,
+        )
         self._engine = engine = Engine3(
-            identity, users.by_name, self._responder, self.sets, limits.varbinds, settings.largest_reply
+            identity,
+            users.by_name,
+            self._responder,
+            self.sets,
+            limits.varbinds,
+            settings.largest_reply,
+            self.counters,
+            self.facts.uptime,
+            self.facts.largest,
         )
         users.listen(engine.users_changed)
+        self._store.subscribe(self._sources, replay=True)
         self._store.subscribe(users, replay=True)
         try:
             for host, port in settings.listen:
@@ -131,6 +159,9 @@ class SnmpServer:
             self._store.unsubscribe(self._users)
         if self._passwords in self._store.expanders:
             self._store.expanders.remove(self._passwords)
+            self._store.unsubscribe(self._sources)
+        if self._expander in self._store.expanders:
+            self._store.expanders.remove(self._expander)
         if self._engine is not None:
             self._engine.stop()
         for endpoint in self.endpoints:
@@ -159,7 +190,7 @@ class SnmpServer:
         """Never raises."""
         try:
             assert self._guard is not None and self._engine is not None
-            admitted = self._guard.admit(data)
+            admitted = self._guard.admit(data, way.source_address)
             if admitted is None:
                 return
             if isinstance(admitted, Known):
@@ -183,8 +214,10 @@ class SnmpServer:
         elif request.kind == PduType.SET:
             origin = Origin("snmp", known.principal.name, way.source_address, way.local_address, way.loopback)
             self.sets.submit(request, asker, origin, way.source, reply)
-        else:
-            raise BerError(f"PDU 0x{request.kind:02x} is not for an agent")
+        elif known.version == Version.V1 and request.kind not in V1_PDUS:
+            raise BerError(f"PDU 0x{request.kind:02x} is not for SNMPv1")
+        else:  # RFC 3412 section 4.2.2.1 (2)
+            self.counters.snmpUnknownPDUHandlers += 1
 
 
 class _Reply:
@@ -200,6 +233,7 @@ class _Reply:
 
     def send(self, answer: Answer) -> None:
         known = self._known
+        self._server.counters.answered(answer)
         try:
             message = encode_message(known.version, known.community, self._request.request_id, answer)
         except Exception:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from agent.mib.ber import Value
 from agent.snmp.access import Level, Principal
-from agent.snmp.usm import AUTHENTICATION, PRIVACY, User, localized
+from agent.snmp.usm import AUTHENTICATION, PRIVACY, Privacy, User, localized, localized_for
 from agent.store.errors import SecretsError
 from agent.store.hooks import Change
 from agent.store.snapshot import Configuration, Row
@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 USER_TABLE: Final = "ipsecGwUserTable"
 AUTH_KEY: Final = "ipsecGwUserAuthKey"
 PRIV_KEY: Final = "ipsecGwUserPrivKey"
+KEY_KIND: Final = "ipsecGwUserKeyKind"
+LOCALIZED: Final = 2  # ipsecGwUserKeyKind: the keys are Kul of this engine
 
 
 class Opening(Protocol):
@@ -65,18 +67,57 @@ class Users:
         if not name or authentication is None:  # a user who proves nothing has no access: nothing weak
             log.warning("user %d is ignored: it needs a name and an authentication protocol", row.number)
             return None
-        auth_key = self._opened(row, AUTH_KEY)
+        if not row[AUTH_KEY]:
+            log.warning("user %d is ignored: it has no authentication key yet", row.number)
+            return None
+        keys = open_keys(self._secrets, row)
         return User(
             principal=Principal(name.decode("utf-8", "surrogateescape"), Level(_number(row["ipsecGwUserLevel"]))),
             authentication=authentication,
             privacy=privacy,
-            auth_master=auth_key,
-            priv_master=self._opened(row, PRIV_KEY) if privacy is not None else b"",
-            auth_key=localized(auth_key, self._engine_id, authentication.hash),
+            auth_master=b"" if keys.localized else keys.auth,
+            priv_master=b"" if keys.localized or privacy is None else keys.priv,
+            auth_key=keys.authentication_key(self._engine_id, authentication.hash),
+            priv_key=b"" if privacy is None else keys.privacy_key(self._engine_id, authentication.hash, privacy),
+            sources=_number(row["ipsecGwUserSourceList"]),
+            row=row.number,
         )
 
-    def _opened(self, row: Row, column: str) -> bytes:
-        return self._secrets.open(USER_TABLE, row.number, column, _octets(row[column]))
+
+class Keys(NamedTuple):
+    """The keys of a row: Kul of this engine where `localized`, else Ku. Empty where there is none."""
+
+    auth: bytes
+    priv: bytes
+    localized: bool
+
+    def authentication_key(self, engine_id: bytes, hash_name: str) -> bytes:
+        """Kul."""
+        return self.auth if self.localized else localized(self.auth, engine_id, hash_name)
+
+    def privacy_key(self, engine_id: bytes, hash_name: str, privacy: Privacy) -> bytes:
+        """Kul, as long as the protocol needs it."""
+        return self.priv if self.localized else localized_for(self.priv, engine_id, hash_name, privacy)
+
+
+def open_keys(secrets: Opening, row: Row) -> Keys:
+    """Raises SecretsError."""
+
+    def opened(column: str) -> bytes:
+        sealed = _octets(row[column])
+        return secrets.open(USER_TABLE, row.number, column, sealed) if sealed else b""
+
+    return Keys(opened(AUTH_KEY), opened(PRIV_KEY), row[KEY_KIND] == LOCALIZED)
+
+
+def user_names(configuration: Configuration) -> dict[bytes, Row]:
+    """Rows by name, whatever their status; of several with one name the one that counts: the first active one."""
+    found: dict[bytes, Row] = {}
+    for row in configuration.rows_any_status(USER_TABLE):
+        name = _octets(row["ipsecGwUserName"])
+        if name and (name not in found or (row.active and not found[name].active)):
+            found[name] = row
+    return found
 
 
 def _number(value: Value) -> int:

@@ -34,12 +34,22 @@ class Authentication(NamedTuple):
     digest: int
     oid: Arcs
 
+    @property
+    def key(self) -> int:
+        """Octets of its keys."""
+        return hashlib.new(self.hash).digest_size
+
 
 class Privacy(NamedTuple):
-    """A privacy protocol: what net-snmp's `defPrivType` calls it, OID of usmUserPrivProtocol."""
+    """A privacy protocol: what net-snmp's `defPrivType` calls it, what pysnmp calls it, octets of its localized key
+    (RFC 3414 section 8.1.1.1: a DES key comes with its initialisation vector), OID of usmUserPrivProtocol, and
+    whether a hash that is too short is extended as Reeder's draft says instead of Blumenthal's."""
 
     name: str
     oid: Arcs
+    key: int
+    protocol: Arcs
+    reeder: bool = False
 
 
 _PROTOCOLS: Final = (1, 3, 6, 1, 6, 3, 10, 1)
@@ -52,13 +62,17 @@ AUTHENTICATION: Final = {
     7: Authentication("sha512", 48, (*_PROTOCOLS, 1, 7)),
 }
 """By ipsecGwUserAuthProtocol; 1 is none."""
+_BLUMENTHAL: Final = (1, 3, 6, 1, 4, 1, 14832, 1)  # snmp.com, where that draft's protocols got their names
+_CISCO: Final = (1, 3, 6, 1, 4, 1, 9, 12, 6, 1)  # CISCO-SNMP-USM-EXT-MIB; pysnmp says it of Blumenthal's too
+NO_AUTHENTICATION: Final = (*_PROTOCOLS, 1, 1)
+NO_PRIVACY: Final = (*_PROTOCOLS, 2, 1)
 PRIVACY: Final = {
-    2: Privacy("DES", (*_PROTOCOLS, 2, 2)),
-    3: Privacy("AES", (*_PROTOCOLS, 2, 4)),
-    4: Privacy("AES-192", (1, 3, 6, 1, 4, 1, 9, 12, 6, 1, 1)),
-    5: Privacy("AES-256", (1, 3, 6, 1, 4, 1, 9, 12, 6, 1, 2)),
-    6: Privacy("AES-192-C", (1, 3, 6, 1, 4, 1, 9, 12, 6, 1, 101)),
-    7: Privacy("AES-256-C", (1, 3, 6, 1, 4, 1, 9, 12, 6, 1, 102)),
+    2: Privacy("DES", (*_PROTOCOLS, 2, 2), 16, (*_PROTOCOLS, 2, 2)),
+    3: Privacy("AES", (*_PROTOCOLS, 2, 4), 16, (*_PROTOCOLS, 2, 4)),
+    4: Privacy("AES-192", (*_CISCO, 1), 24, (*_BLUMENTHAL, 3)),
+    5: Privacy("AES-256", (*_CISCO, 2), 32, (*_BLUMENTHAL, 4)),
+    6: Privacy("AES-192-C", (*_CISCO, 101), 24, (*_CISCO, 1), True),
+    7: Privacy("AES-256-C", (*_CISCO, 102), 32, (*_CISCO, 2), True),
 }
 """By ipsecGwUserPrivProtocol; 1 is none."""
 
@@ -74,9 +88,23 @@ def localized(key: bytes, engine_id: bytes, hash_name: str) -> bytes:
     return hashlib.new(hash_name, key + engine_id + key).digest()
 
 
+def localized_for(key: bytes, engine_id: bytes, hash_name: str, privacy: Privacy) -> bytes:
+    """Kul of a privacy protocol, as long as it needs: cut, or extended as draft-blumenthal-aes-usm-04 section 3.1.2.1
+    or draft-reeder-snmpv3-usm-3desede-00 section 2.1 says."""
+    long = localized(key, engine_id, hash_name)
+    while len(long) < privacy.key:
+        if privacy.reeder:
+            long += localized(key_of_passphrase(long, hash_name), engine_id, hash_name)
+        else:
+            long += hashlib.new(hash_name, long).digest()
+    return long[: privacy.key]
+
+
 @dataclass(frozen=True, slots=True)
 class User:
-    """A user with the keys Ku; without `authentication` or `privacy` the level is lower. `auth_key` is Kul."""
+    """A user with the keys of this engine, Kul; without `authentication` or `privacy` the level is lower. The keys
+    Ku, which other engines' keys are made of, are empty once a KeyChange of RFC 3414 has replaced them. `sources`:
+    number of the source list, 0 = from anywhere. `row` is that of ipsecGwUserTable."""
 
     principal: Principal
     authentication: Authentication | None
@@ -84,6 +112,9 @@ class User:
     auth_master: bytes
     priv_master: bytes
     auth_key: bytes
+    priv_key: bytes = b""
+    sources: int = 0
+    row: int = 0
 
     @property
     def name(self) -> str:
