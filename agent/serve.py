@@ -35,6 +35,7 @@ from agent.snmp.sockets import ListenError
 from agent.store.errors import Refused, StoreError
 from agent.store.secrets import Secrets
 from agent.store.store import Store
+from agent.telling import telling
 
 logger = logging.getLogger("agent")
 
@@ -69,6 +70,7 @@ async def _serve(settings: Settings) -> None:
         reconciler = Reconciler(store, store.schema, engines.spd, engines.ike, engines.host, capabilities)
         store.checks.append(SetChecks(reconciler, engines.host, capabilities, settings.listen))
         server = await stack.enter_async_context(_answering(settings, store))
+        await stack.enter_async_context(telling(store, server))
         await stack.enter_async_context(_made_real(settings.backend, store, engines, reconciler))
         gc.collect()
         gc.freeze()  # what is loaded stays; collections then look at what is new only

@@ -13,12 +13,11 @@ from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from agent.mib.ber import Value
-from agent.store.events import Event
+from agent.store.events import Event, display
 
 EVENT_TABLE: Final = "ipsecGwEventTable"
 KEPT: Final = 1000  # as the table's description says
 GATHER_SECONDS: Final = 0.05  # events that come together are shown together
-TEXT_OCTETS: Final = 255  # DisplayString
 TIME_LIMIT: Final = (1 << 31) - 1  # of ipsecGwEventTime, an Integer32
 
 
@@ -73,9 +72,3 @@ class EventLog:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-def display(text: str) -> bytes:
-    """Text as a DisplayString: at most 255 octets, never cut within a character, no control characters."""
-    plain = "".join(c if c.isprintable() else " " for c in text)
-    return plain.encode("utf-8", "replace")[:TEXT_OCTETS].decode("utf-8", "ignore").encode()

@@ -19,6 +19,7 @@ from agent.mib.ber import Value
 
 logger = logging.getLogger(__name__)
 
+TEXT_OCTETS: Final = 255  # of a DisplayString
 EARLY: Final = 100  # events told before anybody listened that are kept for those who come
 STORE_STATE: Final = "ipsecGwStoreState"
 STORE_MESSAGE: Final = "ipsecGwStoreMessage"
@@ -105,5 +106,11 @@ def _hand(listener: Listener, event: Event) -> None:
 def store_alarm(state: int, message: str) -> Event:
     """The event of another state or message of the database; `state` as ipsecGwStoreState has it."""
     severity = Severity.NOTICE if state == STORE_OK else Severity.ALERT
-    values: dict[str, Value] = {STORE_STATE: state, STORE_MESSAGE: message.encode()}
+    values: dict[str, Value] = {STORE_STATE: state, STORE_MESSAGE: display(message)}
     return Event(Kind.STORE_ALARM, severity, message or "the database is in order again", values=values)
+
+
+def display(text: str) -> bytes:
+    """Text as a DisplayString: at most 255 octets, never cut within a character, no control characters."""
+    plain = "".join(c if c.isprintable() else " " for c in text)
+    return plain.encode("utf-8", "replace")[:TEXT_OCTETS].decode("utf-8", "ignore").encode()
