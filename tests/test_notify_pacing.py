@@ -34,7 +34,7 @@ def test_the_first_is_told_at_once_and_equal_ones_wait() -> None:
 def test_a_flapping_peer_is_told_of_twice_in_a_pause_and_then_how_it_is() -> None:
     pacer = Pacer(pause=10)
     told: list[tuple[float, Told]] = []
-    for second in range(0, 9):
+    for second in range(9):
         told += [(second, each) for each in pacer.offer(DOWN if second % 2 else UP, second)]
     assert told == [(0, Told(UP, 0)), (1, Told(DOWN, 0))]
     assert pacer.due(10) == [Told(UP, 6)]
