@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+from agent.mib.ber import Value
 from agent.snmp.notify import ways
 from agent.snmp.notify.contents import NAMES
 from agent.store.events import Event, Kind, Severity, store_alarm
+from agent.store.hooks import AGENT, Edit
 from tests.snmp_station import (
     GET,
     IPSEC,
@@ -231,3 +234,36 @@ def test_every_notification_of_ours_has_an_event() -> None:
     labels = SCHEMA.columns["ipsecGwEventKind"].labels
     assert {kind.name.lower().replace("_", "-"): int(kind) for kind in Kind} == labels
     assert {each.name.lower(): int(each) for each in Severity} == SCHEMA.columns["ipsecGwEventSeverity"].labels
+
+
+async def test_the_examples_of_the_document_work_as_they_stand(tmp_path: Path) -> None:
+    root = Path(__file__).parent.parent
+    text = (root / "docs" / "notifications.md").read_text()
+    commands = [match.replace("$ ", "", 1) for match in re.findall(r"^\$ (?:.*\\\n)*.*$", text, re.MULTILINE)]
+    assert len(commands) == 7
+    async with gateway(tmp_path / "state") as agent:
+        await agent.agent.store.commit(_user(2), AGENT)
+        script = "\n".join(["set -e", f"cd {root}", *commands])
+        script = script.replace("127.0.0.1:1161", agent.agent.target).replace(
+            "/var/lib/ipsec-agent", str(agent.agent.state)
+        )
+        process = await asyncio.create_subprocess_exec("bash", "-c", script, stderr=asyncio.subprocess.PIPE)
+        _, errors = await process.communicate()
+        assert process.returncode == 0, errors
+        running = agent.agent.store.running
+        assert len(running.table("ipsecGwTargetTable")) == 2 and len(running.table("ipsecGwFilterTable")) == 3
+
+
+def _user(number: int) -> list[Edit]:
+    """What makes a user of this number."""
+    secret = b"k" * 32
+    values: dict[str, Value] = {
+        "ipsecGwUserName": b"watcher",
+        "ipsecGwUserLevel": 3,
+        "ipsecGwUserAuthProtocol": 5,
+        "ipsecGwUserPrivProtocol": 3,
+        "ipsecGwUserAuthKey": secret,
+        "ipsecGwUserPrivKey": secret,
+        "ipsecGwUserRowStatus": 4,
+    }
+    return [Edit(SCHEMA.columns[name], number, value) for name, value in values.items()]

@@ -44,6 +44,14 @@ WITH_STANDARD: Final = {Kind.START: (), Kind.AUTHENTICATION_FAILURE: (TEXT, HELD
 """What is added to notifications of RFC 3418, which have no objects: where a failure came from is worth knowing."""
 
 
+NOTHING: Final[Mapping[Wire, Value]] = {
+    Wire.OCTET_STRING: b"",
+    Wire.OBJECT_IDENTIFIER: (0, 0),
+    Wire.IP_ADDRESS: bytes(4),
+}
+"""Values of objects that only notifications have, where an event gives none; numbers are 0."""
+
+
 class Tables(Protocol):
     """Where cells are read: the store's View."""
 
@@ -106,6 +114,8 @@ def contents(schema: Schema, tables: Tables, told: Told) -> Contents | None:
             objects.append(_object(each.oid, each.wire, given[each.name], row))
         elif column is not None:
             objects.append(((*each.oid, row), _cell(tables, column, row)))
+        else:
+            objects.append(_object(each.oid, each.wire, NOTHING.get(each.wire, 0), row))
     return Contents(notification.oid, tuple(objects))
 
 
@@ -116,7 +126,12 @@ def _object(oid: Arcs, wire: Wire, value: Value, row: int) -> tuple[Arcs, bytes]
 def _given(schema: Schema, told: Told) -> Mapping[str, Value]:
     """Values that are known without a table."""
     event = told.event
-    values: dict[str, Value] = {TEXT: display(event.text), PEER: event.peer, HELD_BACK: told.held_back, ROW: (0, 0)}
+    values: dict[str, Value] = {
+        TEXT: display(event.text),
+        PEER: event.peer,
+        HELD_BACK: told.held_back,
+        ROW: NOTHING[Wire.OBJECT_IDENTIFIER],
+    }
     if event.row is not None:
         values[ROW] = row_oid(schema, *event.row)
     return {**values, **event.values}
