@@ -10,6 +10,7 @@ from agent.monitor.certificates import CertificateWatch
 from agent.monitor.changes import ConfigurationChanges
 from agent.monitor.eventlog import EventLog
 from agent.snmp.notify.notifier import Notifier
+from agent.snmp.notify.targets import check_targets
 from agent.snmp.server import SnmpServer
 from agent.store.events import Event, Kind, Severity
 from agent.store.store import Store
@@ -26,12 +27,14 @@ async def telling(store: Store, server: SnmpServer) -> AsyncIterator[Notifier]:
     events.subscribe(log)
     notifier.start()
     events.tell(Event(Kind.START, Severity.NOTICE, f"ipsec-agent {__version__} started"))
+    store.checks.append(check_targets)
     store.subscribe(changes)
     store.subscribe(certificates, replay=True)
     try:
         yield notifier
     finally:
         certificates.stop()
+        store.checks.remove(check_targets)
         for subscriber in (changes, certificates):
             store.unsubscribe(subscriber)
         await notifier.stop()

@@ -205,6 +205,15 @@ async def test_a_target_that_is_away_disturbs_nobody_and_its_informs_fail(tmp_pa
         await trapd.wait_for(CHANGED, 2)
 
 
+async def test_informs_of_v1_are_refused(tmp_path: Path) -> None:
+    async with gateway(tmp_path / "state") as agent:
+        with pytest.raises(AssertionError):
+            await agent.target(1, ("127.0.0.1", 162), Kind=INFORM, Version=V1)
+        assert agent.agent.refused == [
+            "ipsecGwTargetKind.1 = inform(2): SNMPv1 has no informs; accepted: trap, or version v2c or v3"
+        ]
+
+
 async def test_informs_under_way_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ways, "PENDING", 5)
     async with gateway(tmp_path / "state") as agent:

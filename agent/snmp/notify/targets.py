@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -13,12 +13,16 @@ from agent.snmp.notify.filters import Filter, filters_by_target
 from agent.snmp.pdu import Version
 from agent.snmp.users import Opening
 from agent.snmp.usm import User
-from agent.store.errors import SecretsError
+from agent.store.edits import refusal
+from agent.store.errors import ErrorStatus, SecretsError
+from agent.store.hooks import Edit, Origin, RowChange
 from agent.store.snapshot import Configuration, Row
 
 log = logging.getLogger(__name__)
 
 TARGET_TABLE: Final = "ipsecGwTargetTable"
+KIND: Final = "ipsecGwTargetKind"
+VERSION: Final = "ipsecGwTargetVersion"
 INFORM: Final = 2  # ipsecGwTargetKind
 VERSIONS: Final = {1: Version.V1, 2: Version.V2C, 3: Version.V3}  # by ipsecGwTargetVersion
 
@@ -54,10 +58,31 @@ def read_targets(configuration: Configuration, secrets: Opening, users: Mapping[
     return found
 
 
+def check_targets(
+    before: Configuration,
+    after: Configuration,
+    rows: tuple[RowChange, ...],
+    edits: Sequence[Edit],
+    origin: Origin,
+) -> None:
+    """A `Check` of agent.store.hooks: what no message can be. Raises Refused."""
+    for change in rows:
+        row = change.after
+        if change.table != TARGET_TABLE or row is None:
+            continue
+        if row[KIND] == INFORM and VERSIONS.get(_number(row[VERSION])) is Version.V1:
+            at = next(
+                (n for n, e in enumerate(edits) if e.number == row.number and e.column.name in (KIND, VERSION)), 0
+            )
+            raise refusal(
+                ErrorStatus.INCONSISTENT_VALUE, at, edits[at], "SNMPv1 has no informs", "trap, or version v2c or v3"
+            )
+
+
 def _target(row: Row, secrets: Opening, users: Mapping[int, User], filters: tuple[Filter, ...]) -> Target:
     """Raises ValueError, SecretsError."""
-    version = VERSIONS[_number(row["ipsecGwTargetVersion"])]
-    inform = row["ipsecGwTargetKind"] == INFORM
+    version = VERSIONS[_number(row[VERSION])]
+    inform = row[KIND] == INFORM
     address = _octets(row["ipsecGwTargetAddress"])
     if len(address) not in (4, 16):
         raise ValueError("ipsecGwTargetAddress is empty; accepted: 4 or 16 octets")
