@@ -206,11 +206,16 @@ class Session3:
         message_id: int | None = None,
         context: bytes = b"",
         largest: int = 65507,
+        context_engine: bytes | None = None,
+        salt_octets: int = 8,
+        model: int = 3,
     ) -> bytes:
-        """A whole message. `level`: the two security bits of msgFlags."""
+        """A whole message. `level`: the two security bits of msgFlags; `salt_octets` of msgPrivacyParameters go out,
+        where 8 are right."""
         self.messages += 1
         engine_id = self.engine_id
-        scoped = encode_tlv(SEQUENCE, encode_tlv(4, engine_id) + encode_tlv(4, context) + pdu)
+        of = engine_id if context_engine is None else context_engine
+        scoped = encode_tlv(SEQUENCE, encode_tlv(4, of) + encode_tlv(4, context) + pdu)
         salt = os.urandom(8) if level & 2 else b""
         if level & 2:
             iv = self.boots.to_bytes(4, "big") + self.time.to_bytes(4, "big") + salt
@@ -219,10 +224,10 @@ class Session3:
             scoped = encode_tlv(4, cipher.update(scoped) + cipher.finalize())
         blank = bytes(24) if level & 1 else b""
         head = encode_integer(self.messages if message_id is None else message_id) + encode_integer(largest)
-        head += encode_tlv(4, bytes((level | 4,))) + encode_integer(3)
+        head += encode_tlv(4, bytes((level | 4,))) + encode_integer(model)
         parameters = encode_tlv(4, engine_id) + encode_integer(self.boots) + encode_integer(self.time)
         parameters += encode_tlv(4, self.user if user is None else user)
-        tail = encode_tlv(4, salt)
+        tail = encode_tlv(4, salt[:salt_octets])
 
         def whole(digest: bytes) -> bytes:
             security = encode_tlv(4, encode_tlv(SEQUENCE, parameters + encode_tlv(4, digest) + tail))

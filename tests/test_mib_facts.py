@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.mib import deviations
 from agent.mib.ber import LIMITS, Value, Wire, decode_value, encode_integer, encode_tlv, encode_value
 from agent.mib.schema import Access, Keeping
 from agent.monitor.constants import ALGORITHMS, publish_constants
@@ -36,32 +37,27 @@ WIRES = {
     "TimeTicks": Wire.TIMETICKS,
 }
 
-UNSET_BLOWFISH = "40..448 has no value for what is not set, and the object no DEFVAL: 0 is added"
-UNSET_LABEL = "the enumeration has no value for what is not set, and the object no DEFVAL: unset(0) is added"
-OTHER_BOUNDS: dict[str, tuple[str, str]] = {
-    "ikePrfGroup": ("0..16", "no DEFVAL within 1..16: 0 is added, for what the proposals say"),
-    **{f"ipsecPropBlowfishKeySize{end}": ("0;40..448", UNSET_BLOWFISH) for end in ("", "Min", "Max")},
-    "xauthUserListName": ("SIZE 0..63", "no DEFVAL of 1..63 octets: the empty name is added"),
-    "radiusSrvPort": ("0..65535", "a UDP port; 0 is the usual one"),
-    "ipsecPubKeyKeyLength": ("512..4096", "sizes that the user guide names"),
-    "certMgmtKeyLength": ("512..4096", "sizes that the user guide names"),
-    "ipsecInternalSubnetPrefixLength": ("0..2040", "bounds of InetAddressPrefixLength"),
+OTHER_BOUNDS = {
+    "ikePrfGroup": "0..16",
+    **{f"ipsecPropBlowfishKeySize{end}": "0;40..448" for end in ("", "Min", "Max")},
+    "xauthUserListName": "SIZE 0..63",
+    "radiusSrvPort": "0..65535",
+    "ipsecPubKeyKeyLength": "512..4096",
+    "certMgmtKeyLength": "512..4096",
 }
-"""Bounds of ours, with the reason."""
+"""Bounds of ours; agent/mib/deviations.py has the reasons."""
 
-OTHER_LABELS: dict[str, tuple[dict[str, int], str]] = {
-    "ipsecPeerAuthMethod": ({"unset": 0}, UNSET_LABEL),
-    "ipsecInternalSubnetAddressType": (
-        {"unknown": 0, "ipv4": 1, "ipv6": 2, "ipv4z": 3, "ipv6z": 4, "dns": 16},
-        "labels of InetAddressType",
-    ),
-    **{
-        f"ipsecProp{cipher}KeySize{end}": ({"unset": 0}, UNSET_LABEL)
-        for cipher in ("Aes", "Twofish")
-        for end in ("", "Min", "Max")
-    },
+OTHER_LABELS = {
+    "ipsecPeerAuthMethod": {"unset": 0},
+    **{f"ipsecProp{cipher}KeySize{end}": {"unset": 0} for cipher in ("Aes", "Twofish") for end in ("", "Min", "Max")},
 }
-"""Values that are added, with the reason."""
+"""Values that are added; agent/mib/deviations.py has the reasons."""
+
+OF_CONVENTIONS: dict[str, tuple[str, dict[str, int]]] = {
+    "ipsecInternalSubnetPrefixLength": ("0..2040", {}),
+    "ipsecInternalSubnetAddressType": ("", {"unknown": 0, "ipv4": 1, "ipv6": 2, "ipv4z": 3, "ipv6z": 4, "dns": 16}),
+}
+"""Bounds and values that the facts leave to InetAddressPrefixLength and InetAddressType (RFC 4001)."""
 
 KEYS_OF_AGENT = ("certTable", "certRevListTable")
 """Tables whose rows are made by the agent: from imports, enrolment and fetches."""
@@ -162,16 +158,18 @@ FORMER = {row["name"]: (arcs(row["oid"]), row["now"]) for row in rows("former.cs
 def bounds(fact: Fact) -> tuple[tuple[int, int], ...]:
     """Bounds of this agent: those of the facts but for the deviations, and those of the type."""
     if fact.name in OTHER_BOUNDS:
-        return bounds_of(OTHER_BOUNDS[fact.name][0])
+        return bounds_of(OTHER_BOUNDS[fact.name])
     if fact.bounds:
         return fact.bounds
+    if of_convention := OF_CONVENTIONS.get(fact.name, ("", {}))[0]:
+        return bounds_of(of_convention)
     if fact.text:
         return SCHEMA.columns[fact.name].ranges or ((0, 65535),)
     return (LIMITS[fact.wire],) if fact.wire in LIMITS else ()
 
 
 def labels(fact: Fact) -> dict[str, int]:
-    return {**fact.labels, **OTHER_LABELS.get(fact.name, ({}, ""))[0]}
+    return {**fact.labels, **OF_CONVENTIONS.get(fact.name, ("", {}))[1], **OTHER_LABELS.get(fact.name, {})}
 
 
 def expected_default(fact: Fact) -> Value:
@@ -427,7 +425,20 @@ async def test_constants_of_the_engine_are_shown(tmp_path: Path) -> None:
         assert [decode_value(tlv) for tlv in lifetimes.values()] == [900, 11_000]
 
 
-def test_deviations_are_needed() -> None:
-    """A deviation that the facts do not call for is taken out of the list."""
-    assert all(bounds_of(ours) != BY_NAME[name].bounds for name, (ours, _) in OTHER_BOUNDS.items())
-    assert all(not added.items() <= BY_NAME[name].labels.items() for name, (added, _) in OTHER_LABELS.items())
+async def test_one_of_the_creating_columns_makes_a_row(tmp_path: Path) -> None:
+    """Tables whose published INDEX has several columns, too: defaults fill the rest."""
+    async with served(tmp_path) as at, manager(at.address) as asking:
+        for name in TABLES:
+            table = SCHEMA.tables[name]
+            for number, column in enumerate(table.creating, 1):
+                value = column.encode(number if column is table.index else column.default)
+                answer = await asking.ask(SET, [((*column.oid, number), value)])
+                assert (column.name, answer.status) == (column.name, 0)
+                assert number in at.store.running.table(name)
+
+
+def test_the_deviations_are_those_that_are_documented() -> None:
+    """And each is one: what the facts do not call for is taken out of the list."""
+    assert set(OTHER_BOUNDS) == set(deviations.BOUNDS) and set(OTHER_LABELS) == set(deviations.LABELS)
+    assert all(bounds_of(ours) != BY_NAME[name].bounds for name, ours in OTHER_BOUNDS.items())
+    assert all(not added.items() <= BY_NAME[name].labels.items() for name, added in OTHER_LABELS.items())

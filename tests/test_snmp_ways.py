@@ -125,7 +125,11 @@ async def test_the_same_pdu_gives_the_same_answer_both_ways(tmp_path: Path) -> N
         async with manager(one.address) as asking, manager(other.address) as asking3:
             session = await Session3.open(asking3, tmp_path / "b")
             for at in (one, other):
-                await at.store.commit([Edit(SCHEMA.columns["ipsecGwUserLevel"], 1, int(Level.WRITE))], AGENT)
+                key = b"of another administrator, who stays"
+                other_user = {"Name": b"other", "Level": int(Level.ADMIN), "AuthKey": key, "PrivKey": key}
+                edits = [Edit(SCHEMA.columns["ipsecGwUser" + name], 2, value) for name, value in other_user.items()]
+                edits.append(Edit(SCHEMA.columns["ipsecGwUserLevel"], 1, int(Level.WRITE)))
+                await at.store.commit(edits, AGENT)
             kinds = set()
             for kind, varbinds, first, second in _cases:
                 fast = await asking.ask(kind, varbinds, first, second)

@@ -317,6 +317,16 @@ async def test_the_audit_line_tells_who_and_what_but_no_secret(store: Store, cap
     assert "refused" in line and 'peerKey.4 = "*"' in line and "geheim" not in line
 
 
+async def test_an_accepted_set_that_changes_nothing_has_its_line(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "agent.audit")
+    await put(store, {"peerRules.3": 0})
+    await put(store, {"peerRules.3": 0})
+    line = caplog.records[-1].getMessage()
+    assert line == "generation 1 stays, by snmp user noc from 192.0.2.7:40000: peerRules.3 = 0"
+
+
 async def test_small_numbers_and_texts_are_kept(tmp_path: Path) -> None:
     store = Store.open(SCHEMA, "", tmp_path)
     await store.remember("reqid", {"peer-1-rule-1": 7, "peer-1-rule-2": 8})

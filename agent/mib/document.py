@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from agent.mib.ber import NUMERIC, Wire
 from agent.mib.compiled import load_schema
+from agent.mib.deviations import BOUNDS, IN_GENERAL, LABELS
 from agent.mib.schema import MAKERS, Access, Column, Keeping, Schema, Table
 
 MANY_LABELS = 12
@@ -37,7 +38,15 @@ def document(schema: Schema) -> str:
         "value is, and the rows are kept until their work is there.",
     ]
     parts += [_table(table, schema.aliases) for table in sorted(schema.tables.values(), key=lambda table: table.oid)]
+    parts.append(_deviations())
     return "\n\n".join(parts) + "\n"
+
+
+def _deviations() -> str:
+    """What differs from the published modules."""
+    lines = ["## Other than published", "", *(f"- {text}" for text in IN_GENERAL)]
+    lines += [f"- {name}: {why}." for name, why in {**BOUNDS, **LABELS}.items()]
+    return "\n".join(lines)
 
 
 def _table(table: Table, aliases: Iterable[Column]) -> str:

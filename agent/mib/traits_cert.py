@@ -29,7 +29,7 @@ TRAITS = {
         limit=(
             "Rows are only stored as yet. DEFVAL 768 and the guide's 512 lie below the 1024 that cryptography"
             " 50.0.2 generates; openssl 3.0 makes 512 and 768 and cryptography loads and uses them (SHA-512"
-            " signing fails with 512). Cannot change after creation. charon with such keys not tried"
+            " signing fails with 512). Cannot change after creation"
         ),
     ),
     "ipsecPubKeyPublicExponent": Traits(
@@ -67,7 +67,7 @@ TRAITS = {
         effect="Chains with more CA certificates than this between root and peer are not accepted",
         mechanism="pki",
         limit=(
-            "charon stops at 7 by a constant (MAX_TRUST_PATH_LEN, read in its source), so values above 7 change"
+            "charon stops at 7 by a constant (MAX_TRUST_PATH_LEN), so values above 7 change"
             " nothing; intermediates sent by the peer are only seen afterwards"
         ),
     ),
@@ -82,8 +82,8 @@ TRAITS = {
         effect="A fetched certificate is used at most this long before it must be obtained and checked again",
         mechanism="pki",
         limit=(
-            "charon has no such cap and VICI cannot unload one certificate: clear_creds and load again (10 ms"
-            " measured in the lab); running SAs live until reauthentication. We apply it to fetched certificates"
+            "charon has no such cap and VICI cannot unload one certificate: clear_creds and load again; running"
+            " SAs live until reauthentication. We apply it to fetched certificates"
             " only"
         ),
     ),

@@ -192,7 +192,7 @@ USERS = {
     "ipsecGwUserPrivProtocol": Traits(
         effect="Messages of the user are encrypted by it",
         mechanism="snmp",
-        limit="Changed together with ipsecGwUserPrivPassword, which the key is made of",
+        limit="Needs ipsecGwUserPrivPassword in the same SET where there is no key for privacy yet",
     ),
     "ipsecGwUserAuthKey": Traits(role=Role.SEALED, effect="Authentication key of the user", mechanism="store"),
     "ipsecGwUserPrivKey": Traits(role=Role.SEALED, effect="Privacy key of the user", mechanism="store"),

@@ -17,7 +17,7 @@ from typing import Final
 from agent.mib.ber import Value
 from agent.mib.schema import Role, Table
 from agent.snmp.access import Level
-from agent.snmp.users import AUTH_KEY, PRIV_KEY, USER_TABLE
+from agent.snmp.users import AUTH_KEY, KEY_KIND, PRIV_KEY, USER_TABLE
 from agent.snmp.usm import AUTHENTICATION, key_of_passphrase
 from agent.store.edits import refusal
 from agent.store.errors import ErrorStatus, Refused
@@ -33,7 +33,6 @@ AUTH: Final = "ipsecGwUserAuthProtocol"
 PRIV: Final = "ipsecGwUserPrivProtocol"
 AUTH_PASSWORD: Final = "ipsecGwUserAuthPassword"
 PRIV_PASSWORD: Final = "ipsecGwUserPrivPassword"
-KEY_KIND: Final = "ipsecGwUserKeyKind"
 ROW_STATUS: Final = "ipsecGwUserRowStatus"
 
 NONE: Final = 1  # of both protocols
@@ -153,7 +152,9 @@ def _check_user(draft: _Draft, origin: Origin) -> None:
     if draft.number_of(AUTH) == NONE:
         if draft.number_of(PRIV) != NONE:
             raise draft.refused([PRIV, AUTH], "privacy needs authentication", "an authentication protocol")
-        raise draft.refused([AUTH], "a user who proves nothing has no access", "an authentication protocol")
+        if draft.before is None or not draft.before.active:  # from a user that is there it may be taken, RFC 3414
+            raise draft.refused([AUTH], "a user who proves nothing has no access", "an authentication protocol")
+        return
     touched = draft.before is None or not draft.before.active or draft.edits.keys() - {LEVEL, "ipsecGwUserSourceList"}
     if not touched:
         return
@@ -172,7 +173,7 @@ def _check_changes(draft: _Draft) -> None:
         return
     private = draft.number_of(PRIV) != NONE
     both = f"{AUTH_PASSWORD} and {PRIV_PASSWORD}" if private else AUTH_PASSWORD
-    if draft.changed(AUTH) and draft.had_key(AUTH_KEY):
+    if draft.changed(AUTH) and draft.number_of(AUTH) != NONE and draft.had_key(AUTH_KEY):
         kept = draft.has_key(AUTH_PASSWORD, AUTH_KEY) and not draft.renewed(AUTH_PASSWORD, AUTH_KEY)
         kept_priv = private and draft.has_key(PRIV_PASSWORD, PRIV_KEY) and not draft.renewed(PRIV_PASSWORD, PRIV_KEY)
         if kept or kept_priv:
@@ -232,9 +233,11 @@ def _expanded(before: Configuration, placed: Sequence[Placed], drafts: Mapping[i
         at = min(place for place, _ in draft.edits.values())
         if draft.number_of(KEY_KIND) != MASTER and KEY_KIND not in draft.edits and _gives_password(draft):
             found.append((at, Edit(columns[KEY_KIND], draft.number, MASTER)))
-        unused = draft.number_of(PRIV) == NONE and draft.had_key(PRIV_KEY) and draft.changed(AUTH)
-        if unused and PRIV_PASSWORD not in draft.edits and PRIV_KEY not in draft.edits:
-            found.append((at, Edit(columns[PRIV_PASSWORD], draft.number, b"")))  # of the old hash, and of no use
+        if draft.changed(AUTH):  # keys of the old protocol that nothing replaces are of no use
+            for password, key, protocol in ((AUTH_PASSWORD, AUTH_KEY, AUTH), (PRIV_PASSWORD, PRIV_KEY, PRIV)):
+                unused = draft.number_of(protocol) == NONE and draft.had_key(key)
+                if unused and not {password, key} & draft.edits.keys():
+                    found.append((at, Edit(columns[password], draft.number, b"")))
         _warn(draft)
     return found
 

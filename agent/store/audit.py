@@ -15,13 +15,22 @@ logger = logging.getLogger("agent.audit")
 def accepted(generation: int, edits: Sequence[Edit], origin: Origin) -> None:
     """A SET that made a generation."""
     if logger.isEnabledFor(logging.INFO):
-        objects = ", ".join(f"{edit.column.name}.{edit.number} = {shown(edit)}" for edit in edits)
-        logger.info("generation %d by %s: %s", generation, _who(origin), objects)
+        logger.info("generation %d by %s: %s", generation, _who(origin), _objects(edits))
+
+
+def unchanged(generation: int, edits: Sequence[Edit], origin: Origin) -> None:
+    """A SET that was accepted and found everything as it asked for."""
+    if logger.isEnabledFor(logging.INFO):
+        logger.info("generation %d stays, by %s: %s", generation, _who(origin), _objects(edits))
 
 
 def refused(refusal: Refused, origin: Origin) -> None:
     """A SET that left no trace."""
     logger.warning("refused %s: %s (%s)", _who(origin), refusal.text, refusal.status.name)
+
+
+def _objects(edits: Sequence[Edit]) -> str:
+    return ", ".join(f"{edit.column.name}.{edit.number} = {shown(edit)}" for edit in edits)
 
 
 def _who(origin: Origin) -> str:

@@ -316,7 +316,8 @@ def _check_stage(at: int, edit: Edit, cells: Sequence[bytes]) -> None:
     if column.traits.stage == "skeleton" or column.traits.role in MAKERS or edit.value == column.default:
         return
     if column.encode(edit.value) != cells[column.position]:
-        raise refusal(ErrorStatus.INCONSISTENT_VALUE, at, edit, "not supported yet", column.show(column.default))
+        accepted = '""' if column.traits.role is Role.SECRET else column.show(column.default)
+        raise refusal(ErrorStatus.INCONSISTENT_VALUE, at, edit, "not supported yet", accepted)
 
 
 def _in_use(draft: Draft, column: Column, source: int) -> Refused:

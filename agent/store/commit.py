@@ -144,6 +144,8 @@ class Writer:
         if outcome is not None:
             audit.accepted(outcome.after.generation, pending.edits, pending.origin)
             self._accepted(outcome)
+        else:
+            audit.unchanged(self.running.generation, pending.edits, pending.origin)
 
     def _refuse(self, pending: Pending, refused: Refused) -> None:
         if not pending.answer.done():

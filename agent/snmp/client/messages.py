@@ -14,9 +14,9 @@ from typing import Final, NamedTuple
 
 from agent.mib.ber import BerError, Wire, encode_integer, encode_tlv, read_tlv
 from agent.snmp.client.credentials import NONE, Community, UsmUser
-from agent.snmp.client.privacy import PrivacyCipher, privacy_key
+from agent.snmp.client.privacy import PrivacyCipher
 from agent.snmp.pdu import SEQUENCE, VarBind, Version, encode_varbind
-from agent.snmp.usm import AUTHENTICATED, AUTHENTICATION, ENCRYPTED, REPORTABLE, USM, localized
+from agent.snmp.usm import AUTHENTICATED, AUTHENTICATION, ENCRYPTED, PRIVACY, REPORTABLE, USM, localized, localized_for
 
 LARGEST_MESSAGE: Final = 65_507  # octets that a UDP datagram over IPv4 can hold
 WINDOW: Final = 150  # seconds that a message may be old, RFC 3414 section 3.2 (7)
@@ -83,7 +83,7 @@ class UserMessages:
             hash_name = self._authentication.hash
             self._auth_key = localized(self.user.auth_key, engine_id, hash_name)
             if self.user.privacy != NONE:
-                key = privacy_key(self.user.privacy, self.user.priv_key, engine_id, hash_name)
+                key = localized_for(self.user.priv_key, engine_id, hash_name, PRIVACY[self.user.privacy])
                 self._cipher = PrivacyCipher(self.user.privacy, key)
 
     def engine_time(self) -> int:

@@ -1,13 +1,7 @@
-"""Ciphers of SNMPv3 and the keys for them, seen from a manager (RFC 3414 section 8, RFC 3826).
-
-The AES keys of 192 and 256 bits are longer than some digests, and there are two usual ways
-to stretch a key: that of draft-blumenthal-aes-usm-04, and that of
-draft-reeder-snmpv3-usm-3desede-00, which Cisco took up (`…c`).
-"""
+"""Ciphers of SNMPv3, seen from a manager: RFC 3414 section 8, RFC 3826, draft-blumenthal-aes-usm-04."""
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from itertools import count
 from typing import Final
@@ -17,28 +11,14 @@ from cryptography.hazmat.decrepit.ciphers.modes import CFB
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from agent.mib.ber import BerError
-from agent.snmp.usm import key_of_passphrase, localized
 
 DES: Final = 2  # of ipsecGwUserPrivProtocol
-KEY_OCTETS: Final = {DES: 16, 3: 16, 4: 24, 5: 32, 6: 24, 7: 32}
-REEDER: Final = frozenset({6, 7})
 BLOCK: Final = 8  # octets of a DES block, and of every salt
 
 
-def privacy_key(privacy: int, master: bytes, engine_id: bytes, hash_name: str) -> bytes:
-    """The localised key of a privacy protocol, as long as its cipher needs; for DES eight octets of key and eight of
-    pre-IV. `master` is Ku."""
-    key = localized(master, engine_id, hash_name)
-    while len(key) < KEY_OCTETS[privacy]:
-        if privacy in REEDER:
-            key += localized(key_of_passphrase(key, hash_name), engine_id, hash_name)
-        else:
-            key += hashlib.new(hash_name, key).digest()
-    return key[: KEY_OCTETS[privacy]]
-
-
 class PrivacyCipher:
-    """Encrypts and decrypts scoped PDUs with one localised key. No salt comes twice."""
+    """Encrypts and decrypts scoped PDUs with one localised key (usm.localized_for; for DES eight octets of key and
+    eight of pre-IV). No salt comes twice."""
 
     def __init__(self, privacy: int, key: bytes) -> None:
         self._privacy = privacy

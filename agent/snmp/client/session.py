@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from agent.mib.ber import BerError, decode_oid_contents
-from agent.snmp.client.credentials import Credentials, UsmUser
+from agent.snmp.client.credentials import NONE, Credentials, UsmUser
 from agent.snmp.client.errors import NoAnswer, Oid, Reported, SnmpError
 from agent.snmp.client.messages import CommunityMessages, Incoming, Messages, UserMessages, encode_pdu
 from agent.snmp.pdu import PduType, Request, VarBind, Version, decode_pdu
@@ -180,8 +180,10 @@ class Session:
             with contextlib.suppress(TimeoutError):
                 return await asyncio.wait_for(asyncio.shield(exchange.answer), wait)
             wait *= self._growth
-        trouble = f" ({self._trouble})" if self._trouble else ""
-        raise NoAnswer(f"no answer from {self.target}{trouble}")
+        why = self._trouble
+        if isinstance(messages, UserMessages) and messages.user.privacy != NONE and messages.boots and not why:
+            why = "it is there; a wrong privacy password or protocol is met with silence by some agents"
+        raise NoAnswer(f"no answer from {self.target}" + (f" ({why})" if why else ""))
 
     def _reported(self, messages: Messages, incoming: Incoming, report: Request, times: int) -> None:
         """Learn from a report, or raise Reported."""

@@ -86,7 +86,7 @@ STANDARD_MODULES: Final = (
     ((*SNMP_MODULES, 12, 3, 1, 1), "SNMP-TARGET-MIB, command responders (RFC 3413)"),
     ((*SNMP_MODULES, 13), "SNMP-NOTIFICATION-MIB, read-only (RFC 3413)"),
     ((*SNMP_MODULES, 15, 2, 1, 1), "SNMP-USER-BASED-SM-MIB, user-based security (RFC 3414)"),
-    ((*SNMP_MODULES, 16, 2, 1, 1), "SNMP-VIEW-BASED-ACM-MIB, view-based access control, read-only (RFC 3415)"),
+    ((*SNMP_MODULES, 16, 2, 1, 1), "SNMP-VIEW-BASED-ACM-MIB, view-based access control (RFC 3415)"),
     ((*SNMP_MODULES, 20), "SNMP-USM-AES-MIB, AES-128 for user-based security (RFC 3826)"),
     ((1, 3, 6, 1, 2, 1, 235), "SNMP-USM-HMAC-SHA2-MIB, SHA-2 for user-based security (RFC 7860)"),
 )
