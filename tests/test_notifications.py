@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from tests.snmp_station import (
     run,
     until,
 )
+from tests.station import Agent
 from tests.trap_receiver import COMMUNITY, Gateway, free_port, gateway, oid, receiver
 
 pytestmark = pytest.mark.skipif(shutil.which("snmptrapd") is None, reason="no snmptrapd (package snmptrapd)")
@@ -276,3 +278,26 @@ def _user(number: int) -> list[Edit]:
         "ipsecGwUserRowStatus": 4,
     }
     return [Edit(SCHEMA.columns[name], number, value) for name, value in values.items()]
+
+
+async def test_a_running_agent_tells_its_start_and_ends_within_a_second_of_what_nobody_acknowledges(
+    tmp_path: Path,
+) -> None:
+    async with receiver(tmp_path / "trapd") as trapd:
+        async with gateway(tmp_path / "state") as agent:
+            await agent.target(1, trapd)
+            await agent.target(2, ("127.0.0.1", free_port()), Kind=INFORM, Timeout=60000)
+        running = Agent(tmp_path / "state")
+        try:
+            await asyncio.to_thread(running.start)
+            [cold] = await trapd.wait_for(COLD_START)
+            begun = time.monotonic()
+            assert await asyncio.to_thread(running.stop) == 0
+            assert time.monotonic() - begun < 5
+        finally:
+            for station in running.stations:
+                station.socket.close()
+            if running.process is not None and running.process.returncode is None:
+                running.kill()
+        assert int(re.findall(r"\((\d+)\)", cold.objects[UP_TIME])[0]) < 1000
+        assert running.log.read_text().count("Traceback") == 0

@@ -82,6 +82,7 @@ class Traps:
         self._community = CommunityMessages(Community(target.community, target.version))
         self._socket = socket.socket(_family(target), socket.SOCK_DGRAM)
         self._socket.setblocking(False)
+        self._failing = False
 
     def send(self, contents: Contents) -> None:
         self._tally.count(sent=1)
@@ -92,7 +93,11 @@ class Traps:
             self._socket.send(self._message(contents, self._socket.getsockname()[0]))
         except OSError as error:
             self._tally.count(failed=1)
-            log.warning("target %s: a notification could not be sent: %s", self._target.name, error.strerror or error)
+            if not self._failing:  # once, until one is sent again
+                log.warning("target %s: notifications are not sent: %s", self._target.name, error.strerror or error)
+            self._failing = True
+        else:
+            self._failing = False
 
     def _message(self, contents: Contents, source: str) -> bytes:
         uptime = self._clock.hundredths
