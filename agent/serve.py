@@ -39,6 +39,7 @@ from agent.store.errors import Refused, StoreError
 from agent.store.exchange import exchanging
 from agent.store.secrets import Secrets
 from agent.store.store import Store
+from agent.telling import telling
 
 logger = logging.getLogger("agent")
 
@@ -79,6 +80,7 @@ async def _serve(settings: Settings) -> None:
         await stack.enter_async_context(exchanging(store, settings.state, refusal_teller(store)))
         server = await stack.enter_async_context(_answering(settings, store))
         store.keep_copies()
+        await stack.enter_async_context(telling(store, server))
         if await _sound(store, ended):
             await stack.enter_async_context(_made_real(settings.backend, store, engines, reconciler))
         gc.collect()

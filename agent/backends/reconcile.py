@@ -34,7 +34,7 @@ from agent.backends.engine import (
     Spd,
 )
 from agent.backends.leftovers import LARVAL, Leftovers
-from agent.backends.rowstate import APPLY_TABLES, ApplyTables, Ledger, RowState, verdict_or
+from agent.backends.rowstate import APPLY_TABLES, ApplyTables, Failures, Ledger, RowState, verdict_or
 from agent.backends.surroundings import Surroundings
 from agent.backends.usage import TARGETS, Usage
 from agent.mib.schema import Schema
@@ -52,6 +52,7 @@ from agent.plan.model import (
 )
 from agent.plan.planner import Delta, Plan, difference, make_plan
 from agent.store.errors import StoreError
+from agent.store.events import Event, Kind, Severity
 from agent.store.hooks import Change, RowChange, differences
 from agent.store.snapshot import Configuration
 from agent.store.store import Store
@@ -66,6 +67,7 @@ ADOPTING_SECONDS: Final = 5.0  # to list the tunnels of a living daemon; 10,000 
 INSTALLED: Final = "INSTALLED"  # charon's word for a CHILD_SA that carries traffic
 NOT_IN_SERVICE: Final = "the row is not in service"
 NOT_USED: Final = "no peer, rule or default refers to it"
+PEER_TABLE: Final = "ipsecPeerTable"
 REQID: Final = "reqid"  # kind of the durable numbers
 
 PlanListener = Callable[[Plan, "Plan | None"], None]
@@ -112,7 +114,8 @@ class Reconciler:
         self._connections = Connections(ike, self._ledger, self._wanted, self._publish_touched, clock)
         self._surroundings = Surroundings(host, capabilities, self._surroundings_changed)
         self._usage = Usage(schema)
-        self._tables = ApplyTables(schema, store.live)
+        self._failures = Failures(self._tell_failure)
+        self._tables = ApplyTables(schema, store.live, self._failures)
         self._leftovers = Leftovers(spd, ike)
         self._observed: Mapping[PolicyKey, Observed] = {}
         self._reqids: dict[str, int] = dict(store.numbers(REQID))
@@ -435,7 +438,15 @@ class Reconciler:
 
     def _publish_whole(self) -> None:
         for table in APPLY_TABLES:
-            self._tables.publish_whole(table, self._configuration.table(table).numbers(), self._state)
+            rows = self._configuration.table(table)
+            self._failures.keep(table, rows)
+            self._tables.publish_whole(table, rows.numbers(), self._state)
+
+    def _tell_failure(self, ref: RowRef, text: str) -> None:
+        peer = ref.number if ref.table == PEER_TABLE else 0
+        says = f"{label(self._configuration, ref)}: {text}"
+        event = Event(Kind.APPLY_FAILED, Severity.ERR, says, peer, (ref.table, ref.number))
+        self._store.events.tell(event)
 
     def _state(self, ref: RowRef) -> RowState:
         if self.plan is None or (ref.table, ref.number) in self._work.changes:  # changed since: still to be made real

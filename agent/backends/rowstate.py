@@ -8,7 +8,7 @@ rows costs one row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple, Protocol
 
 from agent.mib.ber import Value
@@ -110,17 +110,41 @@ class RowState(NamedTuple):
     generation: int | None  # of the configuration that the state speaks of; None leaves it as it was
 
 
-class ApplyTables:
-    """The six live tables. A state of None removes the row."""
+class Failures:
+    """Calls `tell` once for each new reason why a row failed. A row that waits again is not told of again when it fails
+    as before."""
 
-    def __init__(self, schema: Schema, live: LiveTables) -> None:
+    def __init__(self, tell: Callable[[RowRef, str], None]) -> None:
+        self._tell = tell
+        self._told: dict[RowRef, str] = {}
+
+    def see(self, ref: RowRef, state: RowState | None) -> None:
+        if state is not None and state.state is ApplyState.FAILED:
+            if self._told.get(ref) != state.text:
+                self._told[ref] = state.text
+                self._tell(ref, state.text)
+        elif self._told and (state is None or state.state is not ApplyState.PENDING):
+            self._told.pop(ref, None)
+
+    def keep(self, table: str, numbers: Container[int]) -> None:
+        """Forget rows of a table that are not there any more."""
+        for ref in [ref for ref in self._told if ref.table == table and ref.number not in numbers]:
+            del self._told[ref]
+
+
+class ApplyTables:
+    """The live tables. A state of None removes the row. `failures` sees every state that is published."""
+
+    def __init__(self, schema: Schema, live: LiveTables, failures: Failures | None = None) -> None:
         self._live = live
+        self._see = failures.see if failures is not None else lambda ref, state: None
         self._tables: dict[str, Table] = {name: schema.tables[apply] for name, (apply, _) in APPLY_TABLES.items()}
 
     def publish(self, states: Iterable[tuple[RowRef, RowState | None]]) -> None:
         """Set these rows."""
         updates: dict[str, dict[int, Mapping[str, Value] | None]] = {}
         for ref, state in states:
+            self._see(ref, state)
             updates.setdefault(ref.table, {})[ref.number] = None if state is None else _cells(ref.table, state)
         for table, rows in updates.items():
             self._live.update(APPLY_TABLES[table][0], rows)
@@ -132,7 +156,9 @@ class ApplyTables:
 
         def rows() -> Iterator[tuple[int, tuple[bytes, ...]]]:
             for number in numbers:
-                state = state_of(RowRef(table, number))
+                ref = RowRef(table, number)
+                state = state_of(ref)
+                self._see(ref, state)
                 cells = encoded.get(state)
                 if cells is None:
                     values = _cells(table, state)

@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 from agent.backends.engine import EngineError, Ike, IkeEvent, IkeEventKind, IkeSa, KernelEvent, KernelEventKind, Spd
 from agent.mib.schema import Schema
 from agent.monitor.lifetimes import STRICT, Mismatch, child_policy, ike_policy, mismatch
+from agent.monitor.peer_events import DESCRIPTION, PeerEvents
 from agent.monitor.peers import ALWAYS_UP, CALLBACK, DIALUP, DOWN, PEER_TABLE, UP, Peers, PlanView, Settings
 from agent.monitor.publish import LiveTables, Publisher, pause
 from agent.monitor.remarks import Remarks
@@ -28,8 +29,9 @@ from agent.plan import numbers
 from agent.plan.model import Tunnel
 from agent.plan.planner import Plan
 from agent.store.errors import Refused
+from agent.store.events import Events
 from agent.store.hooks import AGENT, Change, Edit, Origin, RowChange, Subscriber
-from agent.store.snapshot import Configuration
+from agent.store.snapshot import Configuration, Row
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +62,8 @@ class ConfigurationStore(Protocol):
     def running(self) -> Configuration: ...
     @property
     def live(self) -> LiveTables: ...
+    @property
+    def events(self) -> Events: ...
     def subscribe(self, subscriber: Subscriber, *, replay: bool = False) -> None: ...
     async def commit(self, edits: Sequence[Edit], origin: Origin) -> Any: ...
 
@@ -86,7 +90,9 @@ class Monitor:
         self._tunnels_changed, self._list_sas = tunnels_changed, list_sas
         self._clock, self._wall, self._started = clock, wall, clock()
         self.registry = Registry(clock)
-        self.peers = Peers(self._initiate, self.registry.stands, self._peer_changed, clock)
+        witness = PeerEvents(store.events.tell, self._described, self._remote)
+        self.peers = Peers(self._initiate, self.registry.stands, self._peer_changed, clock, witness)
+        self._leaving: Row | None = None  # a peer that has just been removed
         self._publisher = Publisher(schema, store.live)
         self._configuration: Configuration = store.running
         self._plan: PlanView | None = None
@@ -185,7 +191,9 @@ class Monitor:
         if row.after is None:
             self._dialing.pop(row.number, None)
             self._remarked.pop(row.number, None)
+            self._leaving = row.before
             self.peers.configured(row.number, None)
+            self._leaving = None
         else:
             self._peer_settings(row.number, row.after[ADMIN], row.after[START_MODE], generation)
 
@@ -348,6 +356,14 @@ class Monitor:
             await self._ike.initiate(child, connection, why)
         except EngineError as error:
             self.peers.initiated(numbers.peer_of_connection(connection), child, str(error))
+
+    def _described(self, peer: int) -> bytes:
+        row = self._leaving or self._configuration.row(PEER_TABLE, peer)
+        text = row[DESCRIPTION] if row is not None else b""
+        return text if isinstance(text, bytes) else b""
+
+    def _remote(self, peer: int) -> bytes:
+        return next((tunnel.remote for tunnel in self.registry.tunnels(peer).values()), b"")
 
     def _peer_changed(self, peer: int) -> None:
         self._dirty_peers.add(peer)

@@ -42,6 +42,16 @@ class Settings(NamedTuple):
 USUAL: Final = Settings()
 
 
+class Witness(Protocol):
+    """Who is told what becomes of peers."""
+
+    def moved(self, peer: int, before: Oper, now: Oper, why: str, seconds: int) -> None:
+        """Into another state, for so many seconds at most (0 = no bound)."""
+
+    def failed(self, peer: int, state: Oper, why: str) -> None:
+        """A negotiation failed, or its outcome was not accepted."""
+
+
 class PlanView(Protocol):
     """The part of agent.plan.planner.Plan that is read."""
 
@@ -69,7 +79,7 @@ class Record:
 
 class Peers:
     """`initiate(child, connection, reason)` begins a negotiation; `stands(peer, child)` tells whether it is there
-    already; `changed(peer)` is called when its state or error is another."""
+    already; `changed(peer)` is called when its state or error is another; `witness` is told of states and failures."""
 
     def __init__(
         self,
@@ -77,8 +87,10 @@ class Peers:
         stands: Callable[[int, str], bool],
         changed: Callable[[int], None],
         clock: Callable[[], float],
+        witness: Witness | None = None,
     ) -> None:
         self._initiate, self._stands, self._changed, self._clock = initiate, stands, changed, clock
+        self._witness = witness
         self._plan: PlanView | None = None
         self._by_reqid: dict[int, Child] = {}
         self._by_reqid_of: PlanView | None = None
@@ -94,8 +106,10 @@ class Peers:
         """A peer's row, or None when it is gone."""
         if settings is None:
             self._settings.pop(peer, None)
-            self._records.pop(peer, None)
+            record = self._records.pop(peer, None)
             self._restart.pop(peer, None)
+            if record is not None and self._witness is not None:
+                self._witness.moved(peer, record.state, Oper.DOWN, "removed", 0)
             return
         if settings == USUAL:
             self._settings.pop(peer, None)
@@ -227,6 +241,7 @@ class Peers:
             record.error = text
             record.waiting.clear()  # a packet that still wants it asks again
             self._changed(peer)
+            self._tell_failure(peer, record, text)
             self._move(peer, record, Happening.FAILED)
             if peer in self._restart:
                 self._again(peer, RETRY_SECONDS)
@@ -238,8 +253,10 @@ class Peers:
 
     def fail(self, peer: int, text: str) -> None:
         """Something to tell of a peer that is not an attempt's end."""
-        self._record(peer).error = text
+        record = self._record(peer)
+        record.error = text
         self._changed(peer)
+        self._tell_failure(peer, record, text)
 
     def next_time(self) -> float | None:
         """Seconds until `tick` has something to do; None for nothing."""
@@ -319,11 +336,17 @@ class Peers:
         if state is record.state:
             return
         logger.info("peer %d: %s → %s (%s)", peer, record.state.name, state.name, happening.value)
-        record.state = state
+        before, record.state = record.state, state
         record.until = None
         if seconds is not None:
             self._leave_after(peer, record, seconds)
         self._changed(peer)
+        if self._witness is not None:
+            self._witness.moved(peer, before, state, record.error or happening.value, self.time_left(peer))
+
+    def _tell_failure(self, peer: int, record: Record, text: str) -> None:
+        if self._witness is not None:
+            self._witness.failed(peer, record.state, text)
 
     def _leave_after(self, peer: int, record: Record, seconds: float) -> None:
         record.until = self._clock() + seconds

@@ -24,6 +24,7 @@ from agent.snmp.usm import AUTHENTICATED, ENCRYPTED, USM, Header, User, digest_i
 
 log = logging.getLogger(__name__)
 
+LONGEST_NAME: Final = 32  # octets of a user's name, RFC 3414 section 5
 LOG_INTERVAL: Final = 10.0  # seconds between two lines about drops
 
 
@@ -77,7 +78,8 @@ class Bucket:
 
 @dataclass(slots=True)
 class Guard:
-    """Admits datagrams. `users` is the mapping by name that access keeps up to date. `engine_id` is ours."""
+    """Admits datagrams. `users` is the mapping by name that access keeps up to date. `engine_id` is ours. `suspicious`
+    is told the source of what fails to prove who sent it, and why."""
 
     communities: Mapping[bytes, Principal]
     users: Mapping[bytes, User]
@@ -86,6 +88,7 @@ class Guard:
     counters: Counters = field(default_factory=Counters)
     sources: SourceLists = field(default_factory=SourceLists)
     engine_id: bytes = b""
+    suspicious: Callable[[str, str], None] = lambda source, why: None
     _strangers: Bucket = field(init=False)
     _told: int = 0
     _told_at: float = float("-inf")
@@ -108,10 +111,12 @@ class Guard:
                 principal = self.communities.get(community.name)
                 if principal is None:
                     counters.snmpInBadCommunityNames += 1
+                    self.suspicious(source, "unknown community")
                     return None
                 if not self.sources.admits(self.sources.of_community(principal.level), source):
                     counters.snmpInBadCommunityNames += 1
                     counters.elsewhere += 1
+                    self.suspicious(source, f"{principal.name}, whose source list does not have the address,")
                     return None
                 return Known(principal, envelope.version, community.name, community.pdu, envelope.end)
             if envelope.version != Version.V3:
@@ -137,6 +142,8 @@ class Guard:
             user = None
         if header.flags & AUTHENTICATED and user is not None and digest_is_right(data, header, user):
             return Version3(header, user)
+        if header.engine_id == self.engine_id and header.user:
+            self._suspect(header, user, elsewhere, source)
         if not header.flags & ENCRYPTED and len(data) > self.limits.strangers_octets:
             counters.too_long += 1
             return None
@@ -150,6 +157,17 @@ class Guard:
                 counters.usmStatsWrongDigests += 1
             return None
         return Version3(header, None, elsewhere)
+
+    def _suspect(self, header: Header, user: User | None, elsewhere: bool, source: str) -> None:
+        name = header.user[:LONGEST_NAME].decode("utf-8", "backslashreplace")
+        if elsewhere:
+            self.suspicious(source, f"user {name}, whose source list does not have the address,")
+        elif user is None:
+            self.suspicious(source, f"unknown user {name}")
+        elif header.flags & AUTHENTICATED:
+            self.suspicious(source, f"wrong digest of user {name}")
+        else:
+            self.suspicious(source, f"no digest of user {name}")
 
     def tell(self) -> None:
         """One line in the log where something was dropped since the last, at most every ten seconds."""

@@ -24,13 +24,16 @@ LENGTHS: Final = tuple(encode_length(length) for length in range(1024))
 
 
 class PduType(enum.IntEnum):
-    """Tag of a PDU (RFC 3416 section 3); INFORM and the rest are not for an agent."""
+    """Tag of a PDU (RFC 3416 section 3, RFC 1157 section 4.1.6); the last three are only sent."""
 
     GET = 0xA0
     GETNEXT = 0xA1
     RESPONSE = 0xA2
     SET = 0xA3
     GETBULK = 0xA5
+    TRAP_V1 = 0xA4
+    INFORM = 0xA6
+    TRAP = 0xA7
 
 
 class Version(enum.IntEnum):

@@ -36,6 +36,7 @@ from agent.snmp.sockets import Endpoint, Way
 from agent.snmp.sources import SourceLists
 from agent.snmp.standard import standard_objects
 from agent.snmp.standard.facts import Facts
+from agent.snmp.strangers import AuthenticationFailures
 from agent.snmp.tree import GivenObject, Tree
 from agent.snmp.users import Users
 from agent.store.errors import ErrorStatus
@@ -90,6 +91,7 @@ class SnmpServer:
         self._engine: Engine3 | None = None
         self._users: Users | None = None
         self._sources = SourceLists()
+        self._strangers = AuthenticationFailures(store.events)
         self._expander: KeyChanges | None = None
         self._guard: Guard | None = None
         self._starting: asyncio.Task[None] | None = None
@@ -112,6 +114,7 @@ class SnmpServer:
             counters=self.counters,
             sources=self._sources,
             engine_id=identity.engine_id,
+            suspicious=self._strangers.saw,
         )
         self._engine = engine = Engine3(
             identity,
@@ -157,11 +160,12 @@ class SnmpServer:
             self._timer = None
         if self._users is not None:
             self._store.unsubscribe(self._users)
+            self._store.unsubscribe(self._sources)
         if self._passwords in self._store.expanders:
             self._store.expanders.remove(self._passwords)
-            self._store.unsubscribe(self._sources)
         if self._expander in self._store.expanders:
             self._store.expanders.remove(self._expander)
+        self._strangers.stop()
         if self._engine is not None:
             self._engine.stop()
         for endpoint in self.endpoints:
@@ -171,6 +175,12 @@ class SnmpServer:
     def addresses(self) -> list[tuple[str, int]]:
         """What is listened on, with the ports that were taken."""
         return [(endpoint.host, endpoint.port) for endpoint in self.endpoints]
+
+    @property
+    def users(self) -> Users:
+        """Known once it has started."""
+        assert self._users is not None
+        return self._users
 
     @property
     def walk_command(self) -> str:

@@ -56,6 +56,9 @@ class Health:
         if self.message or self.state is not StoreState.OK:
             self._tell(listener)
 
+    def unsubscribe(self, listener: HealthListener) -> None:
+        self._listeners.remove(listener)
+
     def say(self, topic: Topic, state: StoreState, message: str) -> None:
         """Something is the matter. It is logged when it is new."""
         if self._topics.get(topic) != (state, message):

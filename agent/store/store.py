@@ -24,6 +24,7 @@ from agent.store.copying import Copying
 from agent.store.database import Database
 from agent.store.edits import check_edit
 from agent.store.errors import ErrorStatus, Refused, SecretsError, StoreError
+from agent.store.events import Events
 from agent.store.free import FreeIndices
 from agent.store.health import Health, StoreState, Topic
 from agent.store.hooks import Change, Check, Commanded, Edit, Expander, Origin, Subscriber
@@ -58,6 +59,7 @@ class Store:
         """Raises StoreLocked, SecretsError, StoreError."""
         self.schema = schema
         self.live = Live(schema)
+        self.events = Events()
         self.view = View(lambda: self.running, self.live)
         self._lock = StoreLock(state)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")

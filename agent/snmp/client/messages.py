@@ -64,6 +64,7 @@ class UserMessages:
     def __init__(self, user: UsmUser, clock: Callable[[], float] = time.monotonic) -> None:
         self.user = user
         self.engine_id = b""
+        self.context_engine_id = b""  # whose objects a message is about, where that is not the engine spoken to
         self.boots = 0
         self._latest = 0  # latestReceivedEngineTime, and when that was
         self._at = clock()
@@ -93,20 +94,32 @@ class UserMessages:
         """The message that asks who is there (RFC 3414 section 4)."""
         return self._message(message_id, pdu, 0, b"", b"")
 
-    def protect(self, message_id: int, pdu: bytes) -> bytes:
-        return self._message(message_id, pdu, self.user.level, self.engine_id, self.user.name)
+    def speak_as(self, engine_id: bytes, boots: int, engine_time: int, auth_key: bytes, priv_key: bytes) -> None:
+        """Be the engine that is spoken for, as the sender of a trap is (RFC 3414 section 1.5.1): its identity and
+        time are known, and so are its keys of the user, Kul."""
+        self.engine_id, self.boots = engine_id, boots
+        self._latest, self._at = engine_time, self._clock()
+        self._auth_key = auth_key
+        self._cipher = PrivacyCipher(self.user.privacy, priv_key) if self.user.privacy != NONE else None
 
-    def _message(self, message_id: int, pdu: bytes, level: int, engine_id: bytes, name: bytes) -> bytes:
+    def protect(self, message_id: int, pdu: bytes, reportable: bool = True) -> bytes:
+        """A whole message. Not `reportable`: nobody answers (RFC 3412 section 6.4)."""
+        return self._message(message_id, pdu, self.user.level, self.engine_id, self.user.name, reportable)
+
+    def _message(
+        self, message_id: int, pdu: bytes, level: int, engine_id: bytes, name: bytes, reportable: bool = True
+    ) -> bytes:
         boots, now = (self.boots, self.engine_time()) if engine_id else (0, 0)
         context = self.user.context if engine_id else b""
-        data = encode_tlv(SEQUENCE, encode_tlv(4, engine_id) + encode_tlv(4, context) + pdu)
+        about = self.context_engine_id if engine_id and self.context_engine_id else engine_id
+        data = encode_tlv(SEQUENCE, encode_tlv(4, about) + encode_tlv(4, context) + pdu)
         salt = b""
         if level & ENCRYPTED:
             assert self._cipher is not None
             data, salt = self._cipher.encrypt(data, boots, now)
             data = encode_tlv(4, data)
         head = encode_integer(message_id) + encode_integer(LARGEST_MESSAGE)
-        head += encode_tlv(4, bytes((level | REPORTABLE,))) + encode_integer(USM)
+        head += encode_tlv(4, bytes((level | REPORTABLE if reportable else level,))) + encode_integer(USM)
         head = encode_integer(Version.V3) + encode_tlv(SEQUENCE, head)
         digest = self._authentication.digest if level & AUTHENTICATED and self._authentication else 0
         before = encode_tlv(4, engine_id) + encode_integer(boots) + encode_integer(now) + encode_tlv(4, name)

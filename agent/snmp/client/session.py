@@ -23,7 +23,7 @@ from agent.snmp.pdu import PduType, Request, VarBind, Version, decode_pdu
 REPORT: Final = 0xA8
 MOST_NUMBER: Final = (1 << 31) - 1  # of request-id and msgID
 MOST_VARBINDS: Final = 1 << 16  # in an answer; a datagram cannot hold more
-GROWTH: Final = 2  # each wait is so many times the one before
+GROWTH: Final = 2.0  # each wait is so many times the one before, unless told otherwise
 RESYNCHRONISED: Final = 3  # times that one request may learn the engine's identity or time
 
 USM_STATS: Final = (1, 3, 6, 1, 6, 3, 15, 1, 1)
@@ -64,16 +64,31 @@ class _Exchange:
 
 class Session:
     """Made by `open`; requests may be under way at the same time. `wait`: seconds that the first one takes, each
-    later one twice the one before."""
+    later one `growth` times the one before. `engine_id`: that of the other side, found out where it is not given;
+    `context_engine_id`: whose objects are spoken of, the other side's unless given."""
 
-    def __init__(self, target: str, credentials: Credentials, wait: float, retries: int) -> None:
+    def __init__(
+        self,
+        target: str,
+        credentials: Credentials,
+        wait: float,
+        retries: int,
+        growth: float = GROWTH,
+        engine_id: bytes = b"",
+        context_engine_id: bytes = b"",
+    ) -> None:
         self.target = target
         self.wait = wait
         self.retries = retries
+        self._growth = growth
         self.version = Version.V3 if isinstance(credentials, UsmUser) else credentials.version
         self._messages: Messages = (
             UserMessages(credentials) if isinstance(credentials, UsmUser) else CommunityMessages(credentials)
         )
+        if isinstance(self._messages, UserMessages):
+            self._messages.context_engine_id = context_engine_id
+            if engine_id:
+                self._messages.set_engine(engine_id)
         self._transport: asyncio.DatagramTransport | None = None
         self._exchanges: dict[int, _Exchange] = {}
         self._number = secrets.randbelow(MOST_NUMBER)
@@ -82,11 +97,20 @@ class Session:
 
     @classmethod
     async def open(
-        cls, host: str, port: int, credentials: Credentials, *, wait: float = 1.0, retries: int = 4
+        cls,
+        host: str,
+        port: int,
+        credentials: Credentials,
+        *,
+        wait: float = 1.0,
+        retries: int = 4,
+        growth: float = GROWTH,
+        engine_id: bytes = b"",
+        context_engine_id: bytes = b"",
     ) -> Session:
         """A socket towards the agent; nothing is sent yet. Raises SnmpError where the host is unknown."""
         target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        session = cls(target, credentials, wait, retries)
+        session = cls(target, credentials, wait, retries, growth, engine_id, context_engine_id)
         loop = asyncio.get_running_loop()
         try:
             session._transport, _ = await loop.create_datagram_endpoint(
@@ -155,7 +179,7 @@ class Session:
                 self._send(messages.protect(message_id, pdu))
             with contextlib.suppress(TimeoutError):
                 return await asyncio.wait_for(asyncio.shield(exchange.answer), wait)
-            wait *= GROWTH
+            wait *= self._growth
         why = self._trouble
         if isinstance(messages, UserMessages) and messages.user.privacy != NONE and messages.boots and not why:
             why = "it is there; a wrong privacy password or protocol is met with silence by some agents"
