@@ -50,3 +50,7 @@ class StoreLocked(StoreError):
 
 class SecretsError(StoreError):
     """The key file is missing or not the one the secrets were sealed with."""
+
+
+class StoreMissing(StoreError):
+    """Nothing has been stored yet at this place."""

@@ -17,7 +17,7 @@ from agent.mib.schema import Column, Role, Schema
 from agent.store.candidate import Candidate, Candidates
 from agent.store.commit import Writer
 from agent.store.database import Database
-from agent.store.errors import SecretsError, StoreError
+from agent.store.errors import SecretsError, StoreError, StoreMissing
 from agent.store.hooks import Change, Check, Edit, Origin, Subscriber
 from agent.store.live import Live
 from agent.store.lock import StoreLock
@@ -182,11 +182,12 @@ class StoredState:
 
 
 def read_store(schema: Schema, url: str, state: Path) -> StoredState:
-    """What is stored, also while an agent runs on it; writes nothing and takes no lock. Raises StoreError."""
+    """What is stored, also while an agent runs on it; writes nothing and takes no lock. Raises StoreMissing,
+    StoreError."""
     url = url or default_url(state)
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
-        raise StoreError(f"there is no store at {parsed.render_as_string(hide_password=True)}")
+        raise StoreMissing(f"there is no store at {parsed.render_as_string(hide_password=True)}")
     database = Database(schema, url)
     try:
         return StoredState(database.load(), database.load_small()[0])
