@@ -51,8 +51,8 @@ def explain_packet(
     source, destination = _address("--src", src), _address("--dst", dst)
     if len(source) != len(destination):
         raise InspectError(f"--src {src} and --dst {dst} are of different families; accepted: two of one family")
-    state = _stored(settings)
-    plan, own = asyncio.run(_plan(settings, state))
+    state = stored(settings)
+    plan, own = asyncio.run(plan_of(settings, state))
     way = "forward" if forwarded else "in" if destination in own and source not in own else "out"
     flow = Flow(source, destination, _protocol(proto), sport, dport, way, decrypted)
     found = explain(plan, flow)
@@ -155,14 +155,14 @@ async def _load(state: StoredState) -> tuple[int, Mapping[PolicyKey, str]]:
         sole.release()
 
 
-def _stored(settings: Settings) -> StoredState:
+def stored(settings: Settings) -> StoredState:
     try:
         return read_store(load_schema(), settings.store, settings.state)
     except StoreError as error:
         raise InspectError(f"{error}; accepted: the --state, and --store, that the agent was given") from None
 
 
-async def _plan(settings: Settings, state: StoredState) -> tuple[Plan, frozenset[bytes]]:
+async def plan_of(settings: Settings, state: StoredState) -> tuple[Plan, frozenset[bytes]]:
     host: Host
     if settings.backend == "memory":
         from agent.backends.memory import MemoryHost
