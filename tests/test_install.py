@@ -25,8 +25,11 @@ def test_installed_twice_it_runs_and_keeps_the_settings(tmp_path: Path) -> None:
     settings = tmp_path / "etc/ipsec-agent/agent.toml"
     assert stat.S_IMODE(settings.stat().st_mode) == 0o600
     settings.write_text('backend = "memory"\n')
+    (program,) = tmp_path.glob("opt/ipsec-agent/lib/python3*/site-packages/agent/cli.py")
+    program.write_text("of an older checkout")
     done = install(tmp_path)
     assert done.returncode == 0, done.stderr
+    assert program.read_text() == (PROJECT / "agent/cli.py").read_text()
     assert settings.read_text() == 'backend = "memory"\n'
 
     units = {path.name for path in (tmp_path / "etc/systemd/system").iterdir()}
