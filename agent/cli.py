@@ -1,4 +1,4 @@
-"""The command `ipsec-agent`: serve, explain, flush, user, export, import, version.
+"""The command `ipsec-agent`: serve, explain, flush, user, export, import, load-spd, check, version.
 
 Only argument handling; each command's work is imported when it is called, so that
 `version` and mistakes answer at once.
@@ -271,6 +271,37 @@ def _transfer(
         print(getattr(transfer, command)(asked, *rest))
     except transfer.TransferError as error:
         fail(str(error))
+
+
+@app.command("load-spd")
+def load_spd(state: State = None, store: Store = None, config: Config = None) -> None:
+    """Load the stored configuration's policies into the kernel, before the network and without charon."""
+    settings = _settings(config, state=state, store=store, backend="linux")
+    from agent.inspect import InspectError
+    from agent.inspect import load_spd as load
+
+    try:
+        print(load(settings))
+    except InspectError as error:
+        fail(str(error))
+
+
+@app.command()
+def check(
+    json: Annotated[bool, typer.Option("--json", help="Findings as JSON.")] = False,
+    state: State = None,
+    backend: Backend = None,
+    store: Store = None,
+    config: Config = None,
+) -> None:
+    """Look at configuration and machine, and say what to do about each finding. Status: 0 nothing above a note,
+    1 warnings, 2 errors."""
+    settings = _settings(config, state=state, backend=backend, store=store)
+    from agent.check import run
+
+    text, status = run(settings, as_json=json)
+    print(text)
+    raise typer.Exit(status)
 
 
 @app.command()

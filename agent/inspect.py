@@ -1,8 +1,10 @@
-"""Looking at a state folder from outside the agent: what happens to a packet, and removing what was made.
+"""Working on a state folder from outside the agent: what happens to a packet, the SPD before the network, its removal.
 
 `explain` makes the same plan as the agent, from the stored configuration and this host's
 addresses and routes; which tunnels are up it does not know, and need not: whether a packet
-is protected does not depend on it.
+is protected does not depend on it. `load_spd` makes that plan real as far as the kernel goes,
+so that from boot until the agent starts nothing leaves in plain that a rule protects: there is
+no file of the last SPD beside the store that could be older than what a SET was answered for.
 """
 
 from __future__ import annotations
@@ -10,19 +12,21 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+from collections.abc import Mapping
+from operator import attrgetter
 from pathlib import Path
 
 from agent.backends.engine import EngineError, Host
-from agent.backends.reconcile import flush
+from agent.backends.reconcile import flush, show_selector
 from agent.backends.sole import Sole
 from agent.backends.surroundings import Surroundings
 from agent.config import Settings
 from agent.mib import load_schema
 from agent.plan.explain import explain
-from agent.plan.model import Flow
+from agent.plan.model import Capabilities, Flow, PolicyKey
 from agent.plan.planner import Plan, make_plan
 from agent.serve import CAPABILITIES, CHARON_FOLDER
-from agent.store.errors import StoreError
+from agent.store.errors import StoreError, StoreMissing
 from agent.store.lock import StoreLock
 from agent.store.store import StoredState, read_store
 
@@ -47,8 +51,8 @@ def explain_packet(
     source, destination = _address("--src", src), _address("--dst", dst)
     if len(source) != len(destination):
         raise InspectError(f"--src {src} and --dst {dst} are of different families; accepted: two of one family")
-    state = _stored(settings)
-    plan, own = asyncio.run(_plan(settings, state))
+    state = stored(settings)
+    plan, own = asyncio.run(plan_of(settings, state))
     way = "forward" if forwarded else "in" if destination in own and source not in own else "out"
     flow = Flow(source, destination, _protocol(proto), sport, dport, way, decrypted)
     found = explain(plan, flow)
@@ -97,14 +101,68 @@ async def _flush(run_folder: Path) -> tuple[int, int, bool]:
         sole.release()
 
 
-def _stored(settings: Settings) -> StoredState:
+def load_spd(settings: Settings) -> str:
+    """Put the policies of the stored configuration into the kernel, with no charon and before there is a network; one
+    line that says how many. Ours that are there are replaced, others' stay. Raises InspectError."""
+    try:
+        state = read_store(load_schema(), settings.store, settings.state)
+    except StoreMissing as error:  # before the agent's first start
+        return f"no policies loaded: {error}"
+    except StoreError as error:
+        raise InspectError(f"no policies loaded: {error}") from None
+    try:
+        wanted, failed = asyncio.run(_load(state))
+    except EngineError as error:
+        raise InspectError(str(error)) from None
+    if failed:
+        key, text = next(iter(failed.items()))
+        raise InspectError(
+            f"policies loaded: {wanted - len(failed)} of {wanted}; the first that is not, "
+            f"{key.direction.name.lower()} {show_selector(key.selector)}: {text}"
+        )
+    off = "" if wanted else "; IPsec is switched off (ipsecGlobEnabled)"
+    return f"policies loaded: {wanted}{off}"
+
+
+async def _load(state: StoredState) -> tuple[int, Mapping[PolicyKey, str]]:
+    """How many policies are wanted, and those that the kernel does not take, with the reason."""
+    from agent.backends.host import LinuxHost, literal
+    from agent.backends.spd import KernelSpd
+
+    class Early(LinuxHost):
+        """Before the network nobody answers for names: a peer with one blocks until the agent has looked it up."""
+
+        async def resolve(self, name: str) -> tuple[bytes, ...]:
+            return () if (address := literal(name)) is None else (address,)
+
+    sole, spd = Sole(), KernelSpd()
+    try:
+        plan, _ = await _plan_on(Early(), CAPABILITIES["linux"], state)
+        await spd.start()
+        try:
+            held = await spd.observe()
+            strays = [key for key, policy in held.items() if policy.ours and key not in plan.policies]
+            missing = [
+                policy
+                for key, policy in plan.policies.items()
+                if (there := held.get(key)) is None or there[2:] != (*policy[1:4], True)
+            ]
+            missing.sort(key=attrgetter("priority"))  # in the order in which packets meet them: exemptions first
+            return len(plan.policies), await spd.apply(strays, missing)
+        finally:
+            await spd.stop()
+    finally:
+        sole.release()
+
+
+def stored(settings: Settings) -> StoredState:
     try:
         return read_store(load_schema(), settings.store, settings.state)
     except StoreError as error:
         raise InspectError(f"{error}; accepted: the --state, and --store, that the agent was given") from None
 
 
-async def _plan(settings: Settings, state: StoredState) -> tuple[Plan, frozenset[bytes]]:
+async def plan_of(settings: Settings, state: StoredState) -> tuple[Plan, frozenset[bytes]]:
     host: Host
     if settings.backend == "memory":
         from agent.backends.memory import MemoryHost
@@ -114,8 +172,13 @@ async def _plan(settings: Settings, state: StoredState) -> tuple[Plan, frozenset
         from agent.backends.host import LinuxHost
 
         host = LinuxHost()
+    return await _plan_on(host, CAPABILITIES[settings.backend], state)
+
+
+async def _plan_on(host: Host, capabilities: Capabilities, state: StoredState) -> tuple[Plan, frozenset[bytes]]:
+    """The plan on a host, which is started and stopped here, and the host's addresses."""
     await host.start()
-    surroundings = Surroundings(host, CAPABILITIES[settings.backend], lambda: None)
+    surroundings = Surroundings(host, capabilities, lambda: None)
     try:
         await surroundings.rebuild(state.configuration)
         environment = surroundings.environment(state.numbers.get(REQID, {}))

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import gc
 import logging
-import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -39,6 +38,7 @@ from agent.store.errors import Refused, StoreError
 from agent.store.exchange import exchanging
 from agent.store.secrets import Secrets
 from agent.store.store import Store
+from agent.systemd import Notifier, log_format
 from agent.telling import telling
 
 logger = logging.getLogger("agent")
@@ -54,19 +54,20 @@ class StartError(Exception):
 
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises StartError."""
-    stamp = "" if "JOURNAL_STREAM" in os.environ else "%(asctime)s "  # the journal has its own
-    logging.basicConfig(
-        level=settings.log_level.upper(), format=f"{stamp}%(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
-    asyncio.run(_serve(settings))
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(log_format(sys.stderr))
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
+    asyncio.run(_serve(settings, Notifier()))
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, notifier: Notifier) -> None:
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(notifier.end)
+        notifier.status("opening the store")
         store = await stack.enter_async_context(_opened(settings))
         publish_constants(store.live)
         store.expanders.append(clamp_key_sizes)
@@ -81,11 +82,15 @@ async def _serve(settings: Settings) -> None:
         server = await stack.enter_async_context(_answering(settings, store))
         store.keep_copies()
         await stack.enter_async_context(telling(store, server))
+        where = ", ".join(str(Endpoint(*address)) for address in server.addresses)
+        notifier.ready(f"answers on {where}, backend {settings.backend}, generation {store.running.generation}")
+        notifier.watch()
         if await _sound(store, ended):
             await stack.enter_async_context(_made_real(settings.backend, store, engines, reconciler))
         gc.collect()
         gc.freeze()  # what is loaded stays; collections then look at what is new only
         await ended.wait()
+        notifier.stopping("ending; policies and tunnels stay as they are")
         await server.stop()
         logger.info("ending; policies and tunnels stay as they are")
 

@@ -54,3 +54,7 @@ class SecretsError(StoreError):
 
 class StoreDamaged(StoreError):
     """The database holds something else than was written into it."""
+
+
+class StoreMissing(StoreError):
+    """Nothing has been stored yet at this place."""

@@ -23,7 +23,7 @@ from agent.store.copies import INTERVAL_SECONDS
 from agent.store.copying import Copying
 from agent.store.database import Database
 from agent.store.edits import check_edit
-from agent.store.errors import ErrorStatus, Refused, SecretsError, StoreError
+from agent.store.errors import ErrorStatus, Refused, SecretsError, StoreError, StoreMissing
 from agent.store.events import Events
 from agent.store.free import FreeIndices
 from agent.store.health import Health, StoreState, Topic
@@ -314,11 +314,12 @@ class StoredState:
 
 
 def read_store(schema: Schema, url: str, state: Path) -> StoredState:
-    """What is stored, also while an agent runs on it; writes nothing and takes no lock. Raises StoreError."""
+    """What is stored, also while an agent runs on it; writes nothing and takes no lock. Raises StoreMissing,
+    StoreError."""
     url = url or default_url(state)
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
-        raise StoreError(f"there is no store at {parsed.render_as_string(hide_password=True)}")
+        raise StoreMissing(f"there is no store at {parsed.render_as_string(hide_password=True)}")
     database = Database(schema, url)
     try:
         return StoredState(database.load(), database.load_small()[0])
