@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from agent.keysizes import clamp_key_sizes
 from agent.mib import load_schema
 from agent.mib.ber import Value
 from agent.mib.schema import Role, Schema
@@ -138,6 +139,7 @@ async def _import(
             return await _upload(client, name, octets, passphrase, allow_lockout)
     try:
         store.checks.append(_RuleCheck(asked))
+        store.expanders.append(clamp_key_sizes)
         logging.getLogger("agent.audit").setLevel(logging.ERROR)  # what is refused is told once
         contents = found.contents(store.secrets, passphrase)
         configuration, rows = await store.load(contents, COMMAND_LINE, f"file {name}")
@@ -232,7 +234,7 @@ def _differences(asked: Asked, schema: Schema, found: ConfigurationFile, passphr
         secrets = _stored_secrets(settings.state)
     except SecretsError as error:
         raise TransferError(str(error)) from None
-    candidate = Loader(found.contents(secrets, passphrase), secrets).build(stored)
+    candidate = Loader(found.contents(secrets, passphrase), secrets, expanders=(clamp_key_sizes,)).build(stored)
     if candidate is None:
         return "nothing differs"
     _RuleCheck(asked)(stored, candidate.after, candidate.rows, candidate.edits, COMMAND_LINE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from agent.mib.ber import Value
 from agent.store.database import DELAY_VARIABLE
 from agent.store.errors import ErrorStatus, Refused, StoreError
-from agent.store.hooks import Change, Edit, Origin, RowChange
+from agent.store.hooks import Change, Edit, Origin, Placed, RowChange
 from agent.store.load import Contents, Loader, LoadRefused
 from agent.store.references import References
 from agent.store.secrets import Secrets
@@ -176,6 +176,22 @@ async def test_every_mistake_is_told_and_nothing_is_done(store: Store) -> None:
     ):
         assert expected in text
     assert store.running.generation == 0
+
+
+async def test_values_stand_for_others_as_in_a_set(store: Store) -> None:
+    def at_most_fifty(before: Configuration, placed: Sequence[Placed], origin: Origin) -> list[Placed]:
+        weight = SCHEMA.columns["peerWeight"]
+        return [
+            (at, Edit(weight, e.number, 50))
+            if e.column is weight and isinstance(e.value, int) and e.value > 50
+            else (at, e)
+            for at, e in placed
+        ]
+
+    store.expanders.append(at_most_fifty)
+    await load(store, {"peerTable": {1: {"peerWeight": 70, "peerName": b"x"}, 2: {"peerWeight": 20}}})
+    assert [row["peerWeight"] for row in store.running.rows("peerTable")] == [50, 20]
+    assert await load(store, {"peerTable": {1: {"peerWeight": 90, "peerName": b"x"}, 2: {"peerWeight": 20}}}) == 0
 
 
 async def test_of_many_mistakes_twenty_are_told(store: Store) -> None:

@@ -198,9 +198,13 @@ def check_rules(
         if text:
             raise RuleError(position, text)
     surrounding = After(after)
+    names_of: dict[tuple[str, int], set[str]] = {}  # a load names a hundred thousand values
+    for table, number, column, _ in named:
+        if table in RULES:
+            names_of.setdefault((table, number), set()).add(column)
     for (table, number), change in changed.items():
         row = change.after
-        names = {column for t, n, column, _ in named if (t, n) == (table, number)} if table in RULES else set()
+        names = names_of.get((table, number), set())
         if row is None or not names:
             continue  # it is gone, or follows from what another row's varbinds did
         for columns, problem in RULES.get(table, ()):

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 DOCUMENTS: Final = "ipsecGwDocumentTable"
 SEGMENTS: Final = "ipsecGwSegmentTable"
 DATA: Final = "ipsecGwSegmentData"
-FREE: Final = "ipsecGwFreeIndices", "ipsecGwDocumentFree"
 
 MOST_DOCUMENTS: Final = 64
 MOST_OCTETS: Final = 16 << 20  # of one; a configuration of 10,000 peers with a rule each has about 5 MB
@@ -61,7 +60,6 @@ class Documents:
         self._documents: dict[int, Document] = {}
         self._octets = 0
         self._data = live.table(SEGMENTS).table.by_name[DATA]
-        self._show_free()
 
     # ---- the agent's own use ----------------------------------------------------------
 
@@ -84,7 +82,6 @@ class Documents:
         self._make(number, {"ipsecGwDocumentName": name.encode(), "ipsecGwDocumentKind": kind}, AGENT, kept)
         places = range(0, len(contents), LARGEST_SEGMENT)
         self._write(number, {at: contents[place : place + LARGEST_SEGMENT] for at, place in enumerate(places, start=1)})
-        self._show_free()
         return number
 
     def remove(self, number: int) -> None:
@@ -96,7 +93,6 @@ class Documents:
         first = number << SEGMENT_BITS
         self._live.update(SEGMENTS, {first + at: None for at in range(1, document.segments + 1)})
         self._live.update(DOCUMENTS, {number: None})
-        self._show_free()
 
     def expire(self) -> None:
         """Drop what has been idle; to be called now and then."""
@@ -179,7 +175,6 @@ class Documents:
         for number, own in segments.items():
             if number in self._documents:
                 self._write(number, own)
-        self._show_free()
 
     # ---- rows -------------------------------------------------------------------------
 
@@ -223,10 +218,6 @@ class Documents:
         if len(self._documents) >= MOST_DOCUMENTS:
             return 0
         return next(number for number in range(1, HIGHEST + 1) if number not in self._documents)
-
-    def _show_free(self) -> None:
-        table, column = FREE
-        self._live.update(table, {0: {column: self._free()}})
 
 
 def _contents(tlv: bytes) -> bytes:

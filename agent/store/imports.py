@@ -21,7 +21,6 @@ from agent.store.store import Store
 logger = logging.getLogger(__name__)
 
 IMPORTS: Final = "ipsecGwImportTable"
-FREE: Final = "ipsecGwFreeIndices", "ipsecGwImportFree"
 KIND: Final = 1  # configuration, of ipsecGwImportKind
 SET_BY_MANAGERS: Final = ("ipsecGwImportDocument", "ipsecGwImportKind", "ipsecGwImportName")
 
@@ -35,7 +34,6 @@ class ImportJobs:
         self._store = store
         self._documents = documents
         self.jobs = Jobs(store.live, IMPORTS, _shown, clock)
-        self._show_free()
 
     def check(self, rows: Sequence[LiveRow], asked: Asked) -> None:
         made = [row for row in rows if row.made]
@@ -84,15 +82,9 @@ class ImportJobs:
             assert isinstance(number, int)
             work = _Import(self._store, self._documents, number, password, asked)
             self.jobs.start(row.number, values, work.run)
-        self._show_free()
 
     def expire(self) -> None:
         self.jobs.expire()
-        self._show_free()
-
-    def _show_free(self) -> None:
-        table, column = FREE
-        self._store.live.update(table, {0: {column: self._store.live.table(IMPORTS).free_number()}})
 
 
 class _Import:

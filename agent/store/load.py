@@ -10,7 +10,7 @@ here is pure and runs in a thread on immutable configurations.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Final
 
@@ -19,7 +19,7 @@ from agent.mib.schema import MAKERS, Column, Keeping, Role, Table
 from agent.store.candidate import MASK, STAMP_BITS, Candidate, Draft, moves_of
 from agent.store.edits import highest_number, refusal
 from agent.store.errors import ErrorStatus, Refused
-from agent.store.hooks import AGENT, Edit, row_change
+from agent.store.hooks import AGENT, Edit, Expander, Placed, row_change
 from agent.store.references import link_column, pointer, pointers_of
 from agent.store.rings import find_ring
 from agent.store.rows import Status
@@ -60,16 +60,20 @@ class LoadRefused(Refused):
 
 
 class Loader:
-    """Builds the candidate of one load, on one configuration or another."""
+    """Builds the candidate of one load, on one configuration or another. `named`: edits beside it that checks look
+    at; `expanders`: those of SETs, which replace values here too."""
 
-    def __init__(self, contents: Contents, secrets: Secrets, named: Sequence[Edit] = ()) -> None:
+    def __init__(
+        self, contents: Contents, secrets: Secrets, named: Sequence[Edit] = (), expanders: Sequence[Expander] = ()
+    ) -> None:
         self._contents = contents
         self._secrets = secrets
         self._extra = tuple(named)
+        self._expanders = tuple(expanders)
 
     def build(self, before: Configuration) -> Candidate | None:
         """The state that would be, None where it is as it is. Raises LoadRefused."""
-        work = _Work(before, self._contents, self._secrets)
+        work = _Work(before, self._expanded(before), self._secrets)
         for table in work.tables:
             work.fill(table)
         work.check_pointers()
@@ -78,6 +82,26 @@ class Loader:
         if work.problems:
             raise LoadRefused(work.problems[:MOST_PROBLEMS])
         return work.finished(self._extra)
+
+    def _expanded(self, before: Configuration) -> Contents:
+        """With what values stand for, as in a SET that makes all rows anew. Raises LoadRefused."""
+        if not self._expanders:
+            return self._contents
+        edits = list(_plain_edits(self._contents, before))
+        placed: Sequence[Placed] = list(enumerate(edits))
+        try:
+            for expander in self._expanders:
+                placed = expander(Configuration.empty(before.schema), placed, AGENT)
+        except Refused as refused:
+            raise LoadRefused([refused.text]) from None
+        news = [edit for at, edit in placed if edit is not edits[at]]
+        if not news:
+            return self._contents
+        rows = {name: dict(table) for name, table in self._contents.rows.items()}
+        for edit in news:
+            table = rows.setdefault(edit.column.table, {})
+            table[edit.number] = {**table.get(edit.number, {}), edit.column.name: edit.value}
+        return replace(self._contents, rows=rows)
 
 
 class _Work:
@@ -283,6 +307,19 @@ class _Work:
         rows = tuple(row_change(draft.table, draft.number, before, after) for draft in self.drafts)
         moves = tuple(move for draft in self.drafts for move in moves_of(draft, before))
         return Candidate(before, after, rows, tuple(self.drafts), moves, tuple(edits), AGENT)
+
+
+def _plain_edits(contents: Contents, before: Configuration) -> Iterator[Edit]:
+    """The values that a SET could name, but for SNMP administration, whose secrets are keys already."""
+    for name, rows in contents.rows.items():
+        snapshot = before.tables.get(name)
+        if snapshot is None or name in ADMINISTRATION:
+            continue
+        columns = {c.name: c for c in snapshot.table.columns if c.traits.role in (Role.PLAIN, Role.CREATING)}
+        for number, values in rows.items():
+            for column, value in values.items():
+                if column in columns:
+                    yield Edit(columns[column], number, value)
 
 
 def _has_admin(table: Table, rows: Mapping[int, Cells]) -> bool:

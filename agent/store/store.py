@@ -143,7 +143,7 @@ class Store:
         that a lock-out is allowed. Raises Refused."""
         if self._damage is not None:
             raise Refused(ErrorStatus.RESOURCE_UNAVAILABLE, -1, READ_ONLY)
-        return await self._writer.load(Loader(contents, self.secrets, named).build, origin, what)
+        return await self._writer.load(Loader(contents, self.secrets, named, self.expanders).build, origin, what)
 
     @property
     def commanded(self) -> list[Commanded]:
