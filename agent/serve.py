@@ -82,17 +82,25 @@ async def _serve(settings: Settings, notifier: Notifier) -> None:
         server = await stack.enter_async_context(_answering(settings, store))
         store.keep_copies()
         await stack.enter_async_context(telling(store, server))
-        where = ", ".join(str(Endpoint(*address)) for address in server.addresses)
-        notifier.ready(f"answers on {where}, backend {settings.backend}, generation {store.running.generation}")
-        notifier.watch()
+        damaged = store.damaged is not None
+        if damaged:  # it answers, and waits for a manager to accept the copy
+            _ready(notifier, settings, store, server)
         if await _sound(store, ended):
             await stack.enter_async_context(_made_real(settings.backend, store, engines, reconciler))
+        if not damaged:
+            _ready(notifier, settings, store, server)
         gc.collect()
         gc.freeze()  # what is loaded stays; collections then look at what is new only
         await ended.wait()
         notifier.stopping("ending; policies and tunnels stay as they are")
         await server.stop()
         logger.info("ending; policies and tunnels stay as they are")
+
+
+def _ready(notifier: Notifier, settings: Settings, store: Store, server: SnmpServer) -> None:
+    where = ", ".join(str(Endpoint(*address)) for address in server.addresses)
+    notifier.ready(f"answers on {where}, backend {settings.backend}, generation {store.running.generation}")
+    notifier.watch()
 
 
 @contextlib.asynccontextmanager

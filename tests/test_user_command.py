@@ -100,7 +100,7 @@ def test_a_user_is_added_listed_changed_and_removed(either: Agent) -> None:
     log = either.log.read_text()
     for secret in (*PASSWORDS.splitlines(), both, auth, priv):
         assert secret not in log
-        assert not [path for path in either.state.iterdir() if secret.encode() in path.read_bytes()]
+        assert not [path for path in either.state.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
 
 
 @net_snmp
