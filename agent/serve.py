@@ -82,7 +82,7 @@ async def _serve(settings: Settings, notifier: Notifier) -> None:
         server = await stack.enter_async_context(_answering(settings, store))
         store.keep_copies()
         await stack.enter_async_context(telling(store, server))
-        damaged = store.damaged is not None
+        damaged = store.damaged
         if damaged:  # it answers, and waits for a manager to accept the copy
             _ready(notifier, settings, store, server)
         if await _sound(store, ended):

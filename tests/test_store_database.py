@@ -227,7 +227,7 @@ def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
         Store.open(SCHEMA, "", tmp_path)
     with pytest.raises(StoreError, match="cannot be used"):
         Store.open(SCHEMA, "nosuch://x", tmp_path / "other")
-    with pytest.raises(StoreError, match="cannot be (used|opened)") as refused:
+    with pytest.raises(StoreError, match=r"cannot be (used|opened)") as refused:
         Store.open(SCHEMA, "postgresql+psycopg://ops:TopSecret@host/x", tmp_path / "other")
     assert "TopSecret" not in str(refused.value)
     with pytest.raises(StoreError, match="there is no store"):
