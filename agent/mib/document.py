@@ -91,6 +91,8 @@ def _effect(column: Column) -> str:
     sentences = [", ".join(marks), traits.effect or column.description, traits.limit and f"Limit: {traits.limit}"]
     if traits.disturbs != "nothing":
         sentences.append(f"A change {traits.disturbs}")
+    if traits.shown:
+        sentences.append(f"Shown by {traits.shown}")
     return ". ".join(sentence.rstrip(".") for sentence in sentences if sentence)
 
 

@@ -67,6 +67,7 @@ class Traits:
     mechanism: str = ""
     limit: str = ""
     disturbs: str = "nothing"
+    shown: str = ""  # what shows the effect: tests/test_….py::test_…, or `lab: scenario`; several with "; " between
 
 
 NO_TRAITS = Traits()

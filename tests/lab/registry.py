@@ -5,9 +5,11 @@ The list is read on the host (which boot, which order) and run in the guest.
 
 from __future__ import annotations
 
+import importlib
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -42,9 +44,9 @@ def scenario(boot: str, *needs: str) -> Callable[[Callable[[World], None]], Call
 
 def chosen(names: list[str]) -> dict[str, list[str]]:
     """Scenarios per boot, with what they need, for names of scenarios or boots; all for none. Raises KeyError."""
-    import tests.lab.first
-    import tests.lab.second
-    import tests.lab.third  # noqa: F401  (importing registers)
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        if f"@{scenario.__name__}(" in path.read_text("utf-8") and path.stem != Path(__file__).stem:
+            importlib.import_module(f"tests.lab.{path.stem}")  # importing registers
 
     wanted: set[str] = set()
     boots = {each.boot for each in SCENARIOS.values()}
