@@ -25,7 +25,7 @@ from agent.mib import load_schema
 from agent.plan.explain import explain
 from agent.plan.model import Capabilities, Flow, PolicyKey
 from agent.plan.planner import Plan, make_plan
-from agent.serve import CAPABILITIES, CHARON_FOLDER
+from agent.serve import CHARON_FOLDER, capabilities_here
 from agent.store.errors import StoreError, StoreMissing
 from agent.store.lock import StoreLock
 from agent.store.store import StoredState, read_store
@@ -81,6 +81,7 @@ async def _flush(run_folder: Path) -> tuple[int, int, bool]:
     """How many policies and connections went, and whether charon ran: then its tunnels end in order, and it too."""
     from agent.backends.charon.ike import CharonIke
     from agent.backends.memory import MemoryIke
+    from agent.backends.nftables import NftTable, find_nft
     from agent.backends.spd import KernelSpd
 
     def no_secrets(peer: int, sealed: bytes) -> bytes:
@@ -89,6 +90,8 @@ async def _flush(run_folder: Path) -> tuple[int, int, bool]:
     spd, charon, sole = KernelSpd(), CharonIke(run_folder, no_secrets), Sole()
     await spd.start()
     try:
+        if find_nft() is not None:
+            await NftTable().purge()
         if not charon.daemon.alive():
             return *await flush(spd, MemoryIke()), False
         await charon.start()
@@ -137,7 +140,7 @@ async def _load(state: StoredState) -> tuple[int, Mapping[PolicyKey, str]]:
 
     sole, spd = Sole(), KernelSpd()
     try:
-        plan, _ = await _plan_on(Early(), CAPABILITIES["linux"], state)
+        plan, _ = await _plan_on(Early(), capabilities_here("linux"), state)
         await spd.start()
         try:
             held = await spd.observe()
@@ -172,7 +175,7 @@ async def plan_of(settings: Settings, state: StoredState) -> tuple[Plan, frozens
         from agent.backends.host import LinuxHost
 
         host = LinuxHost()
-    return await _plan_on(host, CAPABILITIES[settings.backend], state)
+    return await _plan_on(host, capabilities_here(settings.backend), state)
 
 
 async def _plan_on(host: Host, capabilities: Capabilities, state: StoredState) -> tuple[Plan, frozenset[bytes]]:

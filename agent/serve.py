@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Callable
 from agent import __version__
 from agent.backends import Engines, linux_engines, memory_engines
 from agent.backends.engine import EngineError
+from agent.backends.nftables import probe as probe_nftables
 from agent.backends.reconcile import Reconciler
 from agent.backends.rowstate import display
 from agent.backends.sole import Sole
@@ -27,7 +28,8 @@ from agent.keysizes import clamp_key_sizes
 from agent.mib import load_schema
 from agent.monitor.constants import publish_constants
 from agent.monitor.monitor import Monitor
-from agent.plan.capabilities import CHARON, MEMORY
+from agent.plan.capabilities import CHARON, MEMORY, probed
+from agent.plan.model import Capabilities
 from agent.seed import seed, seed_edits
 from agent.setchecks import SetChecks
 from agent.snmp.identity import CONFIGURATION_FILE as SNMP_CONF
@@ -43,7 +45,6 @@ from agent.telling import telling
 
 logger = logging.getLogger("agent")
 
-CAPABILITIES = {"memory": MEMORY, "linux": CHARON}
 CHARON_FOLDER = "charon"  # in the state folder
 STATUS, LAST_REFUSAL = "ipsecGwStatus", "ipsecGwLastRefusal"
 
@@ -73,8 +74,10 @@ async def _serve(settings: Settings, notifier: Notifier) -> None:
         store.expanders.append(clamp_key_sizes)
         await _seeded(store)
         engines = make_engines(settings, store.secrets)
-        capabilities = CAPABILITIES[settings.backend]
-        reconciler = Reconciler(store, store.schema, engines.spd, engines.ike, engines.host, capabilities)
+        capabilities = capabilities_here(settings.backend)
+        reconciler = Reconciler(
+            store, store.schema, engines.spd, engines.ike, engines.host, capabilities, filter=engines.filter
+        )
         store.checks.append(SetChecks(reconciler, engines.host, capabilities, settings.listen))
         store.expanders.append(Clearing(seed_edits(store.schema)))
         store.commanded.append(Commands(WizardLog(store.live), reconciler.look_at_everything))
@@ -140,6 +143,13 @@ def make_engines(settings: Settings, secrets: Secrets) -> Engines:
         return secrets.open("ipsecPeerTable", peer, "ipsecPeerPreSharedKeyData", sealed)
 
     return linux_engines(settings.state / CHARON_FOLDER, open_secret)
+
+
+def capabilities_here(backend: str) -> Capabilities:
+    """What the backend can do on this machine."""
+    if backend == "memory":
+        return MEMORY
+    return probed(CHARON, nftables=probe_nftables())
 
 
 def refusal_teller(store: Store) -> Callable[[str], None]:

@@ -20,7 +20,7 @@ from agent.mib import load_schema
 from agent.mib.ber import Value
 from agent.mib.schema import Role, Schema
 from agent.plan.check import RuleError, check_rules
-from agent.serve import CAPABILITIES
+from agent.serve import capabilities_here
 from agent.snmp.client import RequestFailed, SnmpClient, SnmpError, Tlv
 from agent.store.candidate import Candidate
 from agent.store.configfile import ConfigurationFile, FileError, read_configuration, write_configuration
@@ -152,7 +152,7 @@ class _RuleCheck:
     """The guide's rules for the fields, where no agent runs that would look at them."""
 
     def __init__(self, asked: Asked) -> None:
-        self._capabilities = CAPABILITIES[asked.settings.backend]
+        self._capabilities = capabilities_here(asked.settings.backend)
 
     def __call__(
         self,

@@ -1,7 +1,7 @@
-"""What the rest of the agent may ask of kernel, IKE daemon and host: three protocols and the data they speak.
+"""What the rest of the agent may ask of kernel, IKE daemon, host and packet filter: protocols and the data they speak.
 
 The reconciler and the monitor know only these. `memory.py` answers them without touching
-the machine, `spd.py`, `host.py` and `charon/` for real. Everything here runs on the event
+the machine, `spd.py`, `host.py`, `nftables.py` and `charon/` for real. Everything here runs on the event
 loop: listeners are called on it, one after the other, and must not block. Addresses are
 packed octets, SPIs four octets as on the wire, times seconds.
 """
@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from agent.plan.filtering import Part
 from agent.plan.model import (
     Action,
     Connection,
@@ -292,9 +293,53 @@ class Host(Protocol):
         """Called after addresses or routes changed."""
 
 
+# ---- packet filter ----------------------------------------------------------------------------
+
+
+class Counted(NamedTuple):
+    """What a named counter has seen since it was made."""
+
+    packets: int
+    octets: int
+
+
+FilterListener = Callable[[], None]
+
+
+class PacketFilter(Protocol):
+    """Our table of packet filter rules, in parts that each belong to one purpose. What others have is never touched."""
+
+    async def start(self) -> None:
+        """Nothing is touched before the first `want`. Where there is no packet filter, that is told by `problem`."""
+
+    async def stop(self) -> None:
+        """End; the table stays."""
+
+    def want(self, name: str, part: Part | None) -> None:
+        """What this purpose wants from now on, None for nothing; made real soon, all parts at once. Raises ValueError
+        for names that are not the part's own."""
+
+    def problem(self, name: str) -> str:
+        """Why a part is not in force, '' when it is (or is about to be)."""
+
+    def look_again(self) -> None:
+        """Compare with what is there, and try again what failed."""
+
+    async def counters(self) -> Mapping[str, Counted]:
+        """Values of all our counters. Raises EngineError."""
+
+    async def purge(self) -> None:
+        """Remove the table, nothing when there is none. Raises EngineError."""
+
+    def subscribe(self, listener: FilterListener) -> None:
+        """Called on the loop when a part's `problem` may be another than before."""
+
+
 __all__ = [
     "ChildSa",
+    "Counted",
     "EngineError",
+    "FilterListener",
     "Host",
     "HostListener",
     "Ike",
@@ -307,6 +352,7 @@ __all__ = [
     "KernelEventKind",
     "KernelListener",
     "Observed",
+    "PacketFilter",
     "SaCounters",
     "SaRecord",
     "Spd",

@@ -1,4 +1,4 @@
-"""The three engines without kernel and charon: everything is accepted, remembered and can be looked at.
+"""The engines without kernel and charon: everything is accepted, remembered and can be looked at.
 
 This is the default backend, so that the agent runs anywhere without root, and the test
 double of reconciler and monitor. Tunnels stay down unless a test says otherwise; what a
@@ -12,7 +12,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 
 from agent.backends.engine import (
+    Counted,
     EngineError,
+    FilterListener,
     HostListener,
     IkeEvent,
     IkeListener,
@@ -26,6 +28,7 @@ from agent.backends.engine import (
 )
 from agent.backends.host import literal
 from agent.plan import numbers
+from agent.plan.filtering import Part, check_names
 from agent.plan.model import Connection, Flow, Policy, PolicyKey, Secret, ViciValue
 
 HELD_BY_OTHERS = "held by a policy that is not ours"
@@ -217,3 +220,44 @@ def settings_fingerprint(settings: Mapping[str, ViciValue]) -> str:
     """Sixteen hex digits equal for equal settings, whatever the order of their names."""
     text = json.dumps(settings, sort_keys=True, default=dict)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+class MemoryFilter:
+    """A packet filter that is a dictionary of parts; its counters stand still."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, Part] = {}
+        self.counted: dict[str, Counted] = {}
+        self.refuse: dict[str, str] = {}  # part → why it is not in force
+        self._listeners: list[FilterListener] = []
+
+    async def start(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        pass
+
+    def want(self, name: str, part: Part | None) -> None:
+        if part is None:
+            self.parts.pop(name, None)
+        else:
+            check_names(name, part)
+            self.parts[name] = part
+        for listener in self._listeners:
+            listener()
+
+    def problem(self, name: str) -> str:
+        return self.refuse.get(name, "")
+
+    def look_again(self) -> None:
+        pass
+
+    async def counters(self) -> Mapping[str, Counted]:
+        wanted = {counter for part in self.parts.values() for counter in part.counters}
+        return {name: self.counted.get(name, Counted(0, 0)) for name in wanted}
+
+    async def purge(self) -> None:
+        self.parts.clear()
+
+    def subscribe(self, listener: FilterListener) -> None:
+        self._listeners.append(listener)

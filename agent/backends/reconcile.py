@@ -31,9 +31,11 @@ from agent.backends.engine import (
     KernelEvent,
     KernelEventKind,
     Observed,
+    PacketFilter,
     Spd,
 )
 from agent.backends.leftovers import LARVAL, Leftovers
+from agent.backends.memory import MemoryFilter
 from agent.backends.rowstate import APPLY_TABLES, ApplyTables, Failures, Ledger, RowState, verdict_or
 from agent.backends.surroundings import Surroundings
 from agent.backends.usage import TARGETS, Usage
@@ -69,6 +71,7 @@ NOT_IN_SERVICE: Final = "the row is not in service"
 NOT_USED: Final = "no peer, rule or default refers to it"
 PEER_TABLE: Final = "ipsecPeerTable"
 REQID: Final = "reqid"  # kind of the durable numbers
+FILTER: Final = "filter "  # before a part's name, as an item of the ledger
 
 PlanListener = Callable[[Plan, "Plan | None"], None]
 
@@ -99,10 +102,12 @@ class Reconciler:
         host: Host,
         capabilities: Capabilities,
         *,
+        filter: PacketFilter | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.plan: Plan | None = None
         self._store, self._spd, self._ike, self._host = store, spd, ike, host
+        self._filter: PacketFilter = filter or MemoryFilter()
         self._clock = clock
         self._configuration: Configuration = store.running
         self._work = Work(whole_plan=True, look=True)
@@ -132,6 +137,8 @@ class Reconciler:
         await self._spd.start()
         self._spd.subscribe(self._kernel_event)
         self._ike.subscribe(self._ike_event)
+        await self._filter.start()
+        self._filter.subscribe(self._filter_changed)
         await self._ike.start()
         with contextlib.suppress(TimeoutError):  # policies must not wait for a daemon that hangs
             async with asyncio.timeout(ADOPTING_SECONDS):
@@ -166,6 +173,7 @@ class Reconciler:
         await self._leftovers.stop()
         await self._surroundings.stop()
         await self._ike.stop()
+        await self._filter.stop()
         await self._spd.stop()
         await self._host.stop()
 
@@ -207,6 +215,7 @@ class Reconciler:
         self._work.whole_plan = self._work.look = True
         self._connections.look_again()
         self._surroundings.resolve_again()
+        self._filter.look_again()
         self._awaken()
 
     def environment_changed(self, tunnels: Mapping[str, Tunnel | None]) -> None:
@@ -232,6 +241,17 @@ class Reconciler:
         if event.kind is IkeEventKind.BACK:
             self._leftovers.look()
 
+    def _filter_changed(self) -> None:
+        """Rows whose packet filter rules are refused say so."""
+        plan = self.plan
+        for name, wanted in plan.filters.items() if plan is not None else ():
+            problem = self._filter.problem(name)
+            if problem:
+                self._ledger.fail(FILTER + name, tuple(wanted.rows), problem)
+            else:
+                self._ledger.done(FILTER + name)
+        self._publish_touched()
+
     def _awaken(self) -> None:
         self._idle.clear()
         self._wake.set()
@@ -241,6 +261,7 @@ class Reconciler:
             await asyncio.sleep(EVERYTHING_SECONDS)
             self._connections.look_again()
             self._surroundings.resolve_again()
+            self._filter.look_again()
             if self._observing is None or self._observing.done():
                 self._observing = asyncio.get_running_loop().create_task(self._look())
 
@@ -288,6 +309,7 @@ class Reconciler:
             keys = {*remove, *(policy.key for policy in install), *self._ledger.policies()}
         self._book(plan, keys, failed)
         if plan is not old:
+            self._want_filters(plan, old)
             self._hand_over(plan, delta)
             for listener in self._listeners:
                 listener(plan, old)
@@ -348,6 +370,18 @@ class Reconciler:
             return None
         after, base, plan = preview
         return plan if after is configuration and base is self.plan else None
+
+    def _want_filters(self, plan: Plan, old: Plan | None) -> None:
+        for name in old.filters if old is not None else ():
+            if name not in plan.filters:
+                self._filter.want(name, None)
+                self._ledger.done(FILTER + name)
+        for name, wanted in plan.filters.items():
+            if old is None or old.filters.get(name) != wanted:
+                self._filter.want(name, wanted.part)
+        if old is None and not plan.filters:  # an earlier agent may have had some
+            self._filter.want("nothing", None)
+        self._filter_changed()
 
     def _hand_over(self, plan: Plan, delta: Delta) -> None:
         """Give the daemon's part of a plan to those who work at it."""

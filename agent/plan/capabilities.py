@@ -7,6 +7,7 @@ named with the reason, because that is what an operator gets to read.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
@@ -97,13 +98,18 @@ def _charon(engine: str) -> Capabilities:
         ike_groups=frozenset(GROUPS),
         esp_ciphers=frozenset(ESP_CIPHERS.values()),
         esp_macs=frozenset(mac for mac in ESP_MACS.values() if mac),
-        nftables=False,
+        nftables=True,  # unless `probed` says otherwise
     )
 
 
 CHARON: Final = _charon("charon")
 MEMORY: Final = _charon("memory")
 ENGINES: Final[Mapping[str, Capabilities]] = MappingProxyType({"charon": CHARON, "linux": CHARON, "memory": MEMORY})
+
+
+def probed(engine: Capabilities, *, nftables: str) -> Capabilities:
+    """An engine's capabilities on this machine; `nftables`: why packet filter rules cannot be had, '' when they can."""
+    return replace(engine, nftables=not nftables, nftables_lack=nftables)
 
 
 def can(offered: frozenset[str] | frozenset[int], wanted: str | int) -> bool:

@@ -183,6 +183,7 @@ class Capabilities:
     esp_ciphers: frozenset[str] = frozenset()
     esp_macs: frozenset[str] = frozenset()
     nftables: bool = False
+    nftables_lack: str = ""  # why not
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
+from agent.plan.filtering import Part
 from agent.plan.layered import Layered
 from agent.plan.model import (
     ApplyState,
@@ -45,12 +46,20 @@ class Touched(NamedTuple):
     verdicts: frozenset[RowRef]
 
 
+class Filter(NamedTuple):
+    """What one purpose wants of the packet filter, and the rows that fail where it cannot be had."""
+
+    part: Part
+    rows: frozenset[RowRef]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
     """What is wanted of kernel and IKE daemon under one configuration.
 
     `verdicts`: rows not in it are applied once real, if something refers to them; while IPsec is switched off it has
-    an answer for every row but lists none. `reqids` and `children` by child name; `enabled` is ipsecGlobEnabled.
+    an answer for every row but lists none. `filters` by name of the part, only those there are. `reqids` and
+    `children` by child name; `enabled` is ipsecGlobEnabled.
     """
 
     generation: int
@@ -63,6 +72,7 @@ class Plan:
     verdicts: Mapping[RowRef, Verdict] = field(default_factory=Layered)
     reqids: Mapping[str, int] = field(default_factory=Layered)
     children: Mapping[str, Child] = field(default_factory=Layered)
+    filters: Mapping[str, Filter] = field(default_factory=dict)
     state: State | None = None  # the planner's own, for the next plan
     history: tuple[Touched, ...] = ()
     token: object = field(default_factory=object)
