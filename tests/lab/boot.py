@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.lab import uml
 from tests.lab.registry import MARK, SCENARIOS, chosen
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
@@ -55,7 +56,7 @@ def unable() -> str:
         return "the lab needs root"
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     missing = [package for tool, package in NEEDED.items() if not shutil.which(tool, path=path)]
-    return f"the lab needs the packages {' '.join(missing)}" if missing else ""
+    return f"the lab needs the packages {' '.join(missing)}" if missing else uml.unable()
 
 
 def boot(scenarios: list[str], out: Path, *, show: bool = True) -> tuple[list[Outcome], float]:
@@ -67,14 +68,12 @@ def boot(scenarios: list[str], out: Path, *, show: bool = True) -> tuple[list[Ou
         compileall.compile_dir(PROJECT / folder, quiet=2)  # the guest cannot write bytecode and is slow to make it
     Path("/lib/modules").mkdir(parents=True, exist_ok=True)  # the guest mounts its own there
     out.mkdir(parents=True, exist_ok=True)
-    shared = Path("/dev/shm")
-    memory = shared if shared.is_dir() else Path(tempfile.gettempdir())
     command = [
         *("linux.uml", f"mem={MEMORY}", "root=none", "rootfstype=hostfs", "rootflags=/", "ro", f"init={INIT}"),
         *("con=null", "con0=fd:0,fd:1", "quiet", f"uml_dir={out}", f"PROJECT={PROJECT}", f"PYTHON={sys.executable}"),
         *(f"OUT={out}", f"SCENARIOS={','.join(scenarios)}"),
     ]
-    environment = {**os.environ, "TMPDIR": str(memory)}
+    environment = uml.environment(out)
     begun = time.monotonic()
     with (out / "console.log").open("wb") as console:
         guest = subprocess.Popen(
@@ -142,7 +141,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="scripts/lab", description="Tunnels between real gateways, in User Mode Linux."
     )
-    parser.add_argument("scenarios", nargs="*", metavar="first|second|third|scenario", help="default: all boots")
+    parser.add_argument("scenarios", nargs="*", metavar="boot|scenario", help="default: all boots")
     parser.add_argument("--list", action="store_true", help="tell the scenarios and run none")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where console and logs go; else a folder in /tmp")
     arguments = parser.parse_args()
