@@ -434,7 +434,7 @@ class Reconciler:
             new += 1
             if new <= FAILURES_LOGGED:
                 of = label(self._configuration, wanted.row) if wanted is not None else "no row"
-                where = f"{key.direction.name.lower()} {show_selector(key.selector)}"
+                where = show_key(key)
                 logger.warning("policy %s of %s: %s", where, of, text)
         if new > FAILURES_LOGGED:
             logger.warning("%d policies failed, of which %d are named above", new, FAILURES_LOGGED)
@@ -523,6 +523,16 @@ def label(configuration: Configuration, ref: RowRef) -> str:
     text = row[column] if row is not None and column is not None else b""
     described = f' "{text.decode("utf-8", "backslashreplace")}"' if isinstance(text, bytes) and text else ""
     return f"{ref.table} {ref.number}{described}"
+
+
+def show_key(key: PolicyKey) -> str:
+    """`out 10.0.0.0/8 > 0.0.0.0/0 if_id 100001`"""
+    text = f"{key.direction.name.lower()} {show_selector(key.selector)}"
+    interface, mark, mask, if_id = key.scope
+    for name, value in (("dev", interface), ("mark", f"{mark:#x}/{mask:#x}" if mask else ""), ("if_id", if_id)):
+        if value:
+            text += f" {name} {value}"
+    return text
 
 
 def show_selector(selector: Selector) -> str:

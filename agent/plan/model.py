@@ -105,11 +105,26 @@ class Template(NamedTuple):
     optional: bool = False
 
 
+class Scope(NamedTuple):
+    """Which packets a policy is asked about at all. `interface`: number of the link the packet leaves by, in every
+    direction (the kernel compares no other), 0 for any; `mark`, `mask`: packets p with p & mask == mark; `if_id`: of an
+    XFRM interface, whose packets meet only policies with its number, as other packets meet only those with 0."""
+
+    interface: int = 0
+    mark: int = 0
+    mask: int = 0
+    if_id: int = 0
+
+
+EVERY_PACKET = Scope()
+
+
 class PolicyKey(NamedTuple):
-    """The kernel holds one policy per direction and selector."""
+    """The kernel holds one policy per direction, selector and scope."""
 
     direction: Direction
     selector: Selector
+    scope: Scope = EVERY_PACKET
 
 
 class RowRef(NamedTuple):
