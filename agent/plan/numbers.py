@@ -44,6 +44,14 @@ REQID_LAST: Final = 0x3FFF_FFFF
 # ---- names ----------------------------------------------------------------------------
 NFT_TABLE: Final = "ipsec_agent"  # family inet
 
+# ---- links and routes -----------------------------------------------------------------
+# The kernel numbers links from 1 on, so those of a running host stay far below. A virtual interface's number is its
+# XFRM interface id too.
+INTERFACE_BASE: Final = 100_000  # + the peer's number (ipsecPeerVirtualInterface)
+LAST_WITH_INTERFACE: Final = 0x7FFF_FFFF - INTERFACE_BASE
+ROUTE_PROTOCOL: Final = 196  # of routes and addresses; numbers from 5 to 254 are the routing programs' (rtnetlink(7))
+PACKET_MARK: Final = 0x4000_0000  # a bit of the packet mark: it came out of a virtual interface
+
 MOST_PEER_IDS: Final = 8  # alternatives in ipsecPeerPeerIds, each a connection of its own
 
 _CONNECTION: Final = re.compile(r"peer-([1-9][0-9]{0,9})(?:-i([2-8]))?(-r)?")
@@ -81,6 +89,21 @@ def peer_of_secret(id: str) -> int:
     """Number of the peer a shared secret belongs to; 0 when it is none of ours."""
     match = _SECRET.fullmatch(id)
     return int(match[1]) if match else 0
+
+
+def interface_number(peer: int) -> int:
+    """Number of a peer's virtual interface, which is its XFRM interface id too."""
+    return INTERFACE_BASE + peer
+
+
+def interface_name(peer: int) -> str:
+    """`ipsec7`, at most 15 characters."""
+    return f"ipsec{peer}"
+
+
+def is_our_interface(index: int, if_id: int) -> bool:
+    """Whether an XFRM interface is one of ours."""
+    return index == if_id > INTERFACE_BASE
 
 
 def is_our_connection(name: str) -> bool:
