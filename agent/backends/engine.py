@@ -280,6 +280,9 @@ class Host(Protocol):
     def own_addresses(self) -> frozenset[bytes]:
         """Addresses of all interfaces, loopback too."""
 
+    def interfaces(self) -> Mapping[int, tuple[bytes, ...]]:
+        """Addresses of global scope by the number of their link, in the kernel's order."""
+
     def source_for(self, peer: bytes) -> bytes | None:
         """The address this host would send from to `peer`; None without a route."""
 

@@ -11,42 +11,32 @@ import asyncio
 import ipaddress
 import socket
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from agent.backends.engine import EngineError, HostListener
+from agent.backends.rtnetlink import (
+    ADDRESS_MESSAGE,
+    ROUTE_MESSAGE,
+    RTA_DST,
+    RTA_PREFSRC,
+    RTM_GETADDR,
+    RTM_GETROUTE,
+    RT_SCOPE_UNIVERSE,
+    AddressSeen,
+    read_address,
+)
 from agent.backends.xfrm.messages import attributes, encode_attribute
 from agent.backends.xfrm.netlink import NETLINK_ROUTE, NetlinkSocket, Overrun, Refusal
-from agent.backends.xfrm.structures import U8, U32, Structure
 from agent.plan.model import Flow
 
-RTM_GETADDR: Final = 22
-RTM_GETROUTE: Final = 26
-IFA_ADDRESS: Final = 1
-IFA_LOCAL: Final = 2
-RTA_DST: Final = 1
-RTA_PREFSRC: Final = 7
 GROUPS: Final = (5, 7, 9, 11)  # RTNLGRP_IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE
 SETTLE_SECONDS: Final = 0.1  # an interface that comes up sends a dozen messages
 RESOLVE_SECONDS: Final = 5.0
 TCP_ESTABLISHED: Final = 1
 TCP_LISTEN: Final = 10
 TCP: Final = 6
-
-ADDRESS_MESSAGE: Final = Structure("ifaddrmsg", family=U8, prefixlen=U8, flags=U8, scope=U8, index=U32)
-ROUTE_MESSAGE: Final = Structure(
-    "rtmsg",
-    family=U8,
-    dst_len=U8,
-    src_len=U8,
-    tos=U8,
-    table=U8,
-    protocol=U8,
-    scope=U8,
-    type=U8,
-    flags=U32,
-)
 
 RouteSocketFactory = Callable[[Sequence[int]], NetlinkSocket]
 
@@ -65,7 +55,7 @@ class LinuxHost:
         self._events: NetlinkSocket | None = None
         self._listeners: list[HostListener] = []
         self._settling: asyncio.TimerHandle | None = None
-        self._own: frozenset[bytes] | None = None
+        self._known: tuple[frozenset[bytes], Mapping[int, tuple[bytes, ...]]] | None = None
 
     async def start(self) -> None:
         """Raises EngineError."""
@@ -88,9 +78,20 @@ class LinuxHost:
 
     def own_addresses(self) -> frozenset[bytes]:
         """Remembered until the kernel announces a change."""
-        if self._own is None:
-            self._own = frozenset(self._dump_addresses())
-        return self._own
+        return self._addresses()[0]
+
+    def interfaces(self) -> Mapping[int, tuple[bytes, ...]]:
+        return self._addresses()[1]
+
+    def _addresses(self) -> tuple[frozenset[bytes], Mapping[int, tuple[bytes, ...]]]:
+        if self._known is None:
+            links: dict[int, tuple[bytes, ...]] = {}
+            seen = list(self._dump_addresses())
+            for one in seen:
+                if one.scope == RT_SCOPE_UNIVERSE:
+                    links[one.link] = (*links.get(one.link, ()), one.address.address)
+            self._known = frozenset(one.address.address for one in seen), links
+        return self._known
 
     def source_for(self, peer: bytes) -> bytes | None:
         if self._requests is None:
@@ -130,20 +131,14 @@ class LinuxHost:
         except OSError:  # no IPv6
             return []
 
-    def _dump_addresses(self) -> Iterator[bytes]:
+    def _dump_addresses(self) -> Iterator[AddressSeen]:
         try:
             with self._open(()) as dumper:
                 for part in dumper.dump(RTM_GETADDR, ADDRESS_MESSAGE.encode({})):
                     for message in part:
-                        found = {
-                            type: message.data[start:end]
-                            for type, start, end in attributes(
-                                message.data, message.start + ADDRESS_MESSAGE.size, message.end
-                            )
-                        }
-                        address = found.get(IFA_LOCAL) or found.get(IFA_ADDRESS)
-                        if address:
-                            yield address
+                        seen = read_address(message)
+                        if seen is not None:
+                            yield seen
         except Overrun:  # it changed while we looked; the event that says so is on its way
             return
 
@@ -157,7 +152,7 @@ class LinuxHost:
         except EngineError:
             asyncio.get_running_loop().remove_reader(self._events.fileno())
             return
-        self._own = None
+        self._known = None
         if self._settling is None:
             self._settling = asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._settled)
 

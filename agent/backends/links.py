@@ -210,7 +210,7 @@ class KernelLinks:
     async def _reconcile(self) -> None:
         problems: dict[int, str] = {}
         wanted = {link.number: link for link in self._links.values()}
-        seen = {link.index: link for link in map(read_link, await self._dump(RTM_GETLINK, LINK_MESSAGE.encode({})))}
+        seen = {link.number: link for link in map(read_link, await self._dump(RTM_GETLINK, LINK_MESSAGE.encode({})))}
         ours = {index for index, link in seen.items() if self._is_ours(link)}
         for index in ours - wanted.keys():
             self._do(RTM_DELLINK, link_by_index(index))
@@ -234,7 +234,7 @@ class KernelLinks:
     def _is_ours(self, link: LinkSeen) -> bool:
         if link.kind != self._kind:
             return False
-        return is_our_interface(link.index, link.if_id) if self._kind == XFRM_KIND else link.index > INTERFACE_BASE
+        return is_our_interface(link.number, link.if_id) if self._kind == XFRM_KIND else link.number > INTERFACE_BASE
 
     def _is_up(self, link: VirtualLink) -> bool:
         return self._standing.get(link.peer) is not Standing.DOWN
@@ -268,8 +268,8 @@ class KernelLinks:
         held: dict[int, dict[Address, AddressSeen]] = {}
         for message in await self._dump(RTM_GETADDR, ADDRESS_MESSAGE.encode({})):
             seen = read_address(message)
-            if seen is not None and seen.index in wanted:
-                held.setdefault(seen.index, {})[seen.address] = seen
+            if seen is not None and seen.link in wanted:
+                held.setdefault(seen.link, {})[seen.address] = seen
         for number, link in wanted.items():
             there = held.get(number, {})
             for address, seen in there.items():

@@ -68,7 +68,7 @@ WIDTHS: Final = {int(socket.AF_INET): 4, int(socket.AF_INET6): 16}
 class LinkSeen(NamedTuple):
     """A link as it is. `if_id`: of an XFRM interface, else 0."""
 
-    index: int
+    number: int
     name: str
     kind: str
     if_id: int
@@ -81,7 +81,7 @@ class LinkSeen(NamedTuple):
 class AddressSeen(NamedTuple):
     """An address of a link; `ours` by its protocol number."""
 
-    index: int
+    link: int
     address: Address
     scope: int
     ours: bool
