@@ -80,6 +80,7 @@ def flush_engine(settings: Settings) -> str:
 async def _flush(run_folder: Path) -> tuple[int, int, bool]:
     """How many policies and connections went, and whether charon ran: then its tunnels end in order, and it too."""
     from agent.backends.charon.ike import CharonIke
+    from agent.backends.links import KernelLinks
     from agent.backends.memory import MemoryIke
     from agent.backends.nftables import NftTable, find_nft
     from agent.backends.spd import KernelSpd
@@ -92,6 +93,10 @@ async def _flush(run_folder: Path) -> tuple[int, int, bool]:
     try:
         if find_nft() is not None:
             await NftTable().purge()
+        links = KernelLinks()
+        await links.start()
+        await links.purge()
+        await links.stop()
         if not charon.daemon.alive():
             return *await flush(spd, MemoryIke()), False
         await charon.start()

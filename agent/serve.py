@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Callable
 from agent import __version__
 from agent.backends import Engines, linux_engines, memory_engines
 from agent.backends.engine import EngineError
+from agent.backends.links import probe as probe_links
 from agent.backends.nftables import probe as probe_nftables
 from agent.backends.reconcile import Reconciler
 from agent.backends.rowstate import display
@@ -76,7 +77,14 @@ async def _serve(settings: Settings, notifier: Notifier) -> None:
         engines = make_engines(settings, store.secrets)
         capabilities = capabilities_here(settings.backend)
         reconciler = Reconciler(
-            store, store.schema, engines.spd, engines.ike, engines.host, capabilities, filter=engines.filter
+            store,
+            store.schema,
+            engines.spd,
+            engines.ike,
+            engines.host,
+            capabilities,
+            filter=engines.filter,
+            links=engines.links,
         )
         store.checks.append(SetChecks(reconciler, engines.host, capabilities, settings.listen))
         store.expanders.append(Clearing(seed_edits(store.schema)))
@@ -149,7 +157,7 @@ def capabilities_here(backend: str) -> Capabilities:
     """What the backend can do on this machine."""
     if backend == "memory":
         return MEMORY
-    return probed(CHARON, nftables=probe_nftables())
+    return probed(CHARON, nftables=probe_nftables(), interfaces=probe_links())
 
 
 def refusal_teller(store: Store) -> Callable[[str], None]:

@@ -9,11 +9,12 @@ packed octets, SPIs four octets as on the wire, times seconds.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from agent.plan.filtering import Part
+from agent.plan.links import CallRoute, Standing, VirtualLink
 from agent.plan.model import (
     Action,
     Connection,
@@ -296,6 +297,36 @@ class Host(Protocol):
         """Called after addresses or routes changed."""
 
 
+# ---- links --------------------------------------------------------------------------------------
+
+
+LinksTold = Callable[[Mapping[int, str]], None]
+"""Gets the peers whose links or routes cannot be made, with the reason, whenever that is news."""
+
+
+class Links(Protocol):
+    """Virtual interfaces with their addresses and routes, and host routes for calling peers."""
+
+    async def start(self) -> None:
+        """Raises EngineError."""
+
+    async def stop(self) -> None:
+        """End; what is there stays."""
+
+    def want(self, links: Mapping[int, VirtualLink], calls: Iterable[CallRoute]) -> None:
+        """The links by peer, and the routes for calling, from now on; made real soon."""
+
+    def stand(self, peer: int, standing: Standing | None) -> None:
+        """What a peer's interface is to show; None: nothing of its own, it is simply up."""
+
+    def look_again(self) -> None: ...
+
+    def subscribe(self, told: LinksTold) -> None: ...
+
+    async def purge(self) -> None:
+        """Remove all that is ours. Raises EngineError."""
+
+
 # ---- packet filter ----------------------------------------------------------------------------
 
 
@@ -354,6 +385,8 @@ __all__ = [
     "KernelEvent",
     "KernelEventKind",
     "KernelListener",
+    "Links",
+    "LinksTold",
     "Observed",
     "PacketFilter",
     "SaCounters",

@@ -19,11 +19,11 @@ from agent.backends.engine import EngineError, HostListener
 from agent.backends.rtnetlink import (
     ADDRESS_MESSAGE,
     ROUTE_MESSAGE,
+    RT_SCOPE_UNIVERSE,
     RTA_DST,
     RTA_PREFSRC,
     RTM_GETADDR,
     RTM_GETROUTE,
-    RT_SCOPE_UNIVERSE,
     AddressSeen,
     read_address,
 )

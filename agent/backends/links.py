@@ -17,7 +17,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
-from agent.backends.engine import EngineError
+from agent.backends.engine import EngineError, LinksTold
 from agent.backends.rtnetlink import (
     ADDRESS_MESSAGE,
     CREATE,
@@ -71,7 +71,6 @@ NO_KIND: Final = "the kernel has no XFRM interfaces (module xfrm_interface)"
 PROBE_NAME: Final = "ipsecprobe"
 
 LinkSocketFactory = Callable[[Sequence[int]], NetlinkSocket]
-Told = Callable[[Mapping[int, str]], None]
 
 
 def open_link_socket(groups: Sequence[int]) -> NetlinkSocket:
@@ -105,7 +104,7 @@ class KernelLinks:
         self._open, self._kind = open_socket, kind
         self._requests: NetlinkSocket | None = None
         self._events: NetlinkSocket | None = None
-        self._told: list[Told] = []
+        self._told: list[LinksTold] = []
         self._links: Mapping[int, VirtualLink] = {}
         self._calls: tuple[CallRoute, ...] = ()
         self._standing: dict[int, Standing] = {}
@@ -136,7 +135,7 @@ class KernelLinks:
             self._requests.close()
         self._events = self._requests = None
 
-    def subscribe(self, told: Told) -> None:
+    def subscribe(self, told: LinksTold) -> None:
         self._told.append(told)
 
     def want(self, links: Mapping[int, VirtualLink], calls: Iterable[CallRoute]) -> None:
@@ -157,11 +156,6 @@ class KernelLinks:
 
     def look_again(self) -> None:
         self._awaken()
-
-    def mtu_of(self, peer: int) -> int:
-        """0 where there is no such link."""
-        link = self._links.get(peer)
-        return link.mtu if link is not None and peer not in self._problems else 0
 
     async def purge(self) -> None:
         """Remove all that is ours. Raises EngineError."""

@@ -7,6 +7,7 @@ test wants to happen is done by the methods below each `for tests` line.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,12 +24,14 @@ from agent.backends.engine import (
     KernelEvent,
     KernelEventKind,
     KernelListener,
+    LinksTold,
     Observed,
     SaRecord,
 )
 from agent.backends.host import literal
 from agent.plan import numbers
 from agent.plan.filtering import Part, check_names
+from agent.plan.links import CallRoute, Standing, VirtualLink
 from agent.plan.model import Connection, Flow, Policy, PolicyKey, Secret, ViciValue
 
 HELD_BY_OTHERS = "held by a policy that is not ours"
@@ -179,6 +182,7 @@ class MemoryHost:
         self.own = frozenset(own)
         self.sources = dict(sources or {})
         self.names = dict(names or {})
+        self.links: dict[int, tuple[bytes, ...]] = {}
         self.tcp: tuple[Flow, ...] = ()
         self._listeners: list[HostListener] = []
 
@@ -198,6 +202,9 @@ class MemoryHost:
             return given
         loopback = bytes([127, 0, 0, 1]) if len(peer) == 4 else bytes(15) + b"\x01"
         return min((own for own in self.own if len(own) == len(peer)), default=loopback)
+
+    def interfaces(self) -> Mapping[int, tuple[bytes, ...]]:
+        return self.links
 
     async def resolve(self, name: str) -> tuple[bytes, ...]:
         address = literal(name)
@@ -220,6 +227,48 @@ def settings_fingerprint(settings: Mapping[str, ViciValue]) -> str:
     """Sixteen hex digits equal for equal settings, whatever the order of their names."""
     text = json.dumps(settings, sort_keys=True, default=dict)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+class MemoryLinks:
+    """Virtual interfaces and routes that are dictionaries."""
+
+    def __init__(self) -> None:
+        self.links: Mapping[int, VirtualLink] = {}
+        self.calls: tuple[CallRoute, ...] = ()
+        self.standing: dict[int, Standing] = {}
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self._told: list[LinksTold] = []
+
+    async def start(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        pass
+
+    def want(self, links: Mapping[int, VirtualLink], calls: Iterable[CallRoute]) -> None:
+        self.links, self.calls = links, tuple(calls)
+
+    def stand(self, peer: int, standing: Standing | None) -> None:
+        if standing is None:
+            self.standing.pop(peer, None)
+        else:
+            self.standing[peer] = standing
+
+    def look_again(self) -> None:
+        pass
+
+    def subscribe(self, told: LinksTold) -> None:
+        self._told.append(told)
+
+    async def purge(self) -> None:
+        self.links, self.calls = {}, ()
+
+    # for tests
+
+    def fail(self, problems: Mapping[int, str]) -> None:
+        for told in self._told:
+            told(problems)
 
 
 class MemoryFilter:

@@ -40,6 +40,9 @@ class Surroundings:
         self._sources: dict[bytes, bytes] = {}
         self._tunnels: Mapping[str, Tunnel] = {}
         self._own: frozenset[bytes] = frozenset()
+        self._interfaces: Mapping[int, tuple[bytes, ...]] = {}
+        self._turns: Mapping[int, int] = {}
+        self._takeovers: Mapping[int, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._routes_changed = self._following = False
         self._places = asyncio.Semaphore(NAMES_AT_ONCE)
@@ -47,7 +50,17 @@ class Surroundings:
 
     def environment(self, reqids: Mapping[str, int]) -> Environment:
         """`reqids`: those in use, by child name."""
-        return Environment(self._capabilities, self._names, self._own, self._sources, self._tunnels, reqids)
+        return Environment(
+            self._capabilities,
+            self._names,
+            self._own,
+            self._sources,
+            self._tunnels,
+            reqids,
+            self._interfaces,
+            self._turns,
+            self._takeovers,
+        )
 
     def tunnels(self, news: Mapping[str, Tunnel | None]) -> None:
         """Tunnels that came up or moved, or (None) went, by child name."""
@@ -59,9 +72,25 @@ class Surroundings:
             self._tunnels = tunnels
             self._changed()
 
+    def missed(self, peer: int, name: str) -> None:
+        """An attempt to reach a peer failed: the next one goes to the next address of its name, which is looked up
+        again."""
+        if literal(name) is not None or not name:
+            return
+        self._start(self._resolve(name))
+        if len(self._names.get(name, ())) > 1:
+            self._turns = {**self._turns, peer: self._turns.get(peer, 0) + 1}
+            self._changed()
+
+    def stood_for(self, takeovers: Mapping[int, int]) -> None:
+        """Which peers stand for which now."""
+        if takeovers != self._takeovers:
+            self._takeovers = dict(takeovers)
+            self._changed()
+
     async def rebuild(self, configuration: ConfigurationView) -> None:
         """Begin anew with all peers. Waits a little for names: a plan without them would end tunnels that live."""
-        self._own = self._host.own_addresses()
+        self._own, self._interfaces = self._host.own_addresses(), self._host.interfaces()
         self._wanted = Counter(text for row in configuration.rows(PEER_TABLE) if (text := _text(row[PEER_ADDRESS])))
         for count, text in enumerate(self._wanted):
             self._learn(text)
@@ -143,7 +172,7 @@ class Surroundings:
         await asyncio.gather(*(self._resolve(text) for text in list(self._wanted) if literal(text) is None))
 
     async def _ask_routes(self) -> None:
-        own = self._host.own_addresses()
+        own, interfaces = self._host.own_addresses(), self._host.interfaces()
         addresses = [address for text in list(self._wanted) if (address := literal(text)) is not None]
         addresses += (address for text, found in self._names.items() if text in self._wanted for address in found)
         sources: dict[bytes, bytes] = {}
@@ -154,8 +183,9 @@ class Surroundings:
             if count % SOURCES_PER_TURN == SOURCES_PER_TURN - 1:
                 await asyncio.sleep(0)
         known = self._sources
-        if own != self._own or any(known.get(address) != sources.get(address) for address in addresses):
-            self._own = own
+        same = own == self._own and interfaces == self._interfaces
+        if not same or any(known.get(address) != sources.get(address) for address in addresses):
+            self._own, self._interfaces = own, interfaces
             later = {address for text in self._wanted if (address := literal(text)) is not None}.difference(addresses)
             sources |= {address: known[address] for address in later if address in known}  # came meanwhile
             self._sources = sources

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from agent.plan import spd
-from agent.plan.model import Action, Direction, Flow, Policy, RowRef
+from agent.plan.model import EVERY_PACKET, Action, Direction, Flow, Policy, RowRef
 from agent.plan.peers import PEERS
 from agent.plan.result import Plan
 from agent.plan.selectors import Bits, bits, flow_bits, overlap
@@ -71,7 +71,7 @@ def matching(plan: Plan, wanted: Sequence[tuple[Bits, tuple[Direction, ...]]]) -
     asked = {direction for _, directions in wanted for direction in directions}
     for key, policy in plan.policies.items():
         direction = key.direction
-        if direction not in asked:
+        if direction not in asked or key.scope != EVERY_PACKET:  # those are asked about the packets of some link only
             continue
         under = bits(key.selector)
         for place, (packet, directions) in enumerate(wanted):

@@ -22,8 +22,10 @@ POLICY_INDEX_LAST: Final = 0x7FFF_FFFF
 PRIORITY_EXEMPTION: Final = 0x1000_0000  # neighbour discovery, loopback, our own IKE and ESP; all pass, so one number
 PRIORITY_ALWAYS_PLAIN: Final = 0x1800_0000  # all pass, so one number
 PRIORITY_PRE: Final = 0x2000_0000  # + PLACE_WIDTH times the label; see agent.plan.order
+PRIORITY_INTERFACES: Final = 0x3FFF_FFFF  # routed to a virtual interface; behind the last of the pre list
 PRIORITY_PEERS: Final = 0x4000_0000  # + PLACE_WIDTH times the label
 PRIORITY_COMPANIONS: Final = 0x6000_0000  # + PLACE_WIDTH times the label; companions of peers' rules, behind all these
+PRIORITY_CAME: Final = 0x7FFF_FFFF  # came out of a virtual interface; behind the last of the peers
 PRIORITY_POST: Final = 0x8000_0000  # + PLACE_WIDTH times the label
 PRIORITY_DEFAULT: Final = 0xF000_0000
 
