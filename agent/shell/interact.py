@@ -11,19 +11,25 @@ import asyncio
 from typing import Final
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.history import History, InMemoryHistory
+from prompt_toolkit.history import History
 from prompt_toolkit.input import Input
 from prompt_toolkit.input.typeahead import store_typeahead
 from prompt_toolkit.keys import Keys
 from prompt_toolkit.output import Output
+from prompt_toolkit.shortcuts import CompleteStyle
 
-from agent.shell.session import INTERRUPTED, Session
+from agent.shell.completion import ShellCompleter
+from agent.shell.history import DiscreetMemory
+from agent.shell.outcome import INTERRUPTED
+from agent.shell.session import Session
 
 LEAST_COLUMNS: Final = 20
 
 
 class OutputTerminal:
     """A session's Terminal on prompt_toolkit's Output."""
+
+    person = True
 
     def __init__(self, output: Output) -> None:
         self._output = output
@@ -41,7 +47,14 @@ class OutputTerminal:
 
 async def interact(session: Session, input: Input, output: Output, history: History | None = None) -> int:
     """Read lines and carry them out until `exit` or the end of the input (Ctrl-D). The status of the last line."""
-    reader: PromptSession[str] = PromptSession(history=history or InMemoryHistory(), input=input, output=output)
+    reader: PromptSession[str] = PromptSession(
+        history=history or DiscreetMemory(session),
+        completer=ShellCompleter(session),
+        complete_style=CompleteStyle.READLINE_LIKE,
+        complete_while_typing=False,
+        input=input,
+        output=output,
+    )
     status = 0
     while not session.ended:
         try:

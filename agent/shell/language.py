@@ -16,6 +16,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from agent.shell.outcome import Problem
+
 ASSIGNED: Final = re.compile(r"([A-Za-z][\w-]*)(?::(\d+)|\.(\d+))?[ \t]*=[ \t]*")
 BARE: Final = re.compile(r"[^\s;]+")
 BLANK: Final = re.compile(r"\s+")
@@ -23,7 +25,7 @@ ESCAPED: Final = re.compile(r'\\(?:x([0-9A-Fa-f]{2})|(["\\nt]))')
 SIMPLE: Final = {'"': '"', "\\": "\\", "n": "\n", "t": "\t"}
 
 
-class LineError(Exception):
+class LineError(Problem):
     """The line cannot be read; the text says where and why."""
 
 

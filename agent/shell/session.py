@@ -12,28 +12,38 @@ so that there may be many of them in one process.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from agent.mib.schema import Column, Role, Schema, Table
-from agent.shell import values
+from agent.mib.schema import Schema, Table
+from agent.shell import display, values
+from agent.shell.assign import assign
+from agent.shell.commands import COMMANDS, call
 from agent.shell.language import Assignment, Command, LineError, Word, read_line
-from agent.shell.view import lay_out
+from agent.shell.machine import Machine
+from agent.shell.outcome import FAILED, OK, Problem
+from agent.shell.packet import Packet
 from agent.shell.vocabulary import NameProblem, Vocabulary, vocabulary_of
 from agent.snmp.client import SnmpClient, SnmpError
 
-OK: Final = 0
-FAILED: Final = 1  # the agent refused, or it cannot be done
-MISUSED: Final = 2  # the line makes no sense
-INTERRUPTED: Final = 130  # by Ctrl-C
-
+NAMED: Final = re.compile(r"(\w[\w-]*)(?::(\d+)|\.(\d+))?(\?)?")
 SYS_NAME: Final = (1, 3, 6, 1, 2, 1, 1, 5, 0)
 HOST_LENGTH: Final = 32  # characters of the prompt's host name
 
 
+Explain = Callable[[Packet], Awaitable[str]]
+"""What becomes of a packet. Raises Problem."""
+Setup = Callable[[], Awaitable[int]]
+"""The Setup Tool on the session's terminal, until it is left; its status."""
+
+
 class Terminal(Protocol):
-    """Where the text goes. `columns` is asked for again at every display: a window may have become wider."""
+    """Where the text goes. `columns` is asked for again at every display: a window may have become wider. `person`:
+    somebody looks on; else it is a script, which gets everything, however long."""
+
+    person: bool
 
     @property
     def columns(self) -> int: ...
@@ -47,12 +57,16 @@ class Terminal(Protocol):
 
 @dataclass(eq=False)
 class Session:
-    """`host`: what the prompt begins with. `ended`: the person has said `exit`."""
+    """`host`: what the prompt begins with. `machine`: what may be done on the machine it runs on. `explain`, `setup`:
+    what it does not do itself, None where there is no way to. `ended`: the person has said `exit`."""
 
     client: SnmpClient
     schema: Schema
     terminal: Terminal
     host: str = "agent"
+    machine: Machine = field(default_factory=Machine)
+    explain: Explain | None = None
+    setup: Setup | None = None
     selected: Table | None = None
     ended: bool = False
     vocabulary: Vocabulary = field(init=False)
@@ -62,11 +76,21 @@ class Session:
         self.vocabulary = vocabulary_of(self.schema)
 
     @classmethod
-    async def open(cls, client: SnmpClient, schema: Schema, terminal: Terminal) -> Session:
+    async def open(
+        cls,
+        client: SnmpClient,
+        schema: Schema,
+        terminal: Terminal,
+        *,
+        machine: Machine | None = None,
+        explain: Explain | None = None,
+        setup: Setup | None = None,
+    ) -> Session:
         """Asks the agent for its name. Raises SnmpError where nobody answers."""
         [name] = await client.get([SYS_NAME])
         text = name.value.decode("utf-8", "replace") if isinstance(name.value, bytes) else ""
-        return cls(client, schema, terminal, values.harmless(text)[:HOST_LENGTH] or "agent")
+        host = values.harmless(text)[:HOST_LENGTH] or "agent"
+        return cls(client, schema, terminal, host, machine or Machine(), explain, setup)
 
     def prompt(self) -> str:
         """`host:table> `, or `host:> ` where none is selected."""
@@ -78,7 +102,7 @@ class Session:
         try:
             commands = read_line(line)
         except LineError as problem:
-            return self._complain(str(problem), MISUSED)
+            return self._complain(str(problem), problem.status)
         status = OK
         for command in commands:
             status = await self._tried(command)
@@ -89,10 +113,10 @@ class Session:
     async def _tried(self, command: Command) -> int:
         try:
             return await self._carry_out(command)
-        except (NameProblem, values.ValueProblem) as problem:
-            return self._complain(str(problem), MISUSED)
+        except Problem as problem:
+            return self._complain(str(problem), problem.status)
         except SnmpError as error:
-            return self._complain(str(error), FAILED)
+            return self._complain(values.harmless(str(error)), FAILED)
 
     def say(self, text: str) -> None:
         """A line, or several."""
@@ -103,42 +127,40 @@ class Session:
         return status
 
     async def _carry_out(self, command: Command) -> int:
-        first = command.items[0]
-        if isinstance(first, Word) and first.text in ("exit", "quit", "logout"):
-            self.ended = True
+        first, *rest = command.items
+        if isinstance(first, Word) and not first.quoted and first.text in COMMANDS:
+            return await call(self, command.words)
+        assignments = [item for item in command.items if isinstance(item, Assignment)]
+        if assignments:
+            if len(assignments) <= len(rest):
+                stray = next(item.text for item in command.items if isinstance(item, Word))
+                raise NameProblem(
+                    f"{values.harmless(stray)!r} between assignments; accepted: name=value, or ; before it"
+                )
+            await assign(self, assignments)
             return OK
         for item in command.items:
-            if isinstance(item, Assignment):
-                raise NameProblem("assignments are not understood yet")
-            found = self.vocabulary.find(item.text, self.selected)
-            if isinstance(found, Table):
-                await self.show_table(found)
-            else:
-                raise NameProblem(f"{found.name} is no table")
+            await self._show(item.text if isinstance(item, Word) else item.target)
         return OK
 
-    async def show_table(self, table: Table) -> None:
-        """Display a table, and select it."""
-        rows = await self.client.table(table.name)
-        columns = self.vocabulary.columns(table)
-        numbers = list(rows)
-        called = self.vocabulary.number_name(table)
-        header = [f"{self.vocabulary.short(column)}({mark(column, table)})" for column in columns]
-        cells: list[Sequence[str]] = [
-            [values.show(column, row[column.name]) if column.name in row else "-" for column in columns]
-            for row in rows.values()
-        ]
-        if called:
-            header.insert(0, f"{called}(*ro)")
-            cells = [[str(number), *row] for number, row in zip(numbers, cells, strict=True)]
-        self.terminal.write("\n".join(lay_out(header, cells, self.terminal.columns)) + "\n")
-        self.shown_rows[table.name] = numbers
-        self.selected = table
-
-
-def mark(column: Column, table: Table) -> str:
-    """`*` makes a row, or numbers one that appears by itself; `-` removes it; rw can be written, ro cannot."""
-    role = column.traits.role
-    makes = column in table.creating or (role is Role.INDEX and not table.creating)
-    removes = column is table.deleting or (table.deleting is None and column is table.row_status)
-    return ("*" if makes else "") + ("-" if removes else "") + ("rw" if column.writable else "ro")
+    async def _show(self, text: str) -> None:
+        """A name alone, with `?`, with `:inx`, or with `.number`."""
+        asked = NAMED.fullmatch(text)
+        if asked is None:
+            raise NameProblem(f"{values.harmless(text)!r} is no name; l lists tables, ? commands")
+        name, inx, row, question = asked.groups()
+        found = self.vocabulary.find(name, self.selected)
+        table = found if isinstance(found, Table) else self.schema.table_of(found)
+        if question:
+            for column in self.vocabulary.columns(found) if isinstance(found, Table) else (found,):
+                self.say(display.type_line(column))
+            return
+        number = int(row) if row is not None else None
+        if inx is not None:
+            number = await display.row_of(self, table, int(inx))
+        if isinstance(found, Table):
+            await (display.show_table(self, found) if number is None else display.show_row(self, found, number))
+        elif number is None:
+            await display.show_column(self, found)
+        else:
+            await display.show_cell(self, found, number)

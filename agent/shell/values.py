@@ -14,6 +14,7 @@ from typing import Final
 
 from agent.mib.ber import NUMERIC, Value, Wire
 from agent.mib.schema import Column, Role
+from agent.shell.outcome import Problem
 from agent.snmp.client import Missing
 
 DATE: Final = "Date"  # seconds since 1970
@@ -25,7 +26,7 @@ DATE_FORM: Final = "%Y-%m-%d %H:%M:%S"
 DATE_FORM_SHOWN: Final = "YYYY-MM-DD hh:mm:ss"
 
 
-class ValueProblem(Exception):
+class ValueProblem(Problem):
     """No value of this object: which one, and what is accepted."""
 
 

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Final, TypeVar
 
 from agent.mib.schema import Access, Column, Role, Schema, Table
+from agent.shell.outcome import Problem
 
 EXTENSION: Final = "ipsecGw"
 TABLE: Final = "Table"
@@ -23,7 +24,7 @@ LISTED: Final = 12  # names in a message
 Found = TypeVar("Found", Table, Column)
 
 
-class NameProblem(Exception):
+class NameProblem(Problem):
     """No object, or several: the text says which."""
 
 
@@ -61,6 +62,20 @@ class Vocabulary:
             return self.short(table.index)
         return "Index"
 
+    def mark(self, column: Column) -> str:
+        """`*` makes a row, or numbers one that appears by itself; `-` removes it; rw can be written, ro cannot."""
+        table = self.schema.table_of(column)
+        makes = column in table.creating or (column.traits.role is Role.INDEX and not table.creating)
+        return (
+            ("*" if makes else "")
+            + ("-" if column is self.remover(table) else "")
+            + ("rw" if column.writable else "ro")
+        )
+
+    def remover(self, table: Table) -> Column | None:
+        """The column with a value that removes a row: the vendor's, else the row status."""
+        return table.deleting or table.row_status
+
     # ---- what a name means ------------------------------------------------------------
 
     def find(self, name: str, selected: Table | None, *, tables_first: bool = True) -> Table | Column:
@@ -96,6 +111,10 @@ class Vocabulary:
             raise NameProblem(f"{found.name} is a table; accepted: one of its columns")
         return found
 
+    def own_name(self, name: str, table: Table | None) -> bool:
+        """Whether it is the name, without prefix, of one of the table's columns."""
+        return table is not None and any(self.short(c).lower() == name.lower() for c in self.columns(table))
+
     def beginning(self, start: str, selected: Table | None) -> list[str]:
         """Names that begin so, for completion: those of the selected table without its prefix, then full ones."""
         key = start.lower()
@@ -116,7 +135,7 @@ class Vocabulary:
 
     def _meant(self, name: str, selected: Table | None) -> str:
         """Names that look alike."""
-        known = {full.lower(): full for full in (*self.schema.tables, *self.schema.columns)}
+        known = {key: each.name for key, each in self._exact.items()}
         if selected is not None:
             known |= {self.short(column).lower(): self.short(column) for column in self.columns(selected)}
         close = difflib.get_close_matches(name.lower(), known, n=3)
