@@ -81,6 +81,7 @@ TRAITS = {
     ),
     "ipsecPeerIkeProfile": Traits(
         refers="ikeProfileTable",
+        refers_else=("ipsecPeerIkeVersion", 2, "ikev2ProfileTable"),
         effect="Phase 1 settings come from this row of the v1 or v2 profile table",
         mechanism="plan.ike",
         limit="Missing row: inconsistentValue; changing IkeVersion re-checks it",
