@@ -157,7 +157,6 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ipsecPeerIkeVersion": Traits(
-        stage="gateway",
         effect="The peer speaks IKEv1 or IKEv2 only",
         mechanism="plan.ike",
         limit="ikev2 while ipsecGlobIkev2Enabled=false: row unused",
@@ -199,7 +198,6 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ipsecPeerMobike": Traits(
-        stage="gateway",
         effect="The tunnel survives a change of our or the peer's address (IKEv2)",
         mechanism="plan.ike",
         limit="MOBIKE floats to port 4500; ignored with IKEv1; NatT disabled turns it off",
@@ -219,7 +217,6 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ipsecPeerChildAllocMode": Traits(
-        stage="gateway",
         effect="single: one SA pair for everything of the peer; multi: one per rule (IKEv2)",
         mechanism="plan.ike",
         limit="IKEv1 with single: ignored (one selector pair per child)",
