@@ -111,7 +111,6 @@ TRAITS = {
         ),
     ),
     "ipsecGlobMaxKeyLength": Traits(
-        stage="gateway",
         effect="Proposals with a longer cipher key than this are neither offered nor accepted",
         mechanism="plan.ike",
         limit=(
@@ -121,7 +120,6 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ipsecGlobNoInitialContact": Traits(
-        stage="gateway",
         effect="true: our first contact message no longer tells the peer to forget older SAs",
         mechanism="plan.ike",
         limit=(
@@ -167,13 +165,11 @@ TRAITS = {
         mechanism="monitor",
     ),
     "ipsecGlobDPDIdleThreshold": Traits(
-        stage="gateway",
         effect="Silence of this length makes the gateway probe the peer",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
     ),
     "ipsecGlobDPDMaxRetries": Traits(
-        stage="gateway",
         effect="More unanswered probes delay the verdict that a peer is dead (IKEv1)",
         mechanism="plan.ike",
         limit=(
@@ -183,14 +179,12 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ipsecGlobDPDRetryTimeout": Traits(
-        stage="gateway",
         effect="Longer probe spacing delays the verdict that a peer is dead (IKEv1)",
         mechanism="plan.ike",
         limit="Spacing itself cannot be set; no effect in IKEv2",
         disturbs="renegotiates peer",
     ),
     "ipsecGlobIkev2Enabled": Traits(
-        stage="gateway",
         effect="false: IKEv2 peers are taken down and IKEv2 requests are not answered",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
@@ -221,22 +215,25 @@ TRAITS = {
         ),
     ),
     "ipsecGlobContDefaultPmtuTtl": Traits(
-        stage="gateway",
         effect="A path MTU learnt from ICMP is forgotten after this time",
         mechanism="backends.link",
         limit=(
-            "Valid for all traffic of the network namespace; Linux forgets at once, no stepwise raise; left alone"
-            " until written"
+            "Valid for all traffic of the network namespace; Linux forgets at once, no stepwise raise; with its"
+            " default the host's own value stays, or comes back"
+        ),
+        shown=(
+            "tests/test_kernel_settings.py::test_values_are_written_and_the_hosts_own_come_back; "
+            "tests/test_kernel_settings.py::test_minutes_become_seconds_and_zero_is_for_ever"
         ),
     ),
     "ipsecGlobContPrivateInterface": Traits(
-        stage="gateway",
         effect=(
             "Packets that claim an inside source address but do not come from this interface (or the tunnel) are "
             "dropped; negative = off"
         ),
         mechanism="backends.link",
-        limit="Needs nftables (not in User Mode Linux); without it row says failed",
+        limit="Needs nftables; refused without. Inside addresses are the local nets of protect rules; 0 is off too",
+        shown="tests/test_interfaces_kernel.py::test_a_spoofed_inside_source_is_dropped_and_counted",
     ),
     "ipsecGlobContSaSyncInterface": Traits(
         stage="gateway",
@@ -273,14 +270,12 @@ TRAITS = {
         mechanism="monitor",
     ),
     "ipsecGlobContHeartbeatInterval": Traits(
-        stage="gateway",
         effect="Silence after which a peer under heartbeat supervision is probed",
         mechanism="plan.ike",
         limit="The vendor heartbeat packets are proprietary: DPD instead",
         disturbs="renegotiates peer",
     ),
     "ipsecGlobContHeartbeatTolerance": Traits(
-        stage="gateway",
         effect="More missed beats delay the verdict that the peer is dead (IKEv1)",
         mechanism="plan.ike",
         limit="As DPDMaxRetries",
@@ -302,21 +297,18 @@ TRAITS = {
         ),
     ),
     "ipsecGlobContHwAccel": Traits(
-        stage="gateway",
         effect="yes: ESP is offloaded to the network card where it can",
         mechanism="plan.ike",
         limit="Separate crypto engines are used by the kernel by itself; auto falls back silently",
         disturbs="renegotiates peer",
     ),
     "ipsecGlobContSupportVarKeyLength4Twofish": Traits(
-        stage="gateway",
         effect="no: Twofish is offered with 128 bits only and ipsecAlgorithmTable says 128..128",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
     ),
     "ipsecGlobContIkev2Profile": Traits(
         refers="ikev2ProfileTable",
-        stage="gateway",
         effect="IKEv2 peers without a profile, and every inherited value, use this row",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
@@ -355,16 +347,18 @@ TRAITS = {
         limit="charon follows by itself; table columns of selectors stay empty",
     ),
     "ipsecGlobContMobikeFactor": Traits(
-        stage="gateway",
         effect="MOBIKE peers are probed this many times less often",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
     ),
     "ipsecGlobContDnsSelectRoundRobin": Traits(
-        stage="gateway",
         effect="enabled: each try at a peer with several addresses goes to the next one",
         mechanism="plan.ike",
         limit="Rotation only among answers we got; charon resolver not used",
         disturbs="reloads connection",
+        shown=(
+            "lab: in_turn; "
+            "tests/test_plan_interfaces.py::test_after_a_failed_attempt_the_next_address_is_called_in_turn"
+        ),
     ),
 }

@@ -49,7 +49,6 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ikePropAuthMethod": Traits(
-        stage="gateway",
         effect="The alternative counts only for peers that authenticate this way",
         mechanism="plan.ike",
         limit="One method per connection in charon, so methods cannot be mixed in one offer; 2, 4 refused",
@@ -62,21 +61,18 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ikePropEncKeySizeMin": Traits(
-        stage="gateway",
         effect="Shortest key accepted from the peer",
         mechanism="plan.ike",
         limit="What is accepted is also offered",
         disturbs="renegotiates peer",
     ),
     "ikePropEncKeySizeMax": Traits(
-        stage="gateway",
         effect="Longest key accepted from the peer",
         mechanism="plan.ike",
         limit="as Min",
         disturbs="renegotiates peer",
     ),
     "ikePrfDescription": Traits(
-        stage="gateway",
         effect="The label names the row in every log line, event, explain answer and notification about it",
         mechanism="log",
     ),
@@ -144,7 +140,6 @@ TRAITS = {
         ),
     ),
     "ikePrfHeartbeats": Traits(
-        stage="gateway",
         effect="Dead peers are noticed and their SAs removed, or not",
         mechanism="plan.ike",
         limit=(
@@ -159,17 +154,23 @@ TRAITS = {
         mechanism="monitor",
     ),
     "ikePrfNatT": Traits(
-        stage="gateway",
         effect="ESP travels in UDP when NAT is found, always, or a NATed peer is refused",
         mechanism="plan.ike",
         limit="charon cannot hide NAT-T support: the vendor ids are sent also with disabled",
         disturbs="renegotiates peer",
     ),
     "ikePrfMtuMax": Traits(
-        stage="gateway",
         effect="Packets into the tunnel are at most this large",
         mechanism="backends.link",
-        limit="List peers: only TCP is limited, other packets follow the kernel's path MTU; IPv4 peers only",
+        limit=(
+            "Virtual interface: MTU of the link. List peers: only TCP is limited, by its segment size, and "
+            "needs nftables; other packets follow the kernel's path MTU"
+        ),
+        shown=(
+            "tests/test_plan_interfaces.py::test_mtu_comes_from_the_profile_the_global_one_or_is_built_in; "
+            "tests/test_plan_interfaces.py::test_peers_with_another_mtu_have_sets_of_their_own; "
+            "tests/test_interfaces_kernel.py::test_the_kernel_takes_all_our_parts"
+        ),
     ),
     "ikePrfLifeSeconds": Traits(
         effect="Phase 1 is renewed before this age and never older",
@@ -187,7 +188,6 @@ TRAITS = {
         ),
     ),
     "ikePrfLifeRekeyPercent": Traits(
-        stage="gateway",
         effect="Phase 1 renewal starts at this share of the lifetime",
         mechanism="plan.ike",
         limit="Vendor calls it obsolete; we honour it",
