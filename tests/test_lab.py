@@ -54,3 +54,7 @@ def test_every_algorithm_of_both_phases(tmp_path: Path) -> None:
 
 def test_version_2_and_what_moves_lapses_or_is_full(tmp_path: Path) -> None:
     play("version2", tmp_path)
+
+
+def test_links_names_and_backup_peers(tmp_path: Path) -> None:
+    assert play("surroundings", tmp_path) < FIRST_BOUND

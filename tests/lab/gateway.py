@@ -26,7 +26,7 @@ ROOT = Path("/dev/shm/gateways")
 OUT = Path("/run/out")
 FOREIGN_SPI = 0x4242
 FOREIGN_POLICIES = 4  # what add_foreign makes
-ENTER = 'mount --bind "$1" /run && shift && exec "$@"'
+ENTER = '[ ! -e "$1/hosts" ] || mount --bind "$1/hosts" /etc/hosts; mount --bind "$1" /run && shift && exec "$@"'
 HEAD = re.compile(r"src (\S+) dst (\S+)\n\s+proto (\w+) spi (0x[0-9a-f]+)\S* reqid (\d+)\S* mode (\w+)")
 USED = re.compile(r"lifetime current:\s+(\d+)\s*\(bytes\), (\d+)\s*\(packets\)")
 
@@ -63,6 +63,12 @@ class Gateway:
         command = ["ip", "netns", "exec", self.name, "sh", "-c", ENTER, "sh", str(self.folder / "run"), *serve]
         with (self.folder / "agent.log").open("ab") as log:
             self.agent = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def knows(self, **names: list[str]) -> None:
+        """Host names of this gateway with their addresses, from now on; the first time before it starts."""
+        lines = [f"{address} {name}" for name, addresses in names.items() for address in addresses]
+        with (self.folder / "run" / "hosts").open("w") as hosts:  # in place: another file would not be seen
+            hosts.write("\n".join(["127.0.0.1 localhost", *lines]) + "\n")
 
     def ready(self, seconds: float = 60) -> bool:
         """Does the agent answer within this time? An agent that has ended never will."""
