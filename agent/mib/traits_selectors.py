@@ -94,7 +94,10 @@ TRAITS = {
             "after; syncrt roles are refused: no ip rules are made"
         ),
         disturbs="renegotiates peer",
-        shown="tests/test_plan_interfaces.py::test_roles_say_who_begins; tests/test_selector_roles.py",
+        shown=(
+            "tests/test_selector_roles.py::test_what_is_the_peers_to_begin_is_never_begun_by_us; "
+            "tests/test_selector_roles.py::test_what_is_ours_to_begin_is_ended_when_the_peer_began_it"
+        ),
     ),
     "ipsecPeerTrafficType": Traits(
         effect="The row gives the local side, the remote side, or both sides of a selector (IKEv2)",
