@@ -24,6 +24,7 @@ from tests.lab.topology import Site, inside, run
 
 ROOT = Path("/dev/shm/gateways")
 OUT = Path("/run/out")
+READY_SECONDS = 400 if os.environ.get("MODULES") else 60  # in software emulation, or not
 FOREIGN_SPI = 0x4242
 FOREIGN_POLICIES = 4  # what add_foreign makes
 ENTER = '[ ! -e "$1/hosts" ] || mount --bind "$1/hosts" /etc/hosts; mount --bind "$1" /run && shift && exec "$@"'
@@ -70,7 +71,7 @@ class Gateway:
         with (self.folder / "run" / "hosts").open("w") as hosts:  # in place: another file would not be seen
             hosts.write("\n".join(["127.0.0.1 localhost", *lines]) + "\n")
 
-    def ready(self, seconds: float = 60) -> bool:
+    def ready(self, seconds: float = READY_SECONDS) -> bool:
         """Does the agent answer within this time? An agent that has ended never will."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
