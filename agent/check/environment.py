@@ -237,7 +237,7 @@ def nftables(facts: Facts) -> Iterator[Finding]:
         yield note(
             "no-nft",
             "there is no nft command",
-            "spoofed inside addresses (ipsecGlobContPrivateInterface) are not dropped, TCP segments not fitted to tunnels",
+            "spoofed inside addresses (ipsecGlobContPrivateInterface) pass, TCP segments do not fit tunnels",
             "apt-get install nftables",
         )
 
