@@ -63,3 +63,7 @@ def test_links_names_and_backup_peers(tmp_path: Path) -> None:
 @pytest.mark.nightly
 def test_virtual_interfaces(tmp_path: Path) -> None:
     play("interface", tmp_path, "--qemu")
+
+
+def test_kills_of_agents_and_charons(tmp_path: Path) -> None:
+    play("chaos", tmp_path)
