@@ -209,7 +209,7 @@ def address_change(world: World) -> None:
     world.check(after == before, "in the same IKE SA", f"{before}, {after}")
     for gateway in (world.a, world.b):
         templates = [policy for policy in gateway.policies() if "tmpl" in policy]
-        followed = [policy for policy in templates if MOVED in policy and A.outer not in policy.partition("tmpl")[2]]
+        followed = [policy for policy in templates if f" {MOVED} " in policy and f" {A.outer} " not in policy]
         world.check(bool(templates) and followed == templates, f"{gateway.name}: all templates follow", templates)
     capture.close()
     batch(
@@ -259,14 +259,17 @@ def outer_packets(world: World) -> None:
     )
     world.eventually(passes, "the tunnel stands", 25)
     world.check("nopmtudisc" in run(A.gateway, ["ip", "xfrm", "state"]), "the SA does not do path MTU discovery")
-    world.eventually(lambda: str(world.a.negotiated() or ""), "unused, it lapses instead of being renewed", 12)
+    # the SA that the ping went through may be renewed once: it was used within its time
+    world.eventually(lambda: str(world.a.negotiated() or ""), "unused, it lapses", 20)
     both(world, {"ipsecPrfPmtuDiscovery.1": "enabled", "ipsecPrfKeepAlive.1": "true"})
     world.eventually(passes, "the tunnel stands again", 25)
     world.check("nopmtudisc" not in run(A.gateway, ["ip", "xfrm", "state"]), "now with path MTU discovery")
-    before = {child["spi-in"] for child in world.a.negotiated()}
-    time.sleep(10)
-    after = {child["spi-in"] for child in world.a.negotiated()}
-    world.check(bool(after) and not before & after, "unused and kept, it is renewed", f"{before}, {after}")
+    seen: set[str] = set()
+    end = time.monotonic() + 18
+    while time.monotonic() < end:
+        seen |= (now := {child["spi-in"] for child in world.a.negotiated()})
+        time.sleep(1)
+    world.check(bool(now) and len(seen) >= 3, "unused and kept, it is renewed and renewed", f"{seen}, {now}")
     both(world, {"ipsecPrfLifeSeconds.1": 900, "ipsecPrfKeepAlive.1": "default"})
 
 
