@@ -105,6 +105,8 @@ def phase2_cases() -> Iterator[Case]:
     yield Case({**SHA256, **DEFLATE, "ipsecPropIpcomp": "enabled"}, no, {"ipsecPropIpcomp": "disabled"})
     yield Case({**SHA256, **DEFLATE, "ipsecPropIpcomp": "force"}, None, {"ipsecPropIpcomp": "disabled"})
     yield Case({**SHA256, "ipsecPropIpcompDeflate": 0, "ipsecPropIpcomp": "enabled"}, no, DEFLATE)
+    ah: Cells = {"ipsecPropProto": "ah", "ipsecPropAhSha256": 1}
+    yield Case({**ah, **DEFLATE, "ipsecPropIpcomp": "force"}, {"protocol": "AH", **yes})
     for cell, group in (
         ({"ipsecPrfPfsGroup": 5}, "MODP_1536"),
         ({"ipsecGwIpsecPrfPfsGroup": "ecp256"}, "ECP_256"),
