@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from agent.mib import Schema, load_schema
 from agent.mib.ber import Value
-from agent.plan.model import Action, Direction, Environment, Policy, PolicyKey, Selector
+from agent.plan.model import Action, Direction, Environment, Policy, PolicyKey
 
 ACTIONS = {"always-plain": 2, "pass": 3, "protect": 4, "drop": 5}
 DIRECTIONS = {"both": 1, "inbound": 2, "outbound": 3}
@@ -200,7 +200,8 @@ def environment(**more: object) -> Environment:
 
 
 class Packet(NamedTuple):
-    """`peer`: whose tunnel it came out of, 0 for none. Of ICMP the ports are type and code."""
+    """`peer`: whose tunnel it came out of, 0 for none. Of ICMP the ports are type and code. `came`, `goes`: interfaces,
+    0 where no rule names them."""
 
     way: str
     source: bytes
@@ -209,18 +210,24 @@ class Packet(NamedTuple):
     source_port: int
     destination_port: int
     peer: int
+    came: int
+    goes: int
 
 
-_PACKET = re.compile(r"(out|in|forward) (\S+) > (\S+)(?: ([a-z0-9]+)(?:/(\d+)/(\d+))?)?(?: from (\d+))?")
+_PACKET = re.compile(
+    r"(out|in|forward) (\S+) > (\S+)(?: ([a-z0-9]+)(?:/(\d+)/(\d+))?)?(?: from (\d+))?(?: if (\d+)?>(\d+)?)?"
+)
 
 
 def packet(text: str) -> Packet:
     match = _PACKET.fullmatch(text)
     assert match, text
-    way, source, destination, protocol, sport, dport, peer = match.groups()
+    way, source, destination, protocol, sport, dport, peer, came, goes = match.groups()
     number = PROTOCOLS[protocol] if protocol else 6
     ports = (int(sport or 0), int(dport or 0)) if sport else (40000, 443) if number in (6, 17, 132) else (8, 0)
-    return Packet(way, packed(source), packed(destination), number, *ports, int(peer or 0))
+    return Packet(
+        way, packed(source), packed(destination), number, *ports, int(peer or 0), int(came or 0), int(goes or 0)
+    )
 
 
 def _inside(address: bytes, net: bytes, length: int) -> bool:
@@ -230,19 +237,23 @@ def _inside(address: bytes, net: bytes, length: int) -> bool:
     )
 
 
-def matches(selector: Selector, it: Packet) -> bool:
-    source, destination, protocol, sport, dport = selector
+def matches(key: PolicyKey, it: Packet) -> bool:
+    source, destination, protocol, sport, dport = key.selector
+    to_interface, mark, mask, if_id = key.scope
     return (
         _inside(it.source, *source)
         and _inside(it.destination, *destination)
         and protocol in (0, it.protocol)
         and it.source_port & sport.mask == sport.port
         and it.destination_port & dport.mask == dport.port
+        and to_interface in (0, it.goes)
+        and (it.came << 12) & mask == mark
+        and not if_id
     )
 
 
 def first_match(policies: Mapping[PolicyKey, Policy], direction: Direction, it: Packet) -> Policy | None:
-    found = [p for key, p in policies.items() if key.direction is direction and matches(key.selector, it)]
+    found = [p for key, p in policies.items() if key.direction is direction and matches(key, it)]
     best = min((p.priority for p in found), default=0)
     found = [p for p in found if p.priority == best]
     # among equals the kernel takes the older: the plan must not depend on it

@@ -13,7 +13,6 @@ from typing import Final
 
 from agent.mib import load_schema
 from agent.mib.ber import Value
-from agent.plan import spd
 from agent.plan.capabilities import GROUPS, IKE_CIPHERS, IKE_HASHES, LACKING_HASHES, can
 from agent.plan.connections import address_text
 from agent.plan.explain import explain_all, matching
@@ -25,6 +24,7 @@ from agent.plan.proposals import group_problem
 from agent.plan.result import Plan
 from agent.plan.rules import RULES, After
 from agent.plan.selectors import bits, flow_bits, overlap
+from agent.plan.traffic import net_problem
 
 LEAST_SECONDS: Final = 10  # a shorter life would end before its renewal
 ACCEPTED_METHODS: Final = f"accepted: pre-sh-key({PSK}), default({DEFAULT_AUTH})"
@@ -151,7 +151,7 @@ def _own_address(value: Value, capabilities: Capabilities) -> str:
 
 def _mask(value: Value, capabilities: Capabilities) -> str:
     assert isinstance(value, int)
-    return spd.net_problem(bytes(4), value)
+    return net_problem(bytes(4), value)
 
 
 VALUES: Final[Mapping[str, Callable[[Value, Capabilities], str]]] = MappingProxyType(
@@ -297,7 +297,7 @@ def _answer(flow: Flow) -> Flow:
 def _met_by(pair: tuple[Flow, Flow], policies: Sequence[Policy]) -> bool:
     packets = {Direction.IN: flow_bits(pair[0]), Direction.OUT: flow_bits(pair[1])}
     return any(
-        overlap(bits(policy.key.selector), packets[policy.key.direction])
+        overlap(bits(policy.key.selector, policy.key.scope), packets[policy.key.direction])
         for policy in policies
         if policy.key.direction in packets
     )

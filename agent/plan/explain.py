@@ -73,7 +73,7 @@ def matching(plan: Plan, wanted: Sequence[tuple[Bits, tuple[Direction, ...]]]) -
         direction = key.direction
         if direction not in asked:
             continue
-        under = bits(key.selector)
+        under = bits(key.selector, key.scope)
         for place, (packet, directions) in enumerate(wanted):
             if direction in directions and overlap(under, packet):
                 held = found[place].get(direction)

@@ -9,6 +9,7 @@ none`), the agent initiates.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import IntEnum
 from typing import Final, NamedTuple
 
 from agent.plan.lifetimes import Life, idle_life, life
@@ -20,6 +21,15 @@ from agent.plan.spd import AH, ESP
 IPSEC_PROFILES: Final = "ipsecProfileTable"
 
 
+class ForceTunnel(IntEnum):
+    """ipsecPrfForceTunnelMode. GRE_INSIDE (tp-greip): the rule's packets are in GRE, and GRE is what is protected."""
+
+    ALWAYS = 1
+    WHERE_NEEDED = 2
+    DEFAULT = 3
+    GRE_INSIDE = 5
+
+
 class Phase2(NamedTuple):
     """A phase 2 profile resolved. `protocol` 50 or 51; `settings`: keys of a child that all its rules share."""
 
@@ -27,6 +37,7 @@ class Phase2(NamedTuple):
     life: Life
     settings: Mapping[str, ViciValue]
     problem: str
+    force_tunnel: int = ForceTunnel.WHERE_NEEDED
 
 
 def resolve(world: Resolution, own: RowView | None, global_: RowView | None) -> Phase2:
@@ -58,7 +69,8 @@ def resolve(world: Resolution, own: RowView | None, global_: RowView | None) -> 
         "rekey_time": f"{its_life.renewal()}s",
         "rand_time": f"{its_life.spread()}s",
     }
-    return Phase2(protocol, its_life, settings, problem)
+    force = first(rows, "ipsecPrfForceTunnelMode", (ForceTunnel.DEFAULT,), ForceTunnel.WHERE_NEEDED)
+    return Phase2(protocol, its_life, settings, problem, force)
 
 
 def _beside_esp(element: ChainElement) -> ChainElement:

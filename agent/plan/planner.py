@@ -19,6 +19,7 @@ from agent.plan.peers import PEERS
 from agent.plan.profiles import Profiles
 from agent.plan.result import Delta, Plan, SwitchedOff, difference
 from agent.plan.spd import TRAFFIC
+from agent.plan.state import OWN_ADDRESS
 
 __all__ = ["Delta", "Plan", "difference", "make_plan"]
 
@@ -112,6 +113,10 @@ def _look_at_world(draft: Draft, environment: Environment, previous: Plan) -> No
     assert previous.state is not None
     for child in _different(known.tunnels, environment.tunnels):
         draft.instance(*numbers.peer_and_rule_of_child(child))
+    for index in known.interfaces.keys() ^ environment.interfaces.keys():
+        draft.bound(index)
+    if known.default_sources != environment.default_sources:
+        draft.bound(OWN_ADDRESS)
     names = _different(known.names, environment.names)
     routes = _different(known.sources, environment.sources)
     if names or routes:

@@ -13,14 +13,15 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from agent.plan import cells, spd
+from agent.plan import cells, traffic
 from agent.plan.capabilities import ESP_CIPHERS
 from agent.plan.lifetimes import INHERIT_LIFE
 from agent.plan.model import ConfigurationView, RowView
 from agent.plan.phase1 import IKE_PROFILES
 from agent.plan.phase2 import IPSEC_PROFILES
 from agent.plan.proposals import IPSEC_PROPOSALS
-from agent.plan.spd import TRAFFIC, RuleAction
+from agent.plan.spd import TRAFFIC
+from agent.plan.traffic import RuleAction
 
 AH: Final = 2  # ipsecPropProto
 FIXED: Final = 1  # ipsecTrLocalAddressType, ipsecTrRemoteAddressType
@@ -85,7 +86,7 @@ def _net(side: str) -> RowRule:
     def problem(row: RowView, after: After) -> str:
         if cells.number(row, kind) != FIXED or row[end] != NOWHERE:
             return ""  # own, peer and dhcp need no further settings
-        return spd.net_problem(cells.octets(row, address), cells.number(row, mask))
+        return traffic.net_problem(cells.octets(row, address), cells.number(row, mask))
 
     return RowRule((address, mask, kind, end), problem)
 
@@ -116,7 +117,7 @@ def _port(side: str) -> RowRule:
     """Ports apply to protocols that have them only (guide 2: to UDP and TCP)."""
 
     def problem(row: RowView, after: After) -> str:
-        return spd.port_problem(cells.number(row, "ipsecTrProto"), cells.number(row, f"ipsecTr{side}Port"))
+        return traffic.port_problem(cells.number(row, "ipsecTrProto"), cells.number(row, f"ipsecTr{side}Port"))
 
     return RowRule((f"ipsecTr{side}Port", "ipsecTrProto"), problem)
 
