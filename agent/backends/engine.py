@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from agent.plan.filtering import Part
 from agent.plan.model import (
@@ -270,6 +270,17 @@ class Ike(Protocol):
 HostListener = Callable[[], None]
 
 
+class Route(NamedTuple):
+    """How packets to somebody leave: from which of our addresses (None: not at all), by which interface (0: not
+    known)."""
+
+    source: bytes | None
+    interface: int = 0
+
+
+NO_ROUTE: Final = Route(None)
+
+
 class Host(Protocol):
     """This machine's addresses, routes and connections."""
 
@@ -283,6 +294,11 @@ class Host(Protocol):
     def source_for(self, peer: bytes) -> bytes | None:
         """The address this host would send from to `peer`; None without a route."""
 
+    def route_to(self, peer: bytes) -> Route: ...
+
+    def interfaces(self) -> Mapping[int, str]:
+        """Names of all interfaces by index, up or down."""
+
     async def resolve(self, name: str) -> tuple[bytes, ...]:
         """Addresses of a host name, IPv4 first; () when it does not resolve. Never raises."""
 
@@ -290,7 +306,7 @@ class Host(Protocol):
         """Established TCP connections into this host (to a port that listens), as packets arriving (way 'in')."""
 
     def subscribe(self, listener: HostListener) -> None:
-        """Called after addresses or routes changed."""
+        """Called after addresses, routes or interfaces changed."""
 
 
 # ---- packet filter ----------------------------------------------------------------------------
@@ -336,6 +352,7 @@ class PacketFilter(Protocol):
 
 
 __all__ = [
+    "NO_ROUTE",
     "ChildSa",
     "Counted",
     "EngineError",
@@ -353,6 +370,7 @@ __all__ = [
     "KernelListener",
     "Observed",
     "PacketFilter",
+    "Route",
     "SaCounters",
     "SaRecord",
     "Spd",

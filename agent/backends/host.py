@@ -11,23 +11,27 @@ import asyncio
 import ipaddress
 import socket
 import struct
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from agent.backends.engine import EngineError, HostListener
+from agent.backends.engine import NO_ROUTE, EngineError, HostListener, Route
 from agent.backends.xfrm.messages import attributes, encode_attribute
 from agent.backends.xfrm.netlink import NETLINK_ROUTE, NetlinkSocket, Overrun, Refusal
-from agent.backends.xfrm.structures import U8, U32, Structure
+from agent.backends.xfrm.structures import S32, U8, U16, U32, Structure
 from agent.plan.model import Flow
 
+RTM_GETLINK: Final = 18
 RTM_GETADDR: Final = 22
 RTM_GETROUTE: Final = 26
 IFA_ADDRESS: Final = 1
 IFA_LOCAL: Final = 2
+IFLA_IFNAME: Final = 3
 RTA_DST: Final = 1
+RTA_OIF: Final = 4
 RTA_PREFSRC: Final = 7
-GROUPS: Final = (5, 7, 9, 11)  # RTNLGRP_IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE
+GROUPS: Final = (1, 5, 7, 9, 11)  # RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE
 SETTLE_SECONDS: Final = 0.1  # an interface that comes up sends a dozen messages
 RESOLVE_SECONDS: Final = 5.0
 TCP_ESTABLISHED: Final = 1
@@ -48,6 +52,8 @@ ROUTE_MESSAGE: Final = Structure(
     flags=U32,
 )
 
+LINK_MESSAGE: Final = Structure("ifinfomsg", family=U8, type=U16, index=S32, flags=U32, change=U32)
+
 RouteSocketFactory = Callable[[Sequence[int]], NetlinkSocket]
 
 
@@ -66,6 +72,7 @@ class LinuxHost:
         self._listeners: list[HostListener] = []
         self._settling: asyncio.TimerHandle | None = None
         self._own: frozenset[bytes] | None = None
+        self._interfaces: dict[int, str] | None = None
 
     async def start(self) -> None:
         """Raises EngineError."""
@@ -93,20 +100,32 @@ class LinuxHost:
         return self._own
 
     def source_for(self, peer: bytes) -> bytes | None:
+        return self.route_to(peer).source
+
+    def route_to(self, peer: bytes) -> Route:
         if self._requests is None:
-            return None
+            return NO_ROUTE
         family = socket.AF_INET if len(peer) == 4 else socket.AF_INET6
         body = ROUTE_MESSAGE.encode({"family": family, "dst_len": len(peer) * 8}) + encode_attribute(RTA_DST, peer)
         try:
             answer = self._requests.ask(RTM_GETROUTE, body)
         except (EngineError, Overrun):
-            return None
+            return NO_ROUTE
         if isinstance(answer, Refusal):  # ENETUNREACH and its like
-            return None
+            return NO_ROUTE
+        source, interface = None, 0
         for type, start, end in attributes(answer.data, answer.start + ROUTE_MESSAGE.size, answer.end):
             if type == RTA_PREFSRC:
-                return answer.data[start:end]
-        return None
+                source = answer.data[start:end]
+            elif type == RTA_OIF:
+                interface = int.from_bytes(answer.data[start:end], sys.byteorder)
+        return Route(source, interface)
+
+    def interfaces(self) -> Mapping[int, str]:
+        """Remembered until the kernel announces a change."""
+        if self._interfaces is None:
+            self._interfaces = dict(self._dump_interfaces())
+        return self._interfaces
 
     async def resolve(self, name: str) -> tuple[bytes, ...]:
         address = literal(name)
@@ -147,6 +166,20 @@ class LinuxHost:
         except Overrun:  # it changed while we looked; the event that says so is on its way
             return
 
+    def _dump_interfaces(self) -> Iterator[tuple[int, str]]:
+        try:
+            with self._open(()) as dumper:
+                for part in dumper.dump(RTM_GETLINK, LINK_MESSAGE.encode({})):
+                    for message in part:
+                        index = LINK_MESSAGE.decode(message.data, message.start)["index"]
+                        for type, start, end in attributes(
+                            message.data, message.start + LINK_MESSAGE.size, message.end
+                        ):
+                            if type == IFLA_IFNAME:
+                                yield index, message.data[start:end].rstrip(b"\0").decode("utf-8", "replace")
+        except Overrun:  # as above
+            return
+
     def _readable(self) -> None:
         assert self._events is not None
         try:
@@ -157,7 +190,7 @@ class LinuxHost:
         except EngineError:
             asyncio.get_running_loop().remove_reader(self._events.fileno())
             return
-        self._own = None
+        self._own = self._interfaces = None
         if self._settling is None:
             self._settling = asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._settled)
 

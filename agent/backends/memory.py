@@ -24,6 +24,7 @@ from agent.backends.engine import (
     KernelEventKind,
     KernelListener,
     Observed,
+    Route,
     SaRecord,
 )
 from agent.backends.host import literal
@@ -168,15 +169,17 @@ class MemoryIke:
 
 
 class MemoryHost:
-    """A host of given addresses, routes and names; without any it sends from loopback."""
+    """A host of given addresses, routes, names and interfaces; without any it sends from loopback."""
 
     def __init__(
         self,
         own: Iterable[bytes] = (),
         sources: Mapping[bytes, bytes] | None = None,
         names: Mapping[str, tuple[bytes, ...]] | None = None,
+        interfaces: Mapping[int, str] | None = None,
     ) -> None:
         self.own = frozenset(own)
+        self.links = dict(interfaces or {})
         self.sources = dict(sources or {})
         self.names = dict(names or {})
         self.tcp: tuple[Flow, ...] = ()
@@ -198,6 +201,14 @@ class MemoryHost:
             return given
         loopback = bytes([127, 0, 0, 1]) if len(peer) == 4 else bytes(15) + b"\x01"
         return min((own for own in self.own if len(own) == len(peer)), default=loopback)
+
+    def route_to(self, peer: bytes) -> Route:
+        """By the first interface that is not loopback."""
+        others = sorted(index for index, name in self.links.items() if name != "lo")
+        return Route(self.source_for(peer), others[0] if others else 0)
+
+    def interfaces(self) -> Mapping[int, str]:
+        return self.links
 
     async def resolve(self, name: str) -> tuple[bytes, ...]:
         address = literal(name)

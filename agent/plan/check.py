@@ -24,7 +24,7 @@ from agent.plan.proposals import group_problem
 from agent.plan.result import Plan
 from agent.plan.rules import RULES, After
 from agent.plan.selectors import bits, flow_bits, overlap
-from agent.plan.traffic import net_problem
+from agent.plan.traffic import interface_problem, net_problem
 
 LEAST_SECONDS: Final = 10  # a shorter life would end before its renewal
 ACCEPTED_METHODS: Final = f"accepted: pre-sh-key({PSK}), default({DEFAULT_AUTH})"
@@ -154,6 +154,11 @@ def _mask(value: Value, capabilities: Capabilities) -> str:
     return net_problem(bytes(4), value)
 
 
+def _interface(value: Value, capabilities: Capabilities) -> str:
+    assert isinstance(value, int)
+    return interface_problem(value)
+
+
 VALUES: Final[Mapping[str, Callable[[Value, Capabilities], str]]] = MappingProxyType(
     {
         "ikePrfAuthMethod": _method,
@@ -170,6 +175,7 @@ VALUES: Final[Mapping[str, Callable[[Value, Capabilities], str]]] = MappingProxy
         "ipsecPrfLifeSeconds": _seconds,
         "ipsecPrfPfsGroup": _pfs_group,
         "ipsecPropProto": _protocol,
+        "ipsecTrInterface": _interface,
         "ipsecTrLocalMaskLen": _mask,
         "ipsecTrRemoteMaskLen": _mask,
     }
@@ -291,6 +297,8 @@ def _answer(flow: Flow) -> Flow:
         source_port=flow.destination_port,
         destination_port=flow.source_port,
         way="out",
+        from_interface=0,
+        to_interface=flow.from_interface,
     )
 
 

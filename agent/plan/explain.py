@@ -1,7 +1,8 @@
 """What becomes of a packet under a plan, by which policy and which row.
 
 The kernel's lookup, told: a packet made here is asked for in `out`, one for this host in
-`in`, a forwarded one in `fwd` and then in `out`. A policy with a template wants the packet
+`in`, a forwarded one in `fwd` and then in `out`. A policy about an interface looks at the one by
+which the packet leaves, or at the mark of the one by which it came. A policy with a template wants the packet
 out of that very tunnel, inbound; one without refuses a packet that came out of any.
 """
 
@@ -12,7 +13,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from agent.plan import spd
-from agent.plan.model import Action, Direction, Flow, Policy, RowRef
+from agent.plan.model import Action, Direction, Flow, Policy, RowRef, Scope
+from agent.plan.numbers import MARK_MASK, MARK_SHIFT
 from agent.plan.peers import PEERS
 from agent.plan.result import Plan
 from agent.plan.selectors import Bits, bits, flow_bits, overlap
@@ -139,9 +141,18 @@ def _peer(plan: Plan, number: int) -> str:
     return _labelled(plan, PEERS, number)
 
 
+def _by_interface(plan: Plan, scope: Scope) -> str:
+    """` (leaves by eth0)` of a rule about one interface."""
+    index, how = (scope.interface, "leaves") if scope.interface else (scope.mark >> MARK_SHIFT, "came")
+    if not index or (not scope.interface and scope.mask != MARK_MASK):
+        return ""
+    name = plan.environment.interfaces.get(index)
+    return f" ({how} by {f'{name} ({index})' if name else f'interface {index}'})"
+
+
 def _row(plan: Plan, policy: Policy) -> str:
     """Who decided."""
     if policy.row.table == spd.TRAFFIC:
         owner = f" of {_peer(plan, policy.peer)}" if policy.peer else ""
-        return _labelled(plan, spd.TRAFFIC, policy.row.number) + owner
+        return _labelled(plan, spd.TRAFFIC, policy.row.number) + owner + _by_interface(plan, policy.key.scope)
     return "ipsecGlobContDefaultRule" if policy.row == spd.DEFAULT_ROW else "built in"
