@@ -308,6 +308,9 @@ class Draft:
             return verdicts.not_marked(rule.action, self._environment.capabilities.nftables_lack)
         if rule.interface and rule.interface not in self._environment.interfaces:
             return verdicts.no_interface(rule.interface)
+        outbound = rule.action == RuleAction.PROTECT or rule.direction != RuleDirection.INBOUND
+        if rule.interface and outbound and len(rule.parts[0].source.address) == 16:
+            return verdicts.OWN_IPV6_PASSES_BY
         return None
 
     def _way(self, owner: int, rule: Rule, inbound: bool) -> tuple[Way | None, Verdict | None]:

@@ -24,6 +24,10 @@ NO_PEER_OUTSIDE: Final = Verdict(
 NO_DEFAULT_ROUTE: Final = Verdict(
     ApplyState.PENDING, "there is no default route, so no own address; the rule counts once there is one"
 )
+OWN_IPV6_PASSES_BY: Final = Verdict(
+    ApplyState.APPLIED,
+    "the gateway's own IPv6 packets do not meet it on their way out, since the kernel does not tell their interface",
+)
 NOTHING_TO_PROTECT: Final = Verdict(
     ApplyState.APPLIED, "no protect rule of its list can be made, so there is no tunnel"
 )
