@@ -275,8 +275,7 @@ def datagram(flow: Flow, number: int) -> bytes:
 def _head(flow: Flow) -> bytes:
     """What comes before the payload. Checksums of UDP and TCP are wrong."""
     if flow.protocol in (ICMP, ICMP6):
-        head = struct.pack("!BBHI", flow.source_port, flow.destination_port, 0, 0)
-        return head
+        return struct.pack("!BBHI", flow.source_port, flow.destination_port, 0, 0)
     if flow.protocol == UDP:
         return struct.pack("!HHHH", flow.source_port, flow.destination_port, 8 + len(MARK) + 4, 1)
     if flow.protocol == TCP:
@@ -304,16 +303,12 @@ def _settings(namespace: Namespace) -> None:
         "ipv6/icmp/echo_ignore_all=1",
         *(f"ipv4/conf/{name}/{what}=0" for name in ("all", *NAMES) for what in ("rp_filter", "send_redirects")),
     ]
-    lines = [
-        f"[ ! -e /proc/sys/net/{path} ] || echo {value} > /proc/sys/net/{path}" for path, value in map(_both, quiet)
-    ]
+    lines = []
+    for setting in quiet:
+        path, _, value = setting.partition("=")
+        lines.append(f"[ ! -e /proc/sys/net/{path} ] || echo {value} > /proc/sys/net/{path}")
     done = namespace.command("sh", "-ec", "\n".join(lines))
     assert done.returncode == 0, done.stderr
-
-
-def _both(setting: str) -> tuple[str, str]:
-    path, _, value = setting.partition("=")
-    return path, value
 
 
 def _mac(namespace: Namespace, name: str) -> str:
