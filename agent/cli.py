@@ -151,7 +151,7 @@ def explain(
     from agent.inspect import InspectError, explain_packet
 
     try:
-        print(explain_packet(settings, src, dst, proto, sport, dport, arrives, forwarded, decrypted))
+        print(explain_packet(settings, src, dst, proto, sport, dport, forwarded, decrypted, arrives))
     except InspectError as error:
         fail(str(error))
 

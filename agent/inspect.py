@@ -45,9 +45,9 @@ def explain_packet(
     proto: str,
     sport: int,
     dport: int,
-    arrives: str,
     forwarded: bool,
     decrypted: int,
+    arrives: str = "",
 ) -> str:
     """What becomes of the packet, by which rule. `arrives`: the interface it comes in by, '' for that towards its
     source; of ICMP the ports are type and code. Raises InspectError."""

@@ -1,4 +1,4 @@
-"""What becomes of the sides of a rule: prefixes of ranges, outer addresses, GRE, interfaces, and what charon is told."""
+"""What becomes of the sides of a rule: prefixes of a range, outer addresses, GRE, an interface; what charon is told."""
 
 from __future__ import annotations
 
