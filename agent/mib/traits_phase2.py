@@ -302,17 +302,22 @@ TRAITS = {
         ),
     ),
     "ipsecPrfForceTunnelMode": Traits(
-        stage="gateway",
         effect=(
             "true: tunnel mode always; false: transport where the rule covers just the two gateways; tp-greip: "
             "transport with GRE inside"
         ),
         mechanism="plan.spd",
-        limit=(
-            "v1: far side with tunnel: INVALID_ID_INFORMATION; v2: comes up as tunnel silently, we follow it; "
-            "value 4 refused"
-        ),
         disturbs="renegotiates peer",
+        limit=(
+            "The far side has to ask for the same: with IKEv1 it refuses otherwise (INVALID_ID_INFORMATION),"
+            " with IKEv2 the tunnel comes up in tunnel mode and is followed. tp-greip: GRE between the outer"
+            " addresses is protected, whatever else the rule names; the GRE interface is the administrator's"
+        ),
+        shown=(
+            "tests/test_plan_traffic.py::test_tunnel_mode_is_forced_or_transport_suffices;"
+            " tests/test_plan_traffic.py::test_gre_between_the_gateways_is_what_is_protected_with_tp_greip;"
+            " lab: outer_addresses; lab: gre_inside"
+        ),
     ),
     "ipsecPrfLifeSeconds": Traits(
         effect="Phase 2 SAs are never older than this",
