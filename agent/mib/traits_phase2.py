@@ -307,14 +307,18 @@ TRAITS = {
         shown="lab: outer_packets",
     ),
     "ipsecPrfGranularity": Traits(
-        stage="gateway",
-        effect="One SA pair per rule (coarse), per host pair (ip), per protocol or per port pair",
+        effect="coarse: one SA pair for all that a rule protects",
         mechanism="plan.spd",
         limit=(
-            "The wide template's larval state silences further acquires for xfrm_acq_expires (5 s): a second flow"
-            " starts up to 5 s late; unused fine children are closed by inactivity"
+            "Only coarse, which is the default: an SA pair for each host, protocol or port (ip, proto, port,"
+            " local-services) is refused, since the IKE daemon would need a configuration for every flow; several"
+            " rules have several pairs"
         ),
         disturbs="renegotiates peer",
+        shown=(
+            "tests/test_plan_traffic.py::test_all_prefixes_of_a_range_share_one_child_and_its_reqid;"
+            " tests/test_plan_check.py::test_only_the_coarse_granularity_is_taken; lab: ranges"
+        ),
     ),
     "ipsecPrfKeepAlive": Traits(
         deletes=4,

@@ -30,6 +30,7 @@ from agent.plan.identities import IdentityError, identities, identity
 from agent.plan.model import Action, Capabilities, ConfigurationView, Direction, Flow, Policy, RowChangeView
 from agent.plan.peers import is_host_name, literal
 from agent.plan.phase1 import AUTH_NAMES, DEFAULT_AUTH, PSK
+from agent.plan.phase2 import COARSE, GRANULARITY_DEFAULT
 from agent.plan.proposals import group_problem
 from agent.plan.result import Plan
 from agent.plan.rules import RULES, After
@@ -195,6 +196,15 @@ def _interface(value: Value, capabilities: Capabilities) -> str:
     return interface_problem(value)
 
 
+def _granularity(value: Value, capabilities: Capabilities) -> str:
+    if value in (GRANULARITY_DEFAULT, COARSE):
+        return ""
+    return (
+        "an SA pair for each host, protocol or port is not made: all that a rule protects shares one pair (several "
+        f"rules have several); accepted: {_labels('ipsecPrfGranularity', (GRANULARITY_DEFAULT, COARSE))}"
+    )
+
+
 VALUES: Final[Mapping[str, Callable[[Value, Capabilities], str]]] = MappingProxyType(
     {
         "ikePrfAuthMethod": _method,
@@ -214,6 +224,7 @@ VALUES: Final[Mapping[str, Callable[[Value, Capabilities], str]]] = MappingProxy
         "ipsecPeerDynamicAddress": _peer_address,
         "ipsecPeerLocalAddress": _own_address,
         "ipsecPeerPeerIds": _some_identities,
+        "ipsecPrfGranularity": _granularity,
         "ipsecPrfLifeSeconds": _seconds,
         "ipsecPrfPfsGroup": _pfs_group,
         "ipsecPropProto": _protocol,
