@@ -86,8 +86,11 @@ def of_rule(verdicts: Collection[Verdict | None]) -> Verdict | None:
 def in_list(owner: int, made: Made, holders: Edit[PolicyKey, Policy], chain: Chain) -> Verdict | None:
     """Of a rule in one list. `holders`: who has the keys it wants."""
     lost: list[tuple[Policy, Policy]] = []
-    keys = spd.deciding_keys(made.rule)
-    deciding = [policy for policy in made.policies if policy.key in keys]
+    deciding: list[Policy] = []
+    held = [(policy, holders.get(policy.key)) for policy in made.policies]
+    if any(holder is not None and holder is not policy for policy, holder in held):  # seldom
+        keys = spd.deciding_keys(made.rule)
+        deciding = [policy for policy in made.policies if policy.key in keys]
     for policy in deciding:
         holder = holders.get(policy.key)
         if holder is None or holder is policy:
