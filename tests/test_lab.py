@@ -14,6 +14,7 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parent.parent
 UNABLE = 2
+RULES_BOUND = 60
 FIRST_BOUND = 90  # seconds, from the issue: what needs no waiting fits into one short boot
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
@@ -54,3 +55,11 @@ def test_every_algorithm_of_both_phases(tmp_path: Path) -> None:
 
 def test_version_2_and_what_moves_lapses_or_is_full(tmp_path: Path) -> None:
     play("version2", tmp_path)
+
+
+def test_kills_of_agents_and_charons(tmp_path: Path) -> None:
+    play("chaos", tmp_path)
+
+
+def test_rules_of_every_kind(tmp_path: Path) -> None:
+    assert play("rules", tmp_path) < RULES_BOUND
