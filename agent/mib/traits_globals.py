@@ -128,7 +128,7 @@ TRAITS = {
             "peer detection instead of at once"
         ),
         disturbs="reloads connection",
-        shown="tests/test_plan_ikev2.py::test_first_contact_is_kept_secret_where_told",
+        shown="lab: first_contact; tests/test_plan_ikev2.py::test_first_contact_is_kept_secret_where_told",
     ),
     "ipsecGlobIkeProfile": Traits(
         refers="ikeProfileTable",

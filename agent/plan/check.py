@@ -38,6 +38,7 @@ from agent.plan.selectors import bits, flow_bits, overlap
 from agent.plan.traffic import interface_problem, net_problem
 
 LEAST_SECONDS: Final = 10  # a shorter life would end before its renewal
+LEAST_KBYTES: Final = 100  # some seventy large packets
 ACCEPTED_METHODS: Final = f"accepted: pre-sh-key({PSK}), default({DEFAULT_AUTH})"
 
 Named = tuple[str, int, str, Value]
@@ -137,6 +138,12 @@ def _seconds(value: Value, capabilities: Capabilities) -> str:
     return ""
 
 
+def _kbytes(value: Value, capabilities: Capabilities) -> str:
+    if isinstance(value, int) and 0 < value < LEAST_KBYTES:
+        return f"a key would be renewed all the time; accepted: 0 (no limit), {LEAST_KBYTES} and more kBytes"
+    return ""
+
+
 def _protocol(value: Value, capabilities: Capabilities) -> str:
     if value == 3:
         return "the IKE daemon never makes ESP and AH together; accepted: esp(1), ah(2)"
@@ -225,6 +232,7 @@ VALUES: Final[Mapping[str, Callable[[Value, Capabilities], str]]] = MappingProxy
         "ipsecPeerLocalAddress": _own_address,
         "ipsecPeerPeerIds": _some_identities,
         "ipsecPrfGranularity": _granularity,
+        "ipsecPrfLifeKBytes": _kbytes,
         "ipsecPrfLifeSeconds": _seconds,
         "ipsecPrfPfsGroup": _pfs_group,
         "ipsecPropProto": _protocol,
