@@ -6,6 +6,7 @@ that the rest of the agent has to choose.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,8 @@ def memory_engines() -> Engines:
     """Accepts and remembers everything, touches nothing."""
     from agent.backends.memory import MemoryFilter, MemoryHost, MemoryIke, MemoryLinks, MemorySpd
 
-    return Engines(MemorySpd(), MemoryIke(), MemoryHost(), MemoryFilter(), MemoryLinks())
+    host = MemoryHost(interfaces=dict(socket.if_nameindex()))
+    return Engines(MemorySpd(), MemoryIke(), host, MemoryFilter(), MemoryLinks())
 
 
 def linux_engines(run_folder: Path, open_secret: OpenSecret) -> Engines:

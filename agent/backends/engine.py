@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from agent.plan.filtering import Part
 from agent.plan.links import CallRoute, Standing, VirtualLink
@@ -271,6 +271,17 @@ class Ike(Protocol):
 HostListener = Callable[[], None]
 
 
+class Route(NamedTuple):
+    """How packets to somebody leave: from which of our addresses (None: not at all), by which interface (0: not
+    known)."""
+
+    source: bytes | None
+    interface: int = 0
+
+
+NO_ROUTE: Final = Route(None)
+
+
 class Host(Protocol):
     """This machine's addresses, routes and connections."""
 
@@ -281,11 +292,16 @@ class Host(Protocol):
     def own_addresses(self) -> frozenset[bytes]:
         """Addresses of all interfaces, loopback too."""
 
-    def interfaces(self) -> Mapping[int, tuple[bytes, ...]]:
+    def link_addresses(self) -> Mapping[int, tuple[bytes, ...]]:
         """Addresses of global scope by the number of their link, in the kernel's order."""
 
     def source_for(self, peer: bytes) -> bytes | None:
         """The address this host would send from to `peer`; None without a route."""
+
+    def route_to(self, peer: bytes) -> Route: ...
+
+    def interfaces(self) -> Mapping[int, str]:
+        """Names of all interfaces by index, up or down."""
 
     async def resolve(self, name: str) -> tuple[bytes, ...]:
         """Addresses of a host name, IPv4 first; () when it does not resolve. Never raises."""
@@ -294,7 +310,7 @@ class Host(Protocol):
         """Established TCP connections into this host (to a port that listens), as packets arriving (way 'in')."""
 
     def subscribe(self, listener: HostListener) -> None:
-        """Called after addresses or routes changed."""
+        """Called after addresses, routes or interfaces changed."""
 
 
 # ---- links --------------------------------------------------------------------------------------
@@ -370,6 +386,7 @@ class PacketFilter(Protocol):
 
 
 __all__ = [
+    "NO_ROUTE",
     "ChildSa",
     "Counted",
     "EngineError",
@@ -389,6 +406,7 @@ __all__ = [
     "LinksTold",
     "Observed",
     "PacketFilter",
+    "Route",
     "SaCounters",
     "SaRecord",
     "Spd",

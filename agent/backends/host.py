@@ -15,23 +15,28 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from agent.backends.engine import EngineError, HostListener
+from agent.backends.engine import NO_ROUTE, EngineError, HostListener, Route
 from agent.backends.rtnetlink import (
     ADDRESS_MESSAGE,
+    LINK_MESSAGE,
     ROUTE_MESSAGE,
     RT_SCOPE_UNIVERSE,
     RTA_DST,
+    RTA_OIF,
     RTA_PREFSRC,
     RTM_GETADDR,
+    RTM_GETLINK,
     RTM_GETROUTE,
     AddressSeen,
+    number,
     read_address,
+    read_link,
 )
 from agent.backends.xfrm.messages import attributes, encode_attribute
 from agent.backends.xfrm.netlink import NETLINK_ROUTE, NetlinkSocket, Overrun, Refusal
 from agent.plan.model import Flow
 
-GROUPS: Final = (5, 7, 9, 11)  # RTNLGRP_IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE
+GROUPS: Final = (1, 5, 7, 9, 11)  # RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE
 SETTLE_SECONDS: Final = 0.1  # an interface that comes up sends a dozen messages
 RESOLVE_SECONDS: Final = 5.0
 TCP_ESTABLISHED: Final = 1
@@ -56,6 +61,7 @@ class LinuxHost:
         self._listeners: list[HostListener] = []
         self._settling: asyncio.TimerHandle | None = None
         self._known: tuple[frozenset[bytes], Mapping[int, tuple[bytes, ...]]] | None = None
+        self._interfaces: dict[int, str] | None = None
 
     async def start(self) -> None:
         """Raises EngineError."""
@@ -80,7 +86,7 @@ class LinuxHost:
         """Remembered until the kernel announces a change."""
         return self._addresses()[0]
 
-    def interfaces(self) -> Mapping[int, tuple[bytes, ...]]:
+    def link_addresses(self) -> Mapping[int, tuple[bytes, ...]]:
         return self._addresses()[1]
 
     def _addresses(self) -> tuple[frozenset[bytes], Mapping[int, tuple[bytes, ...]]]:
@@ -94,20 +100,32 @@ class LinuxHost:
         return self._known
 
     def source_for(self, peer: bytes) -> bytes | None:
+        return self.route_to(peer).source
+
+    def route_to(self, peer: bytes) -> Route:
         if self._requests is None:
-            return None
+            return NO_ROUTE
         family = socket.AF_INET if len(peer) == 4 else socket.AF_INET6
         body = ROUTE_MESSAGE.encode({"family": family, "dst_len": len(peer) * 8}) + encode_attribute(RTA_DST, peer)
         try:
             answer = self._requests.ask(RTM_GETROUTE, body)
         except (EngineError, Overrun):
-            return None
+            return NO_ROUTE
         if isinstance(answer, Refusal):  # ENETUNREACH and its like
-            return None
+            return NO_ROUTE
+        source, interface = None, 0
         for type, start, end in attributes(answer.data, answer.start + ROUTE_MESSAGE.size, answer.end):
             if type == RTA_PREFSRC:
-                return answer.data[start:end]
-        return None
+                source = answer.data[start:end]
+            elif type == RTA_OIF:
+                interface = number(answer.data[start:end])
+        return Route(source, interface)
+
+    def interfaces(self) -> Mapping[int, str]:
+        """Remembered until the kernel announces a change."""
+        if self._interfaces is None:
+            self._interfaces = dict(self._dump_interfaces())
+        return self._interfaces
 
     async def resolve(self, name: str) -> tuple[bytes, ...]:
         address = literal(name)
@@ -142,6 +160,16 @@ class LinuxHost:
         except Overrun:  # it changed while we looked; the event that says so is on its way
             return
 
+    def _dump_interfaces(self) -> Iterator[tuple[int, str]]:
+        try:
+            with self._open(()) as dumper:
+                for part in dumper.dump(RTM_GETLINK, LINK_MESSAGE.encode({})):
+                    for message in part:
+                        link = read_link(message)
+                        yield link.number, link.name
+        except Overrun:  # as above
+            return
+
     def _readable(self) -> None:
         assert self._events is not None
         try:
@@ -152,7 +180,7 @@ class LinuxHost:
         except EngineError:
             asyncio.get_running_loop().remove_reader(self._events.fileno())
             return
-        self._known = None
+        self._known = self._interfaces = None
         if self._settling is None:
             self._settling = asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._settled)
 

@@ -22,6 +22,11 @@ LIVE_TABLES = frozenset(
     }
 )
 
+FARES = "test_packets_fare_as_explain_says"
+IPV6_RULE = (
+    "A rule that has one takes the place of its IPv4 addresses; both sides have one, :: with prefix length 0 for any,"
+    " or are outer addresses. The tunnel may be between IPv4 addresses"
+)
 OLD_PLAN = "Not planned yet: a value other than the default is refused"
 
 
@@ -163,9 +168,24 @@ NETWORKS = {
         shown=ON_INTERFACES,
     ),
     **{
-        f"ipsecGwTr{side}{part}6": _later(f"The rule is about this IPv6 {what} of the {side.lower()} side", "plan.spd")
+        f"ipsecGwTr{side}{part}6": Traits(
+            effect=f"The rule is about this IPv6 {what} of the {side.lower()} side",
+            mechanism="plan.spd",
+            limit=limit,
+            disturbs="renegotiates peer",
+            shown=f"tests/test_xfrm_packets.py::{test}; lab: ipv6_inside",
+        )
         for side in ("Local", "Remote")
-        for part, what in (("Address", "network"), ("PrefixLength", "prefix length"), ("Range", "range"))
+        for part, what, limit, test in (
+            ("Address", "network", IPV6_RULE, FARES),
+            ("PrefixLength", "prefix length", "0 with an address other than :: is refused", FARES),
+            (
+                "Range",
+                "range",
+                "As ipsecTrLocalRange, at most 254 prefixes",
+                "test_a_range_begins_and_ends_where_it_says",
+            ),
+        )
     },
     "ipsecGwPoolId": Traits(
         role=Role.CREATING,

@@ -159,6 +159,7 @@ TRAITS = {
         ),
         mechanism="plan.spd",
         disturbs="renegotiates peer",
+        shown="tests/test_reconcile_kernel.py::test_policies_follow_the_configuration_exactly",
     ),
     "ipsecGlobBlockTimeout": Traits(
         stage="gateway",
@@ -204,11 +205,14 @@ TRAITS = {
         heads="ipsecTrafficTable",
         effect="The rule chain starting here decides before all peers; rules before this head are ignored",
         mechanism="plan.spd",
+        limit="Protect rules are refused here, and skipped (row unused) where one gets in otherwise",
+        shown=("tests/test_xfrm_packets.py::test_packets_fare_as_explain_says; tests/test_plan_oracle.py::test_packet"),
     ),
     "ipsecGlobContDefaultRule": Traits(
         effect="Packets no rule matched are discarded (drop) or pass in clear (pass)",
         mechanism="plan.spd",
         limit="A SET to drop that cuts the SET's own flow is refused without ipsecGwAllowLockout",
+        shown="tests/test_xfrm_packets.py::test_packets_fare_as_explain_says; lab: lockout",
     ),
     "ipsecGlobContUse32BitCpi": Traits(
         stage="gateway",
@@ -256,6 +260,8 @@ TRAITS = {
         heads="ipsecTrafficTable",
         effect="The rule chain starting here decides after all peers",
         mechanism="plan.spd",
+        limit="As the pre list",
+        shown=("tests/test_xfrm_packets.py::test_packets_fare_as_explain_says; tests/test_plan_oracle.py::test_packet"),
     ),
     "ipsecGlobContDefaultPfsIdentity": Traits(
         stage="gateway",

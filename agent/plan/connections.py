@@ -14,9 +14,9 @@ from agent.plan import liveness, numbers
 from agent.plan.identities import ANY
 from agent.plan.model import Child, Connection, Prefix, Verdict, ViciValue
 from agent.plan.phase1 import NAT_DISABLED, Phase1
-from agent.plan.phase2 import Phase2
+from agent.plan.phase2 import ForceTunnel, Phase2
 from agent.plan.proposals import V1, V2
-from agent.plan.spd import Rule
+from agent.plan.traffic import Rule, Side, SideKind, covers_gateways
 
 EVERYTHING: Final = ("0.0.0.0/0", "::/0")
 
@@ -65,28 +65,35 @@ def traffic_selector(net: Prefix, protocol: int, port: int) -> str:
     return f"{text}[{protocol}]" if protocol else text
 
 
-def transport_suffices(rule: Rule, local: bytes | None, remote: bytes | None) -> bool:
-    """Whether the rule covers just the two gateways (built-in value of ipsecPrfForceTunnelMode)."""
-    source, destination = rule.outward.source, rule.outward.destination
-    if local is None or remote is None:
-        return False
-    return (
-        source.address == local
-        and destination.address == remote
-        and source.length == destination.length == len(local) * 8
-    )
+def side_selector(side: Side, protocol: int, port: int) -> str:
+    """A net, a range `10.1.0.5-10.1.0.9` as it is, an outer address as the word for whatever it turns out to be."""
+    if side.kind == SideKind.OUTER:
+        text = "dynamic"
+    elif side.last:
+        text = f"{address_text(side.first)}-{address_text(side.last)}"
+    else:
+        return traffic_selector(side.nets[0], protocol, port)
+    if port:
+        return f"{text}[{protocol}/{port}]"
+    return f"{text}[{protocol}]" if protocol else text
+
+
+def tunnels(rule: Rule, peer: Peer, phase2: Phase2) -> bool:
+    """Whether tunnel mode is asked for: always, or where the rule covers more than the two gateways."""
+    if phase2.force_tunnel == ForceTunnel.ALWAYS:
+        return True
+    return not covers_gateways(rule, peer.local, peer.remote)
 
 
 def child_settings(rule: Rule, peer: Peer, phase2: Phase2, reqid: int) -> dict[str, ViciValue]:
     """One child for load-conn."""
-    outward = rule.outward
     return {
         **phase2.settings,
         **lapse(peer, phase2),
-        "mode": "transport" if transport_suffices(rule, peer.local, peer.remote) else "tunnel",
+        "mode": "tunnel" if tunnels(rule, peer, phase2) else "transport",
         "reqid": str(reqid),
-        "local_ts": [traffic_selector(outward.source, outward.protocol, outward.source_port.port)],
-        "remote_ts": [traffic_selector(outward.destination, outward.protocol, outward.destination_port.port)],
+        "local_ts": [side_selector(rule.local, rule.protocol, rule.local_port.port)],
+        "remote_ts": [side_selector(rule.remote, rule.protocol, rule.remote_port.port)],
     }
 
 

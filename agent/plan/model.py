@@ -226,7 +226,9 @@ class Tunnel:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What a plan must know of the world. `sources`: the address this host would send from, per peer address."""
+    """What a plan must know of the world. `sources`: the address this host would send from, per peer address;
+    `default_sources`: from which it sends to the rest of the world, by octets of an address (4, 16); `interfaces`:
+    names by index."""
 
     capabilities: Capabilities = Capabilities()
     names: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
@@ -234,7 +236,9 @@ class Environment:
     sources: Mapping[bytes, bytes] = field(default_factory=dict)
     tunnels: Mapping[str, Tunnel] = field(default_factory=dict)
     reqids: Mapping[str, int] = field(default_factory=dict)  # child name → reqid in use, kept over restarts
-    interfaces: Mapping[int, tuple[bytes, ...]] = field(default_factory=dict)  # number of a link → its addresses
+    default_sources: Mapping[int, bytes] = field(default_factory=dict)
+    interfaces: Mapping[int, str] = field(default_factory=dict)
+    link_addresses: Mapping[int, tuple[bytes, ...]] = field(default_factory=dict)  # number of a link → its addresses
     turns: Mapping[int, int] = field(default_factory=dict)  # peer → attempts that failed since it was up
     takeovers: Mapping[int, int] = field(default_factory=dict)  # peer → the backup peer that stands for it now
 
@@ -259,7 +263,8 @@ class Verdict(NamedTuple):
 
 class Flow(NamedTuple):
     """A packet for `explain`. `way`: 'out' made here, 'in' for this host, 'forward'. `decrypted`: peer number of the
-    tunnel it came out of, 0 for a plain one."""
+    tunnel it came out of, 0 for a plain one. Of ICMP and ICMPv6 the ports are type and code. `from_interface`,
+    `to_interface`: by which it comes and goes, 0 for none or one that no rule names."""
 
     source: bytes
     destination: bytes
@@ -268,3 +273,5 @@ class Flow(NamedTuple):
     destination_port: int = 0
     way: str = "out"
     decrypted: int = 0
+    from_interface: int = 0
+    to_interface: int = 0

@@ -43,6 +43,13 @@ LABEL_STEP: Final = 1024  # distance of neighbours at first: ten rules go in bet
 REQID_FIRST: Final = 0x0001_0000
 REQID_LAST: Final = 0x3FFF_FFFF
 
+# ---- marks of packets -----------------------------------------------------------------
+# By which interface a packet came, the kernel's policies can only tell by its mark: our packet filter writes the
+# interface's index into these bits and leaves the lower twelve, which are enough for policy routing, to others.
+MARK_MASK: Final = 0xFFFF_F000
+MARK_SHIFT: Final = 12
+MARKED_INTERFACE_LAST: Final = MARK_MASK >> MARK_SHIFT
+
 # ---- names ----------------------------------------------------------------------------
 NFT_TABLE: Final = "ipsec_agent"  # family inet
 
@@ -52,7 +59,6 @@ NFT_TABLE: Final = "ipsec_agent"  # family inet
 INTERFACE_BASE: Final = 100_000  # + the peer's number (ipsecPeerVirtualInterface)
 LAST_WITH_INTERFACE: Final = 0x7FFF_FFFF - INTERFACE_BASE
 ROUTE_PROTOCOL: Final = 196  # of routes and addresses; numbers from 5 to 254 are the routing programs' (rtnetlink(7))
-PACKET_MARK: Final = 0x4000_0000  # a bit of the packet mark: it came out of a virtual interface
 
 MOST_PEER_IDS: Final = 8  # alternatives in ipsecPeerPeerIds, each a connection of its own
 
@@ -74,6 +80,11 @@ def child_name(peer: int, rule: int) -> str:
 
 def secret_id(peer: int) -> str:
     return f"psk-{peer}"
+
+
+def interface_mark(index: int) -> int:
+    """Mark of the packets that came by the interface with this index, under MARK_MASK."""
+    return index << MARK_SHIFT
 
 
 def peer_of_connection(name: str) -> int:

@@ -20,6 +20,7 @@ from agent.plan.peers import PEERS
 from agent.plan.profiles import Profiles
 from agent.plan.result import Delta, Plan, SwitchedOff, difference
 from agent.plan.spd import TRAFFIC
+from agent.plan.state import OWN_ADDRESS
 from agent.plan.virtual import PEER_ADDRESSES, PEER_ROUTES, peer_of_row
 
 __all__ = ["Delta", "Plan", "difference", "make_plan"]
@@ -118,7 +119,7 @@ def _concerns_all(previous: Plan, environment: Environment, changes: Iterable[Ro
     known = previous.environment
     if environment.capabilities != known.capabilities or environment.own_addresses != known.own_addresses:
         return True
-    if environment.interfaces != known.interfaces:
+    if environment.link_addresses != known.link_addresses:
         return True
     return any(
         change.table in CONCERN_ALL
@@ -137,6 +138,10 @@ def _look_at_world(draft: Draft, environment: Environment, previous: Plan) -> No
         draft.peer(number)
     for primary, backup in {**known.takeovers, **environment.takeovers}.items():
         draft.takeover(primary, backup)
+    for index in known.interfaces.keys() ^ environment.interfaces.keys():
+        draft.bound(index)
+    if known.default_sources != environment.default_sources:
+        draft.bound(OWN_ADDRESS)
     names = _different(known.names, environment.names)
     routes = _different(known.sources, environment.sources)
     if names or routes:

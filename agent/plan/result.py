@@ -80,6 +80,11 @@ class Plan:
     history: tuple[Touched, ...] = ()
     token: object = field(default_factory=object)
 
+    @property
+    def names_interfaces(self) -> bool:
+        """Whether some rule depends on the interface of a packet."""
+        return self.state is not None and any(key > 0 for key in self.state.bound)
+
     def touched_since(self, old: Plan) -> Touched | None:
         """Everything touched since an ancestor; None when it is not known to be one."""
         if old.token is self.token:

@@ -11,7 +11,7 @@ from agent.plan.model import Capabilities, RowView
 from agent.plan.peer_selectors import BOTH_SIDES, PEER_TRAFFIC, mask_length
 from agent.plan.proposals import V1
 from agent.plan.rules import After, RowRule
-from agent.plan.spd import PORT_PROTOCOLS
+from agent.plan.traffic import PORT_PROTOCOLS
 from agent.plan.virtual import PEER_ADDRESSES, PEER_ROUTES, PEERS
 
 ALWAYS_UP: Final = 2  # ipsecPeerStartMode

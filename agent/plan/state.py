@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from agent.plan.chains import Chain
 from agent.plan.connections import Peer
@@ -12,19 +12,23 @@ from agent.plan.layered import Edit, Layered
 from agent.plan.model import Child, Policy, PolicyKey, Verdict, ViciValue
 from agent.plan.placing import Instance, Placing
 from agent.plan.profiles import Profiles
-from agent.plan.spd import Companions, Rule
+from agent.plan.spd import Companions
+from agent.plan.traffic import Rule
 from agent.plan.virtual import Virtual
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 
+OWN_ADDRESS: Final = -1
+
+
 class Made(NamedTuple):
-    """What became of a rule in one list. `companions`: their priorities."""
+    """What became of a rule in one list, outer addresses filled in. `companions`: their priorities, by part."""
 
     rule: Rule
     label: int
-    companions: Companions
+    companions: tuple[Companions, ...]
     policies: tuple[Policy, ...]
     verdict: Verdict | None
 
@@ -46,8 +50,10 @@ class Clamped(NamedTuple):
 
 class State(NamedTuple):
     """`ordered`: (priority, number) of the peers with rules. `users`: lists a rule is in; `waiting`: lists that break
-    off at a missing rule. `contested`: all who want a key, in order, if more than one. `placing`: from the first drop
-    rule in a peer's list on, or sooner. `drops`: their labels, in order. `virtual`: peers with an interface."""
+    off at a missing rule. `bound`: rules in lists that depend on an interface, by its index, or (key OWN_ADDRESS)
+    on the address of the default route. `contested`: all who want a key, in order, if more than one. `placing`: from
+    the first drop rule in a peer's list on, or sooner. `drops`: their labels, in order. `virtual`: peers with an
+    interface."""
 
     profiles: Profiles
     rules: Layered[int, Rule]
@@ -57,6 +63,7 @@ class State(NamedTuple):
     users: Layered[int, tuple[int, ...]]
     waiting: Layered[int, tuple[int, ...]]
     made: Layered[Instance, Made]
+    bound: Layered[int, tuple[Instance, ...]]
     kin: Layered[int, Kin]
     contested: Layered[PolicyKey, tuple[Policy, ...]]
     placing: Placing | None
@@ -105,6 +112,10 @@ class Bags(Generic[K, V]):
             opened[value] = None
         else:
             opened.pop(value, None)
+
+    @property
+    def touched(self) -> bool:
+        return bool(self._open)
 
     def done(self) -> Layered[K, tuple[V, ...]]:
         for key, opened in self._open.items():
