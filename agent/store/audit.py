@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Final
 
-from agent.store.edits import shown
+from agent.store.edits import UPLOADED, shown
 from agent.store.errors import Refused
 from agent.store.hooks import Edit, Origin
 
 logger = logging.getLogger("agent.audit")
-
-BULK: Final = frozenset({"ipsecGwSegmentData"})
-"""Objects that carry files; what is made of them has lines of its own."""
 
 
 def accepted(generation: int, edits: Sequence[Edit], origin: Origin) -> None:
@@ -29,9 +25,9 @@ def loaded(generation: int, what: str, rows: int, origin: Origin) -> None:
 
 def performed(edits: Sequence[Edit], origin: Origin) -> None:
     """A SET on live tables alone. Uploads come in thousands of segments: those are told at debug level."""
-    level = logging.DEBUG if all(edit.column.name in BULK for edit in edits) else logging.INFO
+    level = logging.DEBUG if all(edit.column.name in UPLOADED for edit in edits) else logging.INFO
     if logger.isEnabledFor(level):
-        logger.log(level, "by %s: %s", _who(origin), _objects([e for e in edits if e.column.name not in BULK]))
+        logger.log(level, "by %s: %s", _who(origin), _objects([e for e in edits if e.column.name not in UPLOADED]))
 
 
 def unchanged(generation: int, edits: Sequence[Edit], origin: Origin) -> None:
