@@ -211,13 +211,23 @@ async def _job(client: SnmpClient, document: int, passphrase: str, allow_lockout
     await client.set(asked)
     for _ in range(round(PATIENCE / POLLING)):
         await asyncio.sleep(POLLING)
-        state, message = await client.get([f"ipsecGwImportState.{job}", f"ipsecGwImportMessage.{job}"])
+        columns = ("ipsecGwImportState", "ipsecGwImportMessage", "ipsecGwImportReport")
+        state, message, report = await client.get([f"{column}.{job}" for column in columns])
         text = message.value.decode("utf-8", "replace") if isinstance(message.value, bytes) else ""
         if state.value == DONE:
             return text
         if state.value == ERROR:
-            raise TransferError(text)
+            raise TransferError(await _document(client, report.value) if report.value else text)
     raise TransferError(f"job {job} has not finished after {PATIENCE:.0f} s; ipsecGwImportMessage.{job} will say more")
+
+
+async def _document(client: SnmpClient, number: object) -> str:
+    """A text that the agent shows. Raises SnmpError."""
+    assert isinstance(number, int)
+    segments = await client.value(f"ipsecGwDocumentSegments.{number}")
+    assert isinstance(segments, int)
+    parts = [await client.value(f"ipsecGwSegmentData.{(number << SEGMENT_BITS) + at + 1}") for at in range(segments)]
+    return b"".join(part for part in parts if isinstance(part, bytes)).decode("utf-8", "replace")
 
 
 # ---- what would differ --------------------------------------------------------------------
