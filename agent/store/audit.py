@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
+from typing import Final
 
 from agent.store.edits import UPLOADED, shown
 from agent.store.errors import Refused
 from agent.store.hooks import Edit, Origin
 
 logger = logging.getLogger("agent.audit")
+
+MOST_NAMED: Final = 128  # objects in one line; a SET of managers has no more, the rows of a first start are more
 
 
 def accepted(generation: int, edits: Sequence[Edit], origin: Origin) -> None:
@@ -42,12 +46,15 @@ def refused(refusal: Refused, origin: Origin) -> None:
 
 
 def _objects(edits: Sequence[Edit]) -> str:
+    if len(edits) > MOST_NAMED:
+        rows = Counter(table for table, _ in {(edit.column.table, edit.number) for edit in edits})
+        return f"{len(edits)} objects, rows of " + ", ".join(f"{table} {rows[table]}" for table in sorted(rows))
     return ", ".join(f"{edit.column.name}.{edit.number} = {shown(edit)}" for edit in edits)
 
 
 def _who(origin: Origin) -> str:
     words: list[str] = [origin.kind]
-    words += [f"user {_plain(origin.user)}"] if origin.user else []
+    words += [f"user {_plain(origin.user)}"] if origin.user not in ("", origin.kind) else []
     words += [f"from {_plain(origin.source)}"] if origin.source else []
     return " ".join(words)
 
