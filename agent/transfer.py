@@ -19,14 +19,13 @@ from agent.keysizes import clamp_key_sizes
 from agent.mib import load_schema
 from agent.mib.ber import Value
 from agent.mib.schema import Role, Schema
-from agent.plan.check import RuleError, check_rules
 from agent.serve import CAPABILITIES
+from agent.setchecks import check_named
 from agent.snmp.client import RequestFailed, SnmpClient, SnmpError, Tlv
 from agent.store.candidate import Candidate
 from agent.store.configfile import ConfigurationFile, FileError, read_configuration, write_configuration
 from agent.store.documents import LARGEST_SEGMENT, MOST_OCTETS, SEGMENT_BITS
-from agent.store.edits import refusal
-from agent.store.errors import ErrorStatus, Refused, SecretsError, StoreError, StoreLocked
+from agent.store.errors import Refused, SecretsError, StoreError, StoreLocked
 from agent.store.hooks import Edit, Origin, RowChange
 from agent.store.load import Loader, LoadRefused
 from agent.store.passphrase import PassphraseLock
@@ -162,11 +161,7 @@ class _RuleCheck:
         edits: Sequence[Edit],
         origin: Origin,
     ) -> None:
-        named = [(edit.column.table, edit.number, edit.column.name, edit.value) for edit in edits]
-        try:
-            check_rules(before, after, rows, named, self._capabilities)
-        except RuleError as error:
-            raise refusal(ErrorStatus.INCONSISTENT_VALUE, error.position, edits[error.position], error.text) from None
+        check_named(before, after, rows, edits, self._capabilities)
 
 
 async def _upload(client: SnmpClient, name: str, octets: bytes, passphrase: str, allow_lockout: bool) -> str:

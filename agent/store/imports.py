@@ -13,8 +13,9 @@ from agent.store.actions import Asked, LiveRow
 from agent.store.candidate import MASK
 from agent.store.configfile import ConfigurationFile, FileError, read_configuration
 from agent.store.documents import CONFIGURATION, DOCUMENTS, REPORT, Documents
+from agent.store.events import display
 from agent.store.hooks import Edit, Origin
-from agent.store.jobs import MOST_WAITING, NO_ROOM, JobFailed, Jobs, monotonic, text_octets
+from agent.store.jobs import MOST_WAITING, NO_ROOM, JobFailed, Jobs, monotonic
 from agent.store.load import Contents, LoadRefused
 from agent.store.store import Store
 
@@ -118,7 +119,7 @@ class _Import:
         """The first mistake; all of them are a document, which stays as long as an upload does."""
         if len(problems) == 1:
             return problems[0]
-        title = text_octets(f"mistakes in {shown}").decode()
+        title = display(f"mistakes in {shown}").decode()
         number = self._documents.put(title, REPORT, "\n".join(problems).encode(), kept=False)
         self._store.live.update(IMPORTS, {self._job: {"ipsecGwImportReport": number}})
         return f"{problems[0]} (and {len(problems) - 1} more, see ipsecGwImportReport.{self._job})"
@@ -156,4 +157,4 @@ def transient(edits: Sequence[Edit]) -> tuple[Edit, ...]:
 
 
 def _shown(state: int, message: str) -> dict[str, Value]:
-    return {"ipsecGwImportState": state, "ipsecGwImportMessage": text_octets(message)}
+    return {"ipsecGwImportState": state, "ipsecGwImportMessage": display(message)}

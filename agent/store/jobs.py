@@ -17,7 +17,6 @@ logger = logging.getLogger(__name__)
 KEPT: Final = 300.0  # seconds that a finished job stays
 MOST_FINISHED: Final = 64
 MOST_WAITING: Final = 64  # jobs that have not finished
-TEXT_OCTETS: Final = 255  # DisplayString
 
 TODO, RUNNING, DONE, ERROR = 1, 2, 3, 4  # the same in ipsecGwImportState and biboAdmConfigState
 DELAYED, STOPPED = 5, 6  # of biboAdmConfigState
@@ -119,12 +118,6 @@ class Jobs:
     def _tell(self, number: int, state: int, message: str) -> None:
         if number in self._live.table(self._table):
             self._live.update(self._table, {number: self._show(state, message)})
-
-
-def text_octets(text: str) -> bytes:
-    """Text as a DisplayString: one line, at most 255 octets, never cut within a character."""
-    line = "".join(c if c.isprintable() else " " for c in text)
-    return line.encode()[:TEXT_OCTETS].decode("utf-8", "ignore").encode()
 
 
 NO_ROOM: Final = ErrorStatus.RESOURCE_UNAVAILABLE
