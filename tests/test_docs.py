@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -24,3 +25,16 @@ def test_what_a_page_links_to_and_names_is_there(page: Path) -> None:
     assert [target for target in LINK.findall(text) if not (page.parent / target).exists()] == []
     modules = "\n".join(path.read_text() for path in (PROJECT / "mibs").iterdir() if path.is_file())
     assert set(OBJECT.findall(text)) - set(re.findall(r"\w+", modules)) == set()
+
+
+def test_every_finding_of_check_is_explained() -> None:
+    names = set()
+    for module in (PROJECT / "agent" / "check").glob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
+                first = node.args[0]
+                if node.func.id in ("error", "warning", "note") and isinstance(first, ast.Constant):
+                    names.add(str(first.value))
+    assert "row-failed" in names and len(names) > 20
+    page = (PROJECT / "docs" / "troubleshooting.md").read_text()
+    assert {name for name in names if f"`{name}`" not in page} == set()
