@@ -22,6 +22,7 @@ from agent.mib.schema import Role, Schema
 from agent.serve import CAPABILITIES
 from agent.setchecks import check_named
 from agent.snmp.client import RequestFailed, SnmpClient, SnmpError, Tlv
+from agent.store.audit import rows_differ
 from agent.store.candidate import Candidate
 from agent.store.configfile import ConfigurationFile, FileError, read_configuration, write_configuration
 from agent.store.documents import LARGEST_SEGMENT, MOST_OCTETS, SEGMENT_BITS
@@ -144,7 +145,7 @@ async def _import(
         configuration, rows = await store.load(contents, COMMAND_LINE, f"file {name}")
     finally:
         await store.close()
-    return f"generation {configuration.generation}, {rows} rows differ" if rows else "nothing differs"
+    return f"generation {configuration.generation}, {rows_differ(rows)}" if rows else rows_differ(0)
 
 
 class _RuleCheck:
@@ -241,11 +242,11 @@ def _differences(asked: Asked, schema: Schema, found: ConfigurationFile, passphr
         raise TransferError(str(error)) from None
     candidate = Loader(found.contents(secrets, passphrase), secrets, expanders=(clamp_key_sizes,)).build(stored)
     if candidate is None:
-        return "nothing differs"
+        return rows_differ(0)
     _RuleCheck(asked)(stored, candidate.after, candidate.rows, candidate.edits, COMMAND_LINE)
     lines = [line for draft in candidate.drafts for line in _told(candidate, draft.table.name, draft.number)]
     more = [f"… and {len(lines) - MOST_LINES} more"] if len(lines) > MOST_LINES else []
-    return "\n".join([*lines[:MOST_LINES], *more, f"{len(candidate.drafts)} rows differ"])
+    return "\n".join([*lines[:MOST_LINES], *more, rows_differ(len(candidate.drafts))])
 
 
 def _told(candidate: Candidate, table: str, number: int) -> list[str]:

@@ -24,7 +24,12 @@ def accepted(generation: int, edits: Sequence[Edit], origin: Origin) -> None:
 
 def loaded(generation: int, what: str, rows: int, origin: Origin) -> None:
     """A load that made a generation: `what` says where it came from."""
-    logger.info("generation %d by %s: %s loaded, %d rows differ", generation, _who(origin), one_line(what), rows)
+    logger.info("generation %d by %s: %s loaded, %s", generation, _who(origin), one_line(what), rows_differ(rows))
+
+
+def rows_differ(count: int) -> str:
+    """What a load comes to, in words."""
+    return "nothing differs" if not count else "1 row differs" if count == 1 else f"{count} rows differ"
 
 
 def performed(edits: Sequence[Edit], origin: Origin) -> None:

@@ -10,6 +10,7 @@ from typing import Final
 from agent.mib.ber import Value
 from agent.mib.schema import Role
 from agent.store.actions import Asked, LiveRow
+from agent.store.audit import rows_differ
 from agent.store.candidate import MASK
 from agent.store.configfile import ConfigurationFile, FileError, read_configuration
 from agent.store.documents import CONFIGURATION, DOCUMENTS, REPORT, Documents
@@ -148,7 +149,7 @@ async def load_file(
         for problem in refused.problems:
             logger.info("%s: %s", what, problem)
         raise
-    return f"generation {configuration.generation}, {rows} rows differ" if rows else "nothing differs"
+    return f"generation {configuration.generation}, {rows_differ(rows)}" if rows else rows_differ(0)
 
 
 def transient(edits: Sequence[Edit]) -> tuple[Edit, ...]:
