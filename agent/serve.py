@@ -23,7 +23,6 @@ from agent.backends.kernel_settings import HOST_OWN, KernelSettings
 from agent.backends.links import probe as probe_links
 from agent.backends.nftables import probe as probe_nftables
 from agent.backends.reconcile import Reconciler
-from agent.backends.rowstate import display
 from agent.backends.sole import Sole
 from agent.clear import Clearing, Commands, WizardLog
 from agent.config import Endpoint, Settings
@@ -41,6 +40,7 @@ from agent.snmp.presence import announce, withdraw
 from agent.snmp.server import SnmpServer, SnmpSettings
 from agent.snmp.sockets import ListenError
 from agent.store.errors import Refused, StoreError
+from agent.store.events import display
 from agent.store.exchange import exchanging
 from agent.store.secrets import Secrets
 from agent.store.store import Store
