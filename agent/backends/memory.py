@@ -38,6 +38,7 @@ class MemorySpd:
         self.policies: dict[PolicyKey, Observed] = {}
         self.batches: list[int] = []
         self.kernel_sas: list[SaRecord] = []
+        self.counted: dict[str, int] = {}  # what `statistics` tells
         self.refuse: dict[PolicyKey, str] = {}
         self._listeners: list[KernelListener] = []
         self._next = numbers.POLICY_INDEX_FIRST
@@ -76,6 +77,9 @@ class MemorySpd:
 
     async def sas(self) -> Sequence[SaRecord]:
         return list(self.kernel_sas)
+
+    def statistics(self) -> Mapping[str, int]:
+        return dict(self.counted)
 
     async def delete_sa(self, sa: SaRecord) -> None:
         self.kernel_sas = [other for other in self.kernel_sas if other[:4] != sa[:4]]
@@ -149,10 +153,16 @@ class MemoryIke:
     async def initiate(self, child: str, connection: str, reason: str) -> None:
         self.calls.append(("initiate", connection, child))
 
-    async def terminate(self, *, connection: str = "", child: str = "", ike_id: int = 0) -> None:
+    async def terminate(self, *, connection: str = "", child: str = "", ike_id: int = 0, child_id: int = 0) -> None:
+        if child_id:
+            self.calls.append(("terminate-child", str(child_id)))
+            return
         self.calls.append(("terminate", connection, child, str(ike_id) if ike_id else ""))
         if connection and not child:
             self.sas = [sa for sa in self.sas if sa.connection != connection]
+
+    async def renew(self, ike_id: int) -> None:
+        self.calls.append(("renew", str(ike_id)))
 
     def subscribe(self, listener: IkeListener) -> None:
         self._listeners.append(listener)

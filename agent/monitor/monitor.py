@@ -9,7 +9,6 @@ tables follow within a second. All on the event loop.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
@@ -22,9 +21,11 @@ from agent.monitor.peer_events import DESCRIPTION, PeerEvents
 from agent.monitor.peers import ALWAYS_UP, CALLBACK, DIALUP, DOWN, PEER_TABLE, UP, Peers, PlanView, Settings
 from agent.monitor.publish import LiveTables, Publisher, pause
 from agent.monitor.remarks import Remarks
-from agent.monitor.rows import Now, Values, bundle_row, ike_row, peer_row
+from agent.monitor.rows import Now, ike_state
 from agent.monitor.sas import GRACE_SECONDS, Registry
 from agent.monitor.states import Oper
+from agent.monitor.tables import STAT_TABLE, Tables
+from agent.monitor.totals import Totals
 from agent.plan import numbers
 from agent.plan.model import Tunnel
 from agent.plan.planner import Plan
@@ -35,19 +36,15 @@ from agent.store.snapshot import Configuration, Row
 
 logger = logging.getLogger(__name__)
 
-STAT_TABLE: Final = "ipsecPeerStatTable"
-IKE_TABLE: Final = "ikeSaTable"
-BUNDLE_TABLE: Final = "ipsecBundleTable"
 ADMIN: Final = "ipsecPeerAdminStatus"
 START_MODE: Final = "ipsecPeerStartMode"
-ADDRESS: Final = "ipsecPeerDynamicAddress"
 ROW_GENERATION: Final = "ipsecGwPeerRowGeneration"
 ENABLED: Final = "ipsecGlobEnabled"
 
 QUIET_SECONDS: Final = 10.0  # between looks at charon while there is nothing
 SETTLE_SECONDS: Final = 0.05  # an event seldom comes alone
 HEARING_SECONDS: Final = 0.2  # until events that wait in threads and sockets are heard
-ROWS_PER_TURN: Final = 128  # rows or SAs before the loop may do something else, about 3 ms
+SAS_PER_TURN: Final = 128  # before the loop may do something else, about 3 ms
 RESETS: Final = 5  # tries to turn `dialup` into `up` while others change the row
 MISMATCHES: Final = 1024  # connections whose last word on lifetimes is kept
 
@@ -93,7 +90,17 @@ class Monitor:
         witness = PeerEvents(store.events.tell, self._described, self._remote)
         self.peers = Peers(self._initiate, self.registry.stands, self._peer_changed, clock, witness)
         self._leaving: Row | None = None  # a peer that has just been removed
-        self._publisher = Publisher(schema, store.live)
+        self.totals = Totals(spd.statistics())
+        self._tables = Tables(
+            Publisher(schema, store.live),
+            self.registry,
+            self.peers,
+            self.totals,
+            lambda: self._configuration,
+            lambda: self._plan,
+            octets=lambda unique_id: 0,
+            interface=lambda address: -1,
+        )
         self._configuration: Configuration = store.running
         self._plan: PlanView | None = None
         self._dialing: dict[int, int] = {}  # peer → generation whose plan it waits for
@@ -192,9 +199,13 @@ class Monitor:
             self._dialing.pop(row.number, None)
             self._remarked.pop(row.number, None)
             self._leaving = row.before
+            self.registry.forget_peer(row.number)
+            self._tables.discontinuities.pop(row.number, None)
             self.peers.configured(row.number, None)
             self._leaving = None
         else:
+            if row.before is None:
+                self._discontinuous(row.number)
             self._peer_settings(row.number, row.after[ADMIN], row.after[START_MODE], generation)
 
     def _peer_settings(self, peer: int, admin: object, mode: object, generation: int) -> None:
@@ -250,8 +261,7 @@ class Monitor:
             self._note_lifetime(event)
             return
         if kind is IkeEventKind.INITIATED:
-            peer = numbers.peer_of_connection(event.connection)
-            self.peers.initiated(peer, event.child_name, event.text)
+            self._initiated(event)
         elif kind is IkeEventKind.LOST:
             self.peers.engine_lost()
         elif kind is IkeEventKind.BACK:
@@ -263,18 +273,48 @@ class Monitor:
                 peer = numbers.peer_of_connection(event.ike.connection)
                 if peer:
                     self.peers.called(peer)
+        self._note(event)
         self._follow()
         self._enforce_lifetime(event)
         self._wake.set()
 
+    def _initiated(self, event: IkeEvent) -> None:
+        """An attempt of ours ended."""
+        peer = numbers.peer_of_connection(event.connection)
+        if event.text:
+            connection = self.peers.connection(peer)
+            version = 2 if connection is not None and connection.settings.get("version") == "2" else 1
+            established = any(ike_state(row.sa.state) == 2 for row in self.registry.ike_of_peer.get(peer, {}).values())
+            self.totals.note_negotiation(version, 2 if established else 1, True)
+        self.peers.initiated(peer, event.child_name, event.text)
+
+    def _note(self, event: IkeEvent) -> None:
+        """Count what came of a negotiation; of failed ones of ours INITIATED tells."""
+        if event.ike is None or not numbers.is_our_connection(event.ike.connection):
+            return
+        if event.kind in (IkeEventKind.IKE_UP, IkeEventKind.IKE_REKEY):
+            self.totals.note_negotiation(event.ike.version, 1, False)
+        elif event.kind in (IkeEventKind.CHILD_UP, IkeEventKind.CHILD_REKEY):
+            self.totals.note_negotiation(event.ike.version, 2, False)
+        elif event.kind is IkeEventKind.IKE_DOWN and not event.ike.initiator and ike_state(event.ike.state) == 1:
+            self.totals.note_negotiation(event.ike.version, 1, True)
+
     def _kernel_event(self, event: KernelEvent) -> None:
         if event.kind is KernelEventKind.ACQUIRE:
             if event.template is not None:
+                self.totals.note_trigger(event.template.reqid)
                 self.peers.acquire(event.template.reqid)
+        elif event.kind is KernelEventKind.SAS_FLUSHED:  # what they carried since the last look is not to be had
+            for peer in self.registry.of_peer:
+                self._discontinuous(peer)
         elif event.kind is KernelEventKind.OVERRUN:
             self._wake.set()
         elif event.sa is not None and event.kind is not KernelEventKind.SA_NEW:
             self.registry.kernel(event.sa)
+
+    def _discontinuous(self, peer: int) -> None:
+        """Its counters are not to be compared with those before this moment."""
+        self._tables.discontinuities[peer] = Now(0, self._clock(), self._started).ticks(self._clock())
 
     def _follow(self) -> None:
         """Tell reconciler and peers what became of tunnels."""
@@ -381,7 +421,7 @@ class Monitor:
                 logger.debug("SAs cannot be listed: %s", error)
             else:
                 for count, _ in enumerate(self.registry.take_list(begun, sas), 1):
-                    if count % ROWS_PER_TURN == 0:
+                    if count % SAS_PER_TURN == 0:
                         await asyncio.sleep(0)
                 self._looked = True
         if self.registry.bundles:
@@ -392,61 +432,17 @@ class Monitor:
             else:
                 for count, record in enumerate(records, 1):
                     self.registry.kernel(record)
-                    if count % ROWS_PER_TURN == 0:
+                    if count % SAS_PER_TURN == 0:
                         await asyncio.sleep(0)
         self._follow()
 
     async def _publish(self) -> None:
+        dirty, self._dirty_peers = self._dirty_peers, set()
         now = Now(self._wall(), self._clock(), self._started)
-        registry = self.registry
-        ikes, registry.touched_ike = registry.touched_ike, set()
-        bundles, registry.touched_bundles = registry.touched_bundles, set()
-        peers, self._dirty_peers = self._dirty_peers | registry.of_peer.keys(), set()
-        ike_rows = {row.number: row for row in registry.ike.values() if row.sa.version == 1} if ikes else {}
-        alive = {bundle.number: bundle for bundle in registry.alive()} if bundles else {}
-
-        def ike(number: int) -> Values | None:
-            row = ike_rows.get(number)
-            return None if row is None else ike_row(row, self._connection(row.sa.connection), now)
-
-        def bundle(number: int) -> Values | None:
-            found = alive.get(number)
-            return None if found is None else bundle_row(found, self._connection(found.ike.connection), now)
-
-        def peer(number: int) -> Values | None:
-            return self._peer_values(number, now)
-
-        for table, touched, values in (
-            (IKE_TABLE, ikes, ike),
-            (BUNDLE_TABLE, bundles, bundle),
-            (STAT_TABLE, peers, peer),
-        ):
-            ordered = sorted(touched)
-            for at in range(0, len(ordered), ROWS_PER_TURN):
-                self._publisher.update(table, {number: values(number) for number in ordered[at : at + ROWS_PER_TURN]})
-                await asyncio.sleep(0)
+        for peer in dirty | self.registry.of_peer.keys():
+            self._tell_error(peer)
+        await self._tables.draw(dirty, self._spd.statistics(), now)
         self._remarks.repeat()
-
-    def _connection(self, name: str) -> Any:
-        return self._plan.connections.get(name) if self._plan is not None else None
-
-    def _peer_values(self, peer: int, now: Now) -> Values | None:
-        row = self._configuration.row(PEER_TABLE, peer)
-        if row is None:
-            return None
-        self._tell_error(peer)
-        registry = self.registry
-        return peer_row(
-            peer,
-            self.peers.state(peer),
-            self.peers.time_left(peer),
-            _literal(row[ADDRESS]),
-            self.peers.connection(peer),
-            list(registry.ike_of_peer.get(peer, {}).values()),
-            list(registry.of_peer.get(peer, {}).values()),
-            registry.totals.get(peer),
-            now,
-        )
 
     def _tell_error(self, peer: int) -> None:
         text = self.peers.error(peer)
@@ -471,11 +467,3 @@ def touched_peers(plan: PlanView, before: PlanView | None) -> set[int]:
         names.update(name for name, connection in new.items() if old.get(name) is not connection)
         names.update(name for name in old if name not in new)
     return peers | {numbers.peer_of_connection(name) for name in names}
-
-
-def _literal(value: object) -> bytes:
-    """The octets of an address given as text; empty for a name or nothing."""
-    try:
-        return ipaddress.ip_address(value.decode().strip()).packed if isinstance(value, bytes) and value else b""
-    except ValueError:
-        return b""
