@@ -10,9 +10,10 @@ import pytest
 from agent.mib.ber import Value
 from agent.plan.capabilities import CHARON
 from agent.plan.identities import IdentityError, identities, identity
-from agent.plan.ike import Life, Profiles
+from agent.plan.lifetimes import Life
 from agent.plan.model import ApplyState, Connection, RowRef
 from agent.plan.planner import Plan, difference, make_plan
+from agent.plan.profiles import Profiles
 from tests.plan_helpers import DictConfiguration, configuration, environment, packed
 
 A, B = "10.1.0.0/16", "10.2.0.0/16"

@@ -15,11 +15,12 @@ from agent.mib import load_schema
 from agent.mib.ber import Value
 from agent.plan import spd
 from agent.plan.capabilities import GROUPS, IKE_CIPHERS, IKE_HASHES, LACKING_HASHES, can
+from agent.plan.connections import address_text
 from agent.plan.explain import explain_all, matching
 from agent.plan.identities import IdentityError, identities, identity
-from agent.plan.ike import DEFAULT_AUTH, PSK, address_text
 from agent.plan.model import Action, Capabilities, ConfigurationView, Direction, Flow, Policy, RowChangeView
 from agent.plan.peers import is_host_name, literal
+from agent.plan.phase1 import DEFAULT_AUTH, PSK
 from agent.plan.proposals import group_problem
 from agent.plan.result import Plan
 from agent.plan.rules import RULES, After

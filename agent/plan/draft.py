@@ -15,7 +15,7 @@ from typing import Final
 from agent.plan import numbers, spd, verdicts
 from agent.plan.chains import POST, PRE
 from agent.plan.claims import Claims
-from agent.plan.ike import Profiles, child_settings, transport_suffices
+from agent.plan.connections import child_settings, transport_suffices
 from agent.plan.kinship import Kinship
 from agent.plan.layered import Edit, Layered
 from agent.plan.lists import Lists
@@ -32,6 +32,7 @@ from agent.plan.model import (
 )
 from agent.plan.peers import EMPTY_LIST, PEERS, read_peer
 from agent.plan.placing import Entry, Instance, Placing, behind_all
+from agent.plan.profiles import Profiles
 from agent.plan.result import REMEMBERED, Plan, Touched
 from agent.plan.spd import TRAFFIC, Companions, Rule, RuleAction, Way
 from agent.plan.state import Made, State, Todo, edit_of

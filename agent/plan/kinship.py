@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from agent.plan import numbers
+from agent.plan.connections import Peer, connections
 from agent.plan.credentials import secret
-from agent.plan.ike import Peer, Profiles, connections
 from agent.plan.layered import Edit, Layered
 from agent.plan.model import Child, Connection, Secret, ViciValue
+from agent.plan.profiles import Profiles
 from agent.plan.result import Plan
 from agent.plan.state import Kin, State, Todo, edit_of
 

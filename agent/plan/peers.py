@@ -7,10 +7,11 @@ import re
 from typing import Final
 
 from agent.plan import cells
+from agent.plan.connections import Peer, address_text
 from agent.plan.identities import ANY, IdentityError, identities, identity
-from agent.plan.ike import Peer, Phase1, address_text
 from agent.plan.model import ApplyState, Environment, RowView, Verdict
 from agent.plan.numbers import MOST_PEER_IDS
+from agent.plan.phase1 import Phase1
 
 PEERS: Final = "ipsecPeerTable"
 DOWN: Final = 2  # ipsecPeerAdminStatus

@@ -14,9 +14,9 @@ from typing import Final, TypeVar
 from agent.plan import numbers
 from agent.plan.chains import POST, PRE
 from agent.plan.draft import Draft
-from agent.plan.ike import Profiles
 from agent.plan.model import ConfigurationView, Environment, RowChangeView
 from agent.plan.peers import PEERS
+from agent.plan.profiles import Profiles
 from agent.plan.result import Delta, Plan, SwitchedOff, difference
 from agent.plan.spd import TRAFFIC
 

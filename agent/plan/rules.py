@@ -15,8 +15,10 @@ from typing import Final, NamedTuple
 
 from agent.plan import cells, spd
 from agent.plan.capabilities import ESP_CIPHERS
-from agent.plan.ike import IKE_PROFILES, INHERIT_LIFE, IPSEC_PROFILES
+from agent.plan.lifetimes import INHERIT_LIFE
 from agent.plan.model import ConfigurationView, RowView
+from agent.plan.phase1 import IKE_PROFILES
+from agent.plan.phase2 import IPSEC_PROFILES
 from agent.plan.proposals import IPSEC_PROPOSALS
 from agent.plan.spd import TRAFFIC, RuleAction
 
