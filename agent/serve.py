@@ -192,6 +192,7 @@ async def _made_real(backend: str, store: Store, engines: Engines, reconciler: R
         list_sas=asked if callable(asked) else None,
     )
     reconciler.subscribe(monitor.planned)
+    store.actions.register(monitor.endings)
     try:
         sole = Sole() if backend == "linux" else None
         await reconciler.start()

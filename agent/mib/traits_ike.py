@@ -5,11 +5,11 @@ from agent.mib.schema import Role, Traits
 TRAITS = {
     "ikeSaState": Traits(
         deletes=7,
-        stage="gateway",
         effect="delete ends the IKEv1 SA",
         mechanism="monitor",
         limit="charon ends the phase 2 SAs with it, unlike the original; other values inconsistentValue",
         disturbs="renegotiates peer",
+        shown="lab: delete_sa; tests/test_monitor_endings.py::test_delete_ends_it",
     ),
     "ikePropNextChoice": Traits(
         links="ikeProposalTable",

@@ -5,11 +5,11 @@ from agent.mib.schema import Role, Traits
 TRAITS = {
     "ikev2SaState": Traits(
         deletes=7,
-        stage="gateway",
         effect="delete ends the IKEv2 SA and its children",
         mechanism="monitor",
         limit="other values inconsistentValue",
         disturbs="renegotiates peer",
+        shown="tests/test_monitor_endings.py::test_delete_ends_it",
     ),
     "ikev2PrfIndex": Traits(
         role=Role.INDEX_CREATING,

@@ -340,10 +340,10 @@ TRAITS = {
     ),
     "ipsecBundleState": Traits(
         deletes=3,
-        stage="gateway",
         effect="delete ends the SAs of the bundle",
         mechanism="monitor",
         limit="Any other value than delete answers inconsistentValue (the state is live)",
         disturbs="renegotiates peer",
+        shown="lab: delete_bundle; tests/test_monitor_endings.py::test_delete_ends_it",
     ),
 }

@@ -16,9 +16,10 @@ from typing import Any, Final, Protocol
 
 from agent.backends.engine import EngineError, Ike, IkeEvent, IkeEventKind, IkeSa, KernelEvent, KernelEventKind, Spd
 from agent.mib.schema import Schema
+from agent.monitor.endings import Endings
 from agent.monitor.lifetimes import STRICT, Mismatch, child_policy, ike_policy, mismatch
 from agent.monitor.peer_events import DESCRIPTION, PeerEvents
-from agent.monitor.peers import ALWAYS_UP, CALLBACK, DIALUP, DOWN, PEER_TABLE, UP, Peers, PlanView, Settings
+from agent.monitor.peers import ALWAYS_UP, CALLBACK, DIALED, DIALUP, DOWN, PEER_TABLE, UP, Peers, PlanView, Settings
 from agent.monitor.publish import LiveTables, Publisher, pause
 from agent.monitor.remarks import Remarks
 from agent.monitor.rows import Now, ike_state
@@ -29,6 +30,7 @@ from agent.monitor.totals import Totals
 from agent.plan import numbers
 from agent.plan.model import Tunnel
 from agent.plan.planner import Plan
+from agent.plan.upkeep import Upkeep, upkeep
 from agent.store.errors import Refused
 from agent.store.events import Events
 from agent.store.hooks import AGENT, Change, Edit, Origin, RowChange, Subscriber
@@ -88,7 +90,16 @@ class Monitor:
         self._clock, self._wall, self._started = clock, wall, clock()
         self.registry = Registry(clock)
         witness = PeerEvents(store.events.tell, self._described, self._remote)
-        self.peers = Peers(self._initiate, self.registry.stands, self._peer_changed, clock, witness)
+        self.peers = Peers(
+            self._initiate,
+            self.registry.stands,
+            self._peer_changed,
+            clock,
+            witness,
+            give_up=self._give_up,
+            upkeep=self._upkeep,
+        )
+        self.endings = Endings(self.registry, ike, lambda request: self._begin(self._ask(request)))
         self._leaving: Row | None = None  # a peer that has just been removed
         self.totals = Totals(spd.statistics())
         self._tables = Tables(
@@ -235,7 +246,7 @@ class Monitor:
         generation = self._plan.generation if self._plan is not None else -1
         for peer in [peer for peer, asked in self._dialing.items() if asked <= generation]:
             del self._dialing[peer]
-            self.peers.dial(peer, "dialup")
+            self.peers.dial(peer, DIALED)
             self._begin(self._dialed(peer))
 
     async def _dialed(self, peer: int) -> None:
@@ -396,6 +407,13 @@ class Monitor:
             await self._ike.initiate(child, connection, why)
         except EngineError as error:
             self.peers.initiated(numbers.peer_of_connection(connection), child, str(error))
+
+    def _give_up(self, peer: int) -> None:
+        """End what is being negotiated with it; of a peer that is going up nothing else stands."""
+        self._begin(self._ask(self._ike.terminate(connection=numbers.connection_name(peer))))
+
+    def _upkeep(self, peer: int) -> Upkeep:
+        return upkeep(self._configuration, peer)
 
     def _described(self, peer: int) -> bytes:
         row = self._leaving or self._configuration.row(PEER_TABLE, peer)
