@@ -189,6 +189,7 @@ async def _made_real(backend: str, store: Store, engines: Engines, reconciler: R
         engines.ike,
         engines.spd,
         tunnels_changed=reconciler.environment_changed,
+        lookout=engines.lookout,
         list_sas=asked if callable(asked) else None,
     )
     reconciler.subscribe(monitor.planned)
@@ -196,6 +197,7 @@ async def _made_real(backend: str, store: Store, engines: Engines, reconciler: R
     try:
         sole = Sole() if backend == "linux" else None
         await reconciler.start()
+        await engines.lookout.start()
     except EngineError as error:
         raise StartError(f"backend: {error}") from None
     await monitor.start()
@@ -203,6 +205,7 @@ async def _made_real(backend: str, store: Store, engines: Engines, reconciler: R
         yield
     finally:
         await monitor.stop()
+        await engines.lookout.stop()
         await reconciler.stop()
         if sole is not None:
             sole.release()

@@ -35,9 +35,12 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ikev2PrfBlockTime": Traits(
-        stage="gateway",
         effect="As ikePrfBlockTime for IKEv2 peers",
         mechanism="monitor",
+        shown=(
+            "tests/test_plan_upkeep.py::test_the_block_time_of_the_own_profile_then_of_the_global_one; "
+            "tests/test_monitor_states.py::test_a_peer_with_a_block_time_is_left_alone_for_so_long"
+        ),
     ),
     "ikev2PrfNatT": Traits(
         deletes=4,

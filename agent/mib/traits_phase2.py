@@ -337,6 +337,7 @@ TRAITS = {
         effect="Other lifetimes from the peer are taken, or the SA is ended",
         mechanism="monitor",
         limit="strict acts just after the SA is up; no RESPONDER-LIFETIME is sent; IKEv2 does not negotiate lifetimes",
+        shown="lab: strict",
     ),
     "ipsecBundleState": Traits(
         deletes=3,

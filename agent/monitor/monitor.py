@@ -15,11 +15,13 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, S
 from typing import Any, Final, Protocol
 
 from agent.backends.engine import EngineError, Ike, IkeEvent, IkeEventKind, IkeSa, KernelEvent, KernelEventKind, Spd
+from agent.backends.lookout import Lookout, NoLookout
 from agent.mib.schema import Schema
 from agent.monitor.endings import Endings
 from agent.monitor.lifetimes import STRICT, Mismatch, child_policy, ike_policy, mismatch
 from agent.monitor.peer_events import DESCRIPTION, PeerEvents
 from agent.monitor.peers import ALWAYS_UP, CALLBACK, DIALED, DIALUP, DOWN, PEER_TABLE, UP, Peers, PlanView, Settings
+from agent.monitor.phase1 import Phase1
 from agent.monitor.publish import LiveTables, Publisher, pause
 from agent.monitor.remarks import Remarks
 from agent.monitor.rows import Now, ike_state
@@ -69,6 +71,7 @@ class ConfigurationStore(Protocol):
 
 class Monitor:
     """`tunnels_changed`: Reconciler.environment_changed. `list_sas`: CharonIke.sas; None where only events tell.
+    `lookout`: what is seen at the interfaces.
 
     It subscribes to the engines at once: make it before they start, and `start` it after. `planned` is for
     Reconciler.subscribe."""
@@ -82,6 +85,7 @@ class Monitor:
         *,
         tunnels_changed: TunnelsChanged,
         list_sas: ListSas | None = None,
+        lookout: Lookout | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -102,6 +106,7 @@ class Monitor:
         self.endings = Endings(self.registry, ike, lambda request: self._begin(self._ask(request)))
         self._leaving: Row | None = None  # a peer that has just been removed
         self.totals = Totals(spd.statistics())
+        seen = lookout or NoLookout()
         self._tables = Tables(
             Publisher(schema, store.live),
             self.registry,
@@ -109,8 +114,18 @@ class Monitor:
             self.totals,
             lambda: self._configuration,
             lambda: self._plan,
-            octets=lambda unique_id: 0,
-            interface=lambda address: -1,
+            octets=seen.octets,
+            interface=lambda address: found.number if (found := seen.interface(address)) is not None else -1,
+        )
+        self._phase1 = Phase1(
+            self.registry,
+            self.peers,
+            ike,
+            seen,
+            lambda request: self._begin(self._ask(request)),
+            lambda: self._configuration,
+            self._upkeep,
+            clock,
         )
         self._configuration: Configuration = store.running
         self._plan: PlanView | None = None
@@ -159,6 +174,7 @@ class Monitor:
                 await self._look()
                 if self._looked:  # else what stands already would be begun again
                     self.peers.tick()
+                    self._phase1.look()
                     self._dial()
                 await self._publish()
             except Exception:  # a defect must not end watching for good
@@ -280,6 +296,7 @@ class Monitor:
                 self.registry.forget()
         else:
             self.registry.event(event)
+            self._phase1.event(event)
             if kind is IkeEventKind.IKE_UP and event.ike is not None and not event.ike.initiator:
                 peer = numbers.peer_of_connection(event.ike.connection)
                 if peer:

@@ -281,6 +281,24 @@ class Peers:
         self._changed(peer)
         self._tell_failure(peer, record, text)
 
+    def remark(self, peer: int, text: str) -> None:
+        """Why its tunnels are about to end; told when they do, and shown until the next ones stand."""
+        record = self._record(peer)
+        record.error = text
+        self._changed(peer)
+
+    def trying(self) -> list[int]:
+        """Peers that we negotiate with and that have no tunnel."""
+        return [peer for peer, record in self._records.items() if record.state is Oper.GOING_UP and record.trying]
+
+    def cut_short(self, peer: int, why: str) -> None:
+        """End a negotiation of ours at once; that it ended will be told as its own end is."""
+        record = self._records.get(peer)
+        if record is not None and record.state is Oper.GOING_UP and record.trying and not record.given_up:
+            record.given_up = why
+            self._leave_after(peer, record, HEARD_SECONDS)
+            self._give_up(peer)
+
     def next_time(self) -> float | None:
         """Seconds until `tick` has something to do; None for nothing."""
         return max(0.0, self._times[0][0] - self._clock()) if self._times else None
@@ -305,9 +323,7 @@ class Peers:
         if record.state is Oper.GOING_UP and record.trying:
             if not record.given_up:  # its end will be told, with the reason that the log has
                 upkeep = self._upkeep(peer)
-                record.given_up = f"given up after {upkeep.patience} s, {upkeep.limit}"
-                self._leave_after(peer, record, HEARD_SECONDS)
-                self._give_up(peer)
+                self.cut_short(peer, f"given up after {upkeep.patience} s, {upkeep.limit}")
                 return
             child = min(record.trying)
             record.trying.clear()

@@ -47,7 +47,8 @@ class Shown(NamedTuple):
 
 
 class Tables:
-    """`configuration` and `plan` give what is in force; `octets(unique id)` the octets of an IKE SA's messages;
+    """`configuration` and `plan` give what is in force; `octets(initiator SPI)` the octets of an IKE SA's
+    messages;
     `interface(address)` the index of the interface that has an address, -1 for none."""
 
     def __init__(
@@ -59,7 +60,7 @@ class Tables:
         configuration: Callable[[], Configuration],
         plan: Callable[[], PlanView | None],
         *,
-        octets: Callable[[int], int],
+        octets: Callable[[bytes], int],
         interface: Callable[[bytes], int],
     ) -> None:
         self._publisher, self._registry, self._peers, self._totals = publisher, registry, peers, totals
@@ -86,13 +87,13 @@ class Tables:
             row = ike_rows.get(number)
             if row is None or row.sa.version != 1:
                 return None
-            return ike_row(row, self._connection(row.sa.connection), self._octets(row.sa.unique_id), now)
+            return ike_row(row, self._connection(row.sa.connection), self._octets(row.sa.initiator_spi), now)
 
         def ikev2(number: int) -> Values | None:
             row = ike_rows.get(number)
             if row is None or row.sa.version != 2:
                 return None
-            return ikev2_row(row, self._connection(row.sa.connection), self._octets(row.sa.unique_id), now)
+            return ikev2_row(row, self._connection(row.sa.connection), self._octets(row.sa.initiator_spi), now)
 
         def bundle(number: int) -> Values | None:
             found = alive.get(number)
