@@ -182,7 +182,6 @@ async def _answering(settings: Settings, store: Store) -> AsyncIterator[SnmpServ
 
 @contextlib.asynccontextmanager
 async def _made_real(backend: str, store: Store, engines: Engines, reconciler: Reconciler) -> AsyncIterator[None]:
-    asked = getattr(engines.ike, "sas", None)  # charon can be asked for its SAs; in memory they are a list of events
     monitor = Monitor(
         store,
         store.schema,
@@ -190,7 +189,7 @@ async def _made_real(backend: str, store: Store, engines: Engines, reconciler: R
         engines.spd,
         tunnels_changed=reconciler.environment_changed,
         lookout=engines.lookout,
-        list_sas=asked if callable(asked) else None,
+        list_sas=engines.ike.list_sas,
     )
     reconciler.subscribe(monitor.planned)
     store.actions.register(monitor.endings)

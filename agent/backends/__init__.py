@@ -27,11 +27,13 @@ class Engines:
 
 
 def memory_engines() -> Engines:
-    """Accepts and remembers everything, touches nothing."""
+    """Accepts and remembers everything, touches nothing; peers are simulated."""
     from agent.backends.lookout import NoLookout
-    from agent.backends.memory import MemoryHost, MemoryIke, MemorySpd
+    from agent.backends.memory import MemoryHost
+    from agent.backends.simulated import SimulatedIke, SimulatedSpd
 
-    return Engines(MemorySpd(), MemoryIke(), MemoryHost(), NoLookout())
+    spd = SimulatedSpd()
+    return Engines(spd, SimulatedIke(spd), MemoryHost(), NoLookout())
 
 
 def linux_engines(run_folder: Path, open_secret: OpenSecret) -> Engines:

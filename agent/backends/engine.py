@@ -255,6 +255,9 @@ class Ike(Protocol):
 
     async def observe(self) -> IkeState: ...
 
+    async def list_sas(self) -> tuple[IkeSa, ...]:
+        """The IKE_SAs alone; costs less than `observe`."""
+
     async def load_connection(self, connection: Connection) -> None:
         """Load or replace; running SAs are left alone (see terminate)."""
 

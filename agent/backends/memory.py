@@ -1,8 +1,8 @@
 """The three engines without kernel and charon: everything is accepted, remembered and can be looked at.
 
-This is the default backend, so that the agent runs anywhere without root, and the test
-double of reconciler and monitor. Tunnels stay down unless a test says otherwise; what a
-test wants to happen is done by the methods below each `for tests` line.
+The test double of reconciler and monitor: tunnels stay down unless a test says otherwise, by
+the methods below each `for tests` line. With peers that answer (simulated.py) it is the default
+backend, so that the agent runs anywhere without root.
 """
 
 from __future__ import annotations
@@ -129,6 +129,9 @@ class MemoryIke:
     async def observe(self) -> IkeState:
         loaded = {name: self.fingerprint(connection) for name, connection in self.connections.items()}
         return IkeState(loaded, frozenset(self.secrets), tuple(self.sas))
+
+    async def list_sas(self) -> tuple[IkeSa, ...]:
+        return tuple(self.sas)
 
     async def load_connection(self, connection: Connection) -> None:
         self.calls.append(("load", connection.name))

@@ -70,7 +70,7 @@ class ConfigurationStore(Protocol):
 
 
 class Monitor:
-    """`tunnels_changed`: Reconciler.environment_changed. `list_sas`: CharonIke.sas; None where only events tell.
+    """`tunnels_changed`: Reconciler.environment_changed. `list_sas`: Ike.list_sas; None where only events tell.
     `lookout`: what is seen at the interfaces.
 
     It subscribes to the engines at once: make it before they start, and `start` it after. `planned` is for

@@ -248,7 +248,7 @@ class CharonIke:
         known = self._journal.fingerprints
         return IkeState({name: known.get(name, "") for name in names}, frozenset(secrets), sas)
 
-    async def sas(self) -> tuple[IkeSa, ...]:
+    async def list_sas(self) -> tuple[IkeSa, ...]:
         """The IKE_SAs alone; costs less than `observe`."""
         found: tuple[IkeSa, ...] = await self._call(_list_sas)
         return found
