@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from agent.backends.lookout import LinuxLookout, Sight, ike_filter, ike_packet, not_reached, not_reached6, runs
+from agent.backends.lookout import LinuxLookout, Sight, ike_packet, not_reached, runs, wire_filter
 from tests.xfrm_namespace import Namespace, namespaces, until
 
 SPI = bytes(range(1, 9))
@@ -32,15 +32,15 @@ def udp(source: int, destination: int, payload: bytes) -> bytes:
 def passes(packet: bytes) -> bool:
     """The filter, run as the kernel runs it (linux/filter.h)."""
     a = x = at = 0
-    program = ike_filter()
+    program = wire_filter()
     while True:
         code, true, false, value = program[at]
         at += 1
         if code == 0x06:
             return value > 0
-        if code in (0x30, 0x28, 0x20, 0x48, 0x40):
-            size = {0x30: 1, 0x28: 2, 0x20: 4, 0x48: 2, 0x40: 4}[code]
-            place = value + (x if code in (0x48, 0x40) else 0)
+        if code in (0x30, 0x28, 0x20, 0x50, 0x48, 0x40):
+            size = {0x30: 1, 0x28: 2, 0x20: 4, 0x50: 1, 0x48: 2, 0x40: 4}[code]
+            place = value + (x if code in (0x50, 0x48, 0x40) else 0)
             if place + size > len(packet):
                 return False
             a = int.from_bytes(packet[place : place + size], "big")
@@ -59,6 +59,9 @@ def test_the_filter_lets_ike_pass_and_nothing_else(wrap: Callable[..., bytes]) -
     assert not passes(wrap(udp(4500, 4500, b"\0\0\1\1" + IKE))), "ESP in UDP"
     assert not passes(wrap(udp(53, 53, IKE)))
     assert not passes(wrap(bytes(40), 50)) and not passes(wrap(bytes(40), 6))
+    unreachable, other = (b"\3", b"\x0b") if wrap is ip4 else (b"\1", b"\x80")
+    icmp = 1 if wrap is ip4 else 58
+    assert passes(wrap(unreachable + bytes(40), icmp)) and not passes(wrap(other + bytes(40), icmp))
 
 
 def test_a_later_fragment_is_no_ike() -> None:
@@ -84,8 +87,10 @@ def test_icmp_errors_about_our_ike_ports_name_whom_they_are_about() -> None:
     assert not_reached(error(3, quoted, type=11)) is None
     assert not_reached(error(3, ip4(udp(53, 500, IKE)))) is None, "not our port"
     assert not_reached(error(3, b"")) is None and not_reached(b"") is None
-    assert not_reached6(bytes([1, 4]) + bytes(6) + ip6(udp(500, 500, IKE))) == (bytes(15) + b"\2", "port unreachable")
-    assert not_reached6(bytes([1, 0]) + bytes(6) + ip6(udp(500, 500, IKE))) is None
+    quoted = ip6(udp(500, 500, IKE))
+    assert not_reached(ip6(bytes([1, 4]) + bytes(6) + quoted, 58)) == (bytes(15) + b"\2", "port unreachable")
+    assert not_reached(ip6(bytes([1, 0]) + bytes(6) + quoted, 58)) is None, "no route is no refusal"
+    assert not_reached(quoted) is None
 
 
 def test_an_interface_runs_when_it_is_up_and_its_wire_too() -> None:

@@ -1,11 +1,11 @@
 """What can be seen at this host's interfaces: which of them runs, how much IKE goes by, who cannot be reached.
 
 The kernel and charon keep these to themselves: a link that goes down ends no SA, charon
-counts no octets and hears no ICMP. Three sockets tell: rtnetlink for links and addresses,
-a packet socket whose filter in the kernel lets IKE pass and nothing else (RFC 7296 section 2:
-ports 500 and 4500, there behind four zero octets, RFC 3948 section 2.2), a raw one for ICMP
-errors (RFC 792, RFC 4443). The last two need CAP_NET_RAW; without it they are not there, and
-`lack` says so.
+counts no octets and hears no ICMP. Two sockets tell: rtnetlink of links and addresses, and a
+packet socket whose filter in the kernel lets nothing pass but IKE (RFC 7296 section 2: ports
+500 and 4500, there behind four zero octets, RFC 3948 section 2.2) and `unreachable` of ICMP
+(RFC 792, RFC 4443), which our own policies would keep from any other socket. It needs
+CAP_NET_RAW; without it it is not there, and `lack` says so.
 """
 
 from __future__ import annotations
@@ -39,12 +39,10 @@ LINK_MESSAGE: Final = Structure("ifinfomsg", family=U8, pad=U8, type=U16, index=
 ETH_P_ALL: Final = 3
 IKE_PORTS: Final = (500, 4500)
 NAT_PORT: Final = 4500
-SNAP: Final = 96  # octets of a packet that are looked at: the longest IP header, UDP, marker, both SPIs
+SNAP: Final = 144  # octets of a packet that are looked at: two of the longest IP headers, ICMP and the ports
 MOST_SAS: Final = 65_536  # initiator SPIs remembered
-UDP: Final = 17
+ICMP, UDP, ICMPV6 = 1, 17, 58
 PACKETS_PER_TURN: Final = 256
-SOL_RAW, ICMP_FILTER = 255, 1
-SOL_ICMPV6, ICMPV6_FILTER = 58, 1
 UNREACHABLE: Final[Mapping[int, str]] = {1: "host unreachable", 3: "port unreachable"}  # codes of ICMP type 3
 UNREACHABLE6: Final[Mapping[int, str]] = {3: "address unreachable", 4: "port unreachable"}  # of ICMPv6 type 1
 
@@ -119,7 +117,7 @@ class LinuxLookout:
         self._open, self._socket = open_socket, packet_socket
         self._watchers: list[Watcher] = []
         self._events: NetlinkSocket | None = None
-        self._raw: list[socket.socket] = []
+        self._wire: socket.socket | None = None
         self._links: dict[int, bool] = {}  # whether it runs, by index
         self._counts: OrderedDict[bytes, int] = OrderedDict()
         self.lack = ""
@@ -130,21 +128,18 @@ class LinuxLookout:
         self._events = self._open(LINK_GROUPS)
         self._links = self._dump_links()
         loop.add_reader(self._events.fileno(), self._links_changed)
-        self._begin(self._packets(), self._count)
-        self._begin(self._icmp(socket.AF_INET), self._unreachable4)
-        self._begin(self._icmp(socket.AF_INET6), self._unreachable6)
-
-    def _begin(self, opened: socket.socket | None, readable: Callable[[socket.socket], None]) -> None:
-        if opened is not None:
-            self._raw.append(opened)
-            asyncio.get_running_loop().add_reader(opened.fileno(), readable, opened)
+        self._wire = self._packets()
+        if self._wire is not None:
+            loop.add_reader(self._wire.fileno(), self._packet_came, self._wire)
+        if self.lack:
+            logger.warning("%s", self.lack)
 
     async def stop(self) -> None:
         loop = asyncio.get_running_loop()
-        for each in self._raw:
-            loop.remove_reader(each.fileno())
-            each.close()
-        self._raw = []
+        if self._wire is not None:
+            loop.remove_reader(self._wire.fileno())
+            self._wire.close()
+            self._wire = None
         if self._events is not None:
             loop.remove_reader(self._events.fileno())
             self._events.close()
@@ -214,7 +209,7 @@ class LinuxLookout:
             addresses = frozenset(address for address, index in self._addresses().items() if index in stopped)
             self._tell(Sight(stopped=addresses))
 
-    # ---- octets -----------------------------------------------------------------------
+    # ---- packets ----------------------------------------------------------------------
 
     def octets(self, initiator_spi: bytes) -> int:
         return self._counts.get(initiator_spi, 0)
@@ -225,7 +220,7 @@ class LinuxLookout:
         except OSError as error:
             self.lack = f"octets of IKE are not counted and ICMP is not heard: {error.strerror} (CAP_NET_RAW)"
             return None
-        program = b"".join(struct.pack("=HBBI", *line) for line in ike_filter())
+        program = b"".join(struct.pack("=HBBI", *line) for line in wire_filter())
         image = ctypes.create_string_buffer(program)
         found.setsockopt(
             socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", len(program) // 8, ctypes.addressof(image))
@@ -235,7 +230,7 @@ class LinuxLookout:
                 pass
         return found
 
-    def _count(self, readable: socket.socket) -> None:
+    def _packet_came(self, readable: socket.socket) -> None:
         for _ in range(PACKETS_PER_TURN):
             try:
                 packet = readable.recv(SNAP)
@@ -244,46 +239,15 @@ class LinuxLookout:
             except OSError as error:  # an interface that goes down
                 logger.debug("packets: %s", error)
                 return
-            found = ike_packet(packet)
-            if found is None:
+            heard = not_reached(packet)
+            if heard is not None:
+                self._tell(Sight(unreachable=heard[0], reason=heard[1]))
                 continue
-            spi, length = found
-            self._counts[spi] = self._counts.get(spi, 0) + length
-            if len(self._counts) > MOST_SAS:
-                self._counts.popitem(last=False)
-
-    # ---- ICMP -------------------------------------------------------------------------
-
-    def _icmp(self, family: int) -> socket.socket | None:
-        four = family == socket.AF_INET
-        try:
-            found = self._socket(
-                family, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_ICMP if four else socket.IPPROTO_ICMPV6
-            )
-        except OSError as error:
-            self.lack = self.lack or f"ICMP is not heard: {error.strerror} (CAP_NET_RAW)"
-            return None
-        if four:  # a set bit keeps the type out
-            found.setsockopt(SOL_RAW, ICMP_FILTER, struct.pack("=I", 0xFFFFFFFF & ~(1 << 3)))
-        else:
-            found.setsockopt(SOL_ICMPV6, ICMPV6_FILTER, struct.pack("=8I", 0xFFFFFFFF & ~(1 << 1), *[0xFFFFFFFF] * 7))
-        return found
-
-    def _unreachable4(self, readable: socket.socket) -> None:
-        self._hear(readable, not_reached)
-
-    def _unreachable6(self, readable: socket.socket) -> None:
-        self._hear(readable, not_reached6)
-
-    def _hear(self, readable: socket.socket, read: Callable[[bytes], tuple[bytes, str] | None]) -> None:
-        for _ in range(PACKETS_PER_TURN):
-            try:
-                message = readable.recv(576)
-            except (BlockingIOError, OSError):
-                return
-            found = read(message)
+            found = ike_packet(packet)
             if found is not None:
-                self._tell(Sight(unreachable=found[0], reason=found[1]))
+                self._counts[found[0]] = self._counts.get(found[0], 0) + found[1]
+                if len(self._counts) > MOST_SAS:
+                    self._counts.popitem(last=False)
 
 
 def runs(flags: int) -> bool:
@@ -304,25 +268,29 @@ class Line(NamedTuple):
 
 LD_H, LD_B, LD_W = 0x28, 0x30, 0x20  # load from an absolute place
 LDX_IP_HEADER: Final = 0xB1  # four times the low half of an octet: the length of an IPv4 header
-IND_H, IND_W = 0x48, 0x40  # load from behind it
+IND_B, IND_H, IND_W = 0x50, 0x48, 0x40  # load from behind it
 JUMP_EQUAL, JUMP_SET = 0x15, 0x45
 AND: Final = 0x54
 RETURN: Final = 0x06
 
 
-def ike_filter() -> Sequence[Line]:
-    """Lets UDP from or to an IKE port pass, of port 4500 what begins with the non-ESP marker, whole packets only."""
+def wire_filter() -> Sequence[Line]:
+    """Lets UDP from or to an IKE port pass, of port 4500 what begins with the non-ESP marker, and ICMP's unreachable;
+    whole packets and first fragments only."""
     names: list[tuple[str, int, int, str, str]] = [
         ("", LD_B, 0, "", ""),
         ("", AND, 0xF0, "", ""),
         ("", JUMP_EQUAL, 0x40, "four", ""),
         ("", JUMP_EQUAL, 0x60, "six", "drop"),
-        ("four", LD_B, 9, "", ""),
-        ("", JUMP_EQUAL, UDP, "", "drop"),
-        ("", LD_H, 6, "", ""),
+        ("four", LD_H, 6, "", ""),
         ("", JUMP_SET, 0x1FFF, "drop", ""),  # a later fragment has no UDP header
         ("", LDX_IP_HEADER, 0, "", ""),
-        ("", IND_H, 0, "", ""),
+        ("", LD_B, 9, "", ""),
+        ("", JUMP_EQUAL, UDP, "udp4", ""),
+        ("", JUMP_EQUAL, ICMP, "", "drop"),
+        ("", IND_B, 0, "", ""),
+        ("", JUMP_EQUAL, 3, "take", "drop"),
+        ("udp4", IND_H, 0, "", ""),
         ("", JUMP_EQUAL, 500, "take", ""),
         ("", JUMP_EQUAL, NAT_PORT, "marker4", ""),
         ("", IND_H, 2, "", ""),
@@ -331,8 +299,11 @@ def ike_filter() -> Sequence[Line]:
         ("marker4", IND_W, 8, "", ""),
         ("", JUMP_EQUAL, 0, "take", "drop"),
         ("six", LD_B, 6, "", ""),
-        ("", JUMP_EQUAL, UDP, "", "drop"),
-        ("", LD_H, 40, "", ""),
+        ("", JUMP_EQUAL, UDP, "udp6", ""),
+        ("", JUMP_EQUAL, ICMPV6, "", "drop"),
+        ("", LD_B, 40, "", ""),
+        ("", JUMP_EQUAL, 1, "take", "drop"),
+        ("udp6", LD_H, 40, "", ""),
         ("", JUMP_EQUAL, 500, "take", ""),
         ("", JUMP_EQUAL, NAT_PORT, "marker6", ""),
         ("", LD_H, 42, "", ""),
@@ -374,8 +345,11 @@ def ike_packet(packet: bytes) -> tuple[bytes, int] | None:
 
 
 def not_reached(packet: bytes) -> tuple[bytes, str] | None:
-    """(whom, why) of an ICMP error, with its IP header, that quotes a packet of ours from an IKE port."""
-    if len(packet) < 20:
+    """(whom, why) of an ICMP error that quotes a packet of ours from an IKE port; None of anything else."""
+    version = packet[0] >> 4 if packet else 0
+    if version == 6:
+        return _not_reached6(packet[40:]) if len(packet) > 40 and packet[6] == ICMPV6 else None
+    if version != 4 or len(packet) < 20 or packet[9] != ICMP:
         return None
     message = packet[(packet[0] & 0xF) * 4 :]
     if len(message) < 36 or message[0] != 3 or message[1] not in UNREACHABLE:
@@ -387,8 +361,7 @@ def not_reached(packet: bytes) -> tuple[bytes, str] | None:
     return quoted[16:20], UNREACHABLE[message[1]]
 
 
-def not_reached6(message: bytes) -> tuple[bytes, str] | None:
-    """The same of ICMPv6, which comes without its IP header."""
+def _not_reached6(message: bytes) -> tuple[bytes, str] | None:
     if len(message) < 56 or message[0] != 1 or message[1] not in UNREACHABLE6:
         return None
     quoted = message[8:]

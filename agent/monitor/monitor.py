@@ -182,7 +182,7 @@ class Monitor:
             await asyncio.sleep(pause(time.process_time() - begun))
 
     def _busy(self) -> bool:
-        return bool(self.registry.ike or self.registry.bundles or self._dirty_peers or self.peers.active())
+        return bool(self.registry.ike or self.registry.bundles or self._dirty_peers or self.peers.timed())
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -473,6 +473,7 @@ class Monitor:
 
     async def _publish(self) -> None:
         dirty, self._dirty_peers = self._dirty_peers, set()
+        dirty.update(self.peers.timed())
         now = Now(self._wall(), self._clock(), self._started)
         for peer in dirty | self.registry.of_peer.keys():
             self._tell_error(peer)

@@ -197,9 +197,9 @@ class Peers:
         record = self._records.get(peer)
         return record.error if record is not None else ""
 
-    def active(self) -> bool:
-        """Is any peer going up?"""
-        return any(record.state is Oper.GOING_UP for record in self._records.values())
+    def timed(self) -> list[int]:
+        """Peers whose state has an end: their time left changes every second."""
+        return [peer for peer, record in self._records.items() if record.until is not None]
 
     # ---- what happens -------------------------------------------------------------------
 
