@@ -50,3 +50,11 @@ def test_tables_limits_and_what_ends_an_sa(tmp_path: Path) -> None:
 
 def test_settings_of_both_phases(tmp_path: Path) -> None:
     play("third", tmp_path)
+
+
+def test_every_algorithm_of_both_phases(tmp_path: Path) -> None:
+    play("algorithms", tmp_path)
+
+
+def test_version_2_and_what_moves_lapses_or_is_full(tmp_path: Path) -> None:
+    play("version2", tmp_path)

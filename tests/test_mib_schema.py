@@ -92,7 +92,7 @@ def test_traits_without_an_object_stop_the_agent(monkeypatch: pytest.MonkeyPatch
         check_traits(SCHEMA.tables.values(), {})
 
 
-def test_what_acted_in_the_first_stage_acts() -> None:
+def test_what_acted_in_the_first_stage_still_does() -> None:
     acting = [
         c
         for c in SCHEMA.columns.values()

@@ -246,9 +246,7 @@ def test_icmp_does_not_end_one_that_has_been_answered() -> None:
     bench = Bench()
     bench.scalars.values["ipsecGlobTrustIcmpMsg"] = 1
     trying(bench)
-    bench.tell(
-        IkeEventKind.IKE_UPDATE,
-        IkeSa("peer-1", 1, 1, "CONNECTING", OURS, THEIRS, responder_spi=bytes(7) + b"\x01"),
-    )
+    answered = IkeSa("peer-1", 1, 1, "CONNECTING", OURS, THEIRS, responder_spi=bytes(7) + b"\x01")
+    bench.registry.finish_list(bench.registry.begin_list(), [answered])
     bench.wire.see(Sight(unreachable=THEIRS, reason="port unreachable"))
     assert not bench.given_up

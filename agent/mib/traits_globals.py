@@ -116,7 +116,6 @@ TRAITS = {
         ),
     ),
     "ipsecGlobMaxKeyLength": Traits(
-        stage="gateway",
         effect="Proposals with a longer cipher key than this are neither offered nor accepted",
         mechanism="plan.ike",
         limit=(
@@ -126,7 +125,6 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ipsecGlobNoInitialContact": Traits(
-        stage="gateway",
         effect="true: our first contact message no longer tells the peer to forget older SAs",
         mechanism="plan.ike",
         limit=(
@@ -175,13 +173,11 @@ TRAITS = {
         ),
     ),
     "ipsecGlobDPDIdleThreshold": Traits(
-        stage="gateway",
         effect="Silence of this length makes the gateway probe the peer",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
     ),
     "ipsecGlobDPDMaxRetries": Traits(
-        stage="gateway",
         effect="More unanswered probes delay the verdict that a peer is dead (IKEv1)",
         mechanism="plan.ike",
         limit=(
@@ -191,14 +187,12 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ipsecGlobDPDRetryTimeout": Traits(
-        stage="gateway",
         effect="Longer probe spacing delays the verdict that a peer is dead (IKEv1)",
         mechanism="plan.ike",
         limit="Spacing itself cannot be set; no effect in IKEv2",
         disturbs="renegotiates peer",
     ),
     "ipsecGlobIkev2Enabled": Traits(
-        stage="gateway",
         effect="false: IKEv2 peers are taken down and IKEv2 requests are not answered",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
@@ -287,14 +281,12 @@ TRAITS = {
         ),
     ),
     "ipsecGlobContHeartbeatInterval": Traits(
-        stage="gateway",
         effect="Silence after which a peer under heartbeat supervision is probed",
         mechanism="plan.ike",
         limit="The vendor heartbeat packets are proprietary: DPD instead",
         disturbs="renegotiates peer",
     ),
     "ipsecGlobContHeartbeatTolerance": Traits(
-        stage="gateway",
         effect="More missed beats delay the verdict that the peer is dead (IKEv1)",
         mechanism="plan.ike",
         limit="As DPDMaxRetries",
@@ -313,21 +305,18 @@ TRAITS = {
         shown=("lab: phase_1_first; tests/test_monitor_phase1.py::test_phase_1_first_renews_it_before_phase_2_is_due"),
     ),
     "ipsecGlobContHwAccel": Traits(
-        stage="gateway",
         effect="yes: ESP is offloaded to the network card where it can",
         mechanism="plan.ike",
         limit="Separate crypto engines are used by the kernel by itself; auto falls back silently",
         disturbs="renegotiates peer",
     ),
     "ipsecGlobContSupportVarKeyLength4Twofish": Traits(
-        stage="gateway",
         effect="no: Twofish is offered with 128 bits only and ipsecAlgorithmTable says 128..128",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
     ),
     "ipsecGlobContIkev2Profile": Traits(
         refers="ikev2ProfileTable",
-        stage="gateway",
         effect="IKEv2 peers without a profile, and every inherited value, use this row",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
@@ -366,7 +355,6 @@ TRAITS = {
         limit="charon follows by itself; table columns of selectors stay empty",
     ),
     "ipsecGlobContMobikeFactor": Traits(
-        stage="gateway",
         effect="MOBIKE peers are probed this many times less often",
         mechanism="plan.ike",
         disturbs="renegotiates peer",

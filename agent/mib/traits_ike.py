@@ -49,7 +49,6 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ikePropAuthMethod": Traits(
-        stage="gateway",
         effect="The alternative counts only for peers that authenticate this way",
         mechanism="plan.ike",
         limit="One method per connection in charon, so methods cannot be mixed in one offer; 2, 4 refused",
@@ -62,21 +61,18 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ikePropEncKeySizeMin": Traits(
-        stage="gateway",
         effect="Shortest key accepted from the peer",
         mechanism="plan.ike",
         limit="What is accepted is also offered",
         disturbs="renegotiates peer",
     ),
     "ikePropEncKeySizeMax": Traits(
-        stage="gateway",
         effect="Longest key accepted from the peer",
         mechanism="plan.ike",
         limit="as Min",
         disturbs="renegotiates peer",
     ),
     "ikePrfDescription": Traits(
-        stage="gateway",
         effect="The label names the row in every log line, event, explain answer and notification about it",
         mechanism="log",
     ),
@@ -144,7 +140,6 @@ TRAITS = {
         ),
     ),
     "ikePrfHeartbeats": Traits(
-        stage="gateway",
         effect="Dead peers are noticed and their SAs removed, or not",
         mechanism="plan.ike",
         limit=(
@@ -162,7 +157,6 @@ TRAITS = {
         ),
     ),
     "ikePrfNatT": Traits(
-        stage="gateway",
         effect="ESP travels in UDP when NAT is found, always, or a NATed peer is refused",
         mechanism="plan.ike",
         limit="charon cannot hide NAT-T support: the vendor ids are sent also with disabled",
@@ -190,7 +184,6 @@ TRAITS = {
         ),
     ),
     "ikePrfLifeRekeyPercent": Traits(
-        stage="gateway",
         effect="Phase 1 renewal starts at this share of the lifetime",
         mechanism="plan.ike",
         limit="Vendor calls it obsolete; we honour it",
