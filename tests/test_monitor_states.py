@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.mib import load_schema
+from agent.monitor.chain import PeerChain
 from agent.monitor.document import diagram, document, table
 from agent.monitor.peers import RETRY_SECONDS, Peers, Settings
 from agent.monitor.states import MAY_START, TRANSITIONS, Happening, Oper, after, label
@@ -375,3 +376,16 @@ def test_idle_peers_cost_no_record() -> None:
         peers.tunnels(peer, True)
         peers.tunnels(peer, False)
     assert not peers._records
+
+
+def test_the_old_chain_goes_by_priority_then_number() -> None:
+    chain = PeerChain()
+    chain.fill([(5, 0), (2, 0), (9, 1), (1, 2)])
+    assert chain.moved() == {2, 5, 9} and [chain.after(peer) for peer in (2, 5, 9, 1)] == [5, 9, 1, 0]
+    chain.put(7, 0)
+    chain.put(5, 3)
+    assert chain.moved() == {2, 7, 1, 5} and [chain.after(peer) for peer in (2, 7, 9, 1, 5)] == [7, 9, 1, 5, 0]
+    chain.drop(9)
+    assert chain.moved() == {7} and chain.after(7) == 1
+    chain.put(7, 0)
+    assert chain.moved() == set()

@@ -313,3 +313,14 @@ async def test_counters_of_a_peer_that_is_made_anew_begin_at_zero_and_say_since_
     await bench.reads("ipsecGwPeerInPkt", 0)
     since = bench.cell("ipsecGwPeerDiscontinuityTime")
     assert isinstance(since, int) and since > 0
+
+
+async def test_columns_that_older_releases_had_in_the_peer_s_row(bench: Bench) -> None:
+    await bench.reads("ipsecPeerStatPfsIdentity", 2)
+    second = [Edit(SCHEMA.columns[name], 2, value) for name, value in (("ipsecPeerTrafficList", 1),)]
+    await bench.store.commit(second, AGENT)
+    await bench.reads("ipsecPeerStatNextIndex", 2)
+    await bench.set(ipsecPeerPriority=5)
+    await bench.reads("ipsecPeerStatNextIndex", 1, row=2)
+    await bench.set(ipsecGlobContDefaultPfsIdentity=1)
+    await bench.reads("ipsecPeerStatPfsIdentity", 1)

@@ -42,9 +42,12 @@ from agent.store.snapshot import Configuration, Row
 logger = logging.getLogger(__name__)
 
 ADMIN: Final = "ipsecPeerAdminStatus"
+PRIORITY: Final = "ipsecPeerPriority"
 START_MODE: Final = "ipsecPeerStartMode"
 ROW_GENERATION: Final = "ipsecGwPeerRowGeneration"
 ENABLED: Final = "ipsecGlobEnabled"
+
+SHOWN_IN_PEERS: Final = frozenset({"ikeProfileTable", "ipsecGlobIkeProfile", "ipsecGlobContDefaultPfsIdentity"})
 
 QUIET_SECONDS: Final = 10.0  # between looks at charon while there is nothing
 SETTLE_SECONDS: Final = 0.05  # an event seldom comes alone
@@ -208,11 +211,14 @@ class Monitor:
                     self._peer_row_changed(row, change.generation)
                 elif ENABLED in row.columns:
                     self._enable(change.after)
+                elif row.table in SHOWN_IN_PEERS or not SHOWN_IN_PEERS.isdisjoint(row.columns):
+                    self._dirty_peers.update(change.after.table(PEER_TABLE).numbers())
         self._wake.set()
 
     def _replay(self, change: Change) -> None:
         table = change.after.table(PEER_TABLE)
         known = set(self._store.live.table(STAT_TABLE).numbers())
+        self._tables.chain.fill((row.number, _number(row[PRIORITY])) for row in table.active_rows())
         for row in table.active_rows():
             known.discard(row.number)
             self._peer_settings(row.number, row[ADMIN], row[START_MODE], change.generation)
@@ -229,9 +235,11 @@ class Monitor:
             self._leaving = row.before
             self.registry.forget_peer(row.number)
             self._tables.discontinuities.pop(row.number, None)
+            self._tables.chain.drop(row.number)
             self.peers.configured(row.number, None)
             self._leaving = None
         else:
+            self._tables.chain.put(row.number, _number(row.after[PRIORITY]))
             if row.before is None:
                 self._discontinuous(row.number)
             self._peer_settings(row.number, row.after[ADMIN], row.after[START_MODE], generation)
@@ -497,6 +505,11 @@ class Monitor:
                 self._remarked[peer] = text
             else:
                 del self._remarked[peer]
+
+
+def _number(value: object) -> int:
+    assert isinstance(value, int)
+    return value
 
 
 def touched_peers(plan: PlanView, before: PlanView | None) -> set[int]:

@@ -153,7 +153,7 @@ def bundle_row(bundle: Bundle, connection: Connection | None, now: Now) -> Value
         "ipsecBundlePmtuDiscovery": 1 if settings.get("copy_df") == "no" else 2,
         "ipsecBundleHeartbeatsEnabled": 1,
         "ipsecBundleVerifyPad": 1,
-        "ipsecBundleKeepAlive": 2,
+        "ipsecBundleKeepAlive": 1 if settings and "inactivity" not in settings else 2,
         "ipsecBundleLifeSeconds": seconds(settings.get("life_time")),
         "ipsecBundleLifeKBytes": seconds(settings.get("life_bytes")) // KILO,
         "ipsecBundleRekeySeconds": seconds(settings.get("rekey_time")),
@@ -243,8 +243,10 @@ def _legacy(connection: Connection) -> Values:
     if isinstance(local, Mapping) and isinstance(local.get("id"), str):
         values["ipsecPeerStatLocalId"] = label_text(str(local["id"]))
     for child in connection.children[:1]:
-        proposals = child_settings(connection, child.name).get("esp_proposals")
-        values["ipsecPeerStatPfsGroup"] = _group(proposals) or -1
+        own = child_settings(connection, child.name)
+        values["ipsecPeerStatPfsGroup"] = _group(own.get("esp_proposals")) or -1
+        values["ipsecPeerStatKeepAlive"] = 2 if "inactivity" in own else 1
+        values["ipsecPeerStatNoPmtuDiscovery"] = 1 if own.get("copy_df") == "no" else 2
     return values
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from agent.mib.ber import Value
+from agent.monitor.chain import PeerChain
 from agent.monitor.counters import Traffic
 from agent.monitor.peers import PEER_TABLE, Peers, PlanView
 from agent.monitor.publish import Publisher
@@ -23,6 +24,7 @@ from agent.monitor.sas import Bundle, Registry, Rows
 from agent.monitor.states import Oper
 from agent.monitor.totals import Totals, narrow, wide
 from agent.plan.model import Connection
+from agent.plan.upkeep import upkeep
 from agent.store.snapshot import Configuration
 
 STAT_TABLE: Final = "ipsecPeerStatTable"
@@ -70,6 +72,7 @@ class Tables:
         self._selector_rows = Rows()
         self._states: dict[int, Oper] = {}
         self._count: Counter[Oper] = Counter()
+        self.chain = PeerChain()
         self.discontinuities: dict[int, int] = {}  # by peer, sysUpTime; of those that have one
 
     async def draw(self, dirty: Iterable[int], statistics: Mapping[str, int], now: Now) -> None:
@@ -78,7 +81,7 @@ class Tables:
         ikes, registry.touched_ike = registry.touched_ike, set()
         bundles, registry.touched_bundles = registry.touched_bundles, set()
         sas, registry.touched_sas = registry.touched_sas, set()
-        peers = {*dirty, *registry.of_peer}
+        peers = {*dirty, *registry.of_peer, *self.chain.moved()}
         ike_rows = {row.number: row for row in registry.ike.values()} if ikes else {}
         alive = {bundle.number: bundle for bundle in registry.alive()} if bundles else {}
         sa_rows = {row.number: row for row in registry.sas.values()} if sas else {}
@@ -165,6 +168,8 @@ class Tables:
             now,
         )
         standing = next((each.sa.local for each in ikes if each.sa.established or each.sa.children), b"")
+        values["ipsecPeerStatNextIndex"] = self.chain.after(peer)
+        values["ipsecPeerStatPfsIdentity"] = 1 if upkeep(self._configuration(), peer).fresh_identity else 2
         values["ipsecPeerStatPublicInterface"] = self._interface(standing) if standing else -1
         return values
 

@@ -361,3 +361,37 @@ def phase_1_first(world: World) -> None:
     world.check({each.spi for each in world.a.states()} == first, "before the new phase 2", world.a.states())
     world.eventually(lambda: {each.spi for each in world.a.states()} & first, "which follows", 10)
     world.a.station.set({"ipsecGlobContP1Always.0": "disabled"})
+
+
+@scenario("monitoring", "start_monitored")
+def version_2(world: World) -> None:
+    """IKEv2 has a table of its own with charon's SPIs, delete ends its SA, and a wrong key blocks at once."""
+    for gateway, peer in ((world.a, TO_C), (world.c, 1)):
+        gateway.station.set({f"ipsecPeerIkeVersion.{peer}": "ikev2"})
+    profile = {"ikev2PrfIndex.1": 1, "ikev2PrfBlockTime.1": BLOCK, "ipsecGlobContIkev2Profile.0": 1}
+    world.a.station.set({**profile})
+    for gateway, peer in ((world.a, TO_C), (world.c, 1)):
+        world.eventually(partial(apply_state, gateway, "Peer", peer), f"{gateway.name}: the peer is applied")
+    world.eventually(lambda: "" if ping(A, C.address, 2)[1] else "no answer", "the tunnel stands", 20)
+
+    def row() -> str:
+        rows = list(world.a.station.rows("ikev2SaTable").values())
+        told = [each for each in world.a.negotiated() if each["ike-version"] == "2"]
+        if not rows or not told:
+            return f"{len(rows)} rows, charon has {len(told)}"
+        shown = re.sub(r"[^0-9A-Fa-f]", "", rows[0]["ikev2SaSpiI"] + rows[0]["ikev2SaSpiR"]).lower()
+        return "" if shown == told[0]["ike-initiator-spi"] + told[0]["ike-responder-spi"] else f"{rows}, {told}"
+
+    world.eventually(row, "ikev2SaTable has charon's SPIs")
+    number = next(iter(world.a.station.rows("ikev2SaTable")))
+    world.c.station.set({"ipsecPeerPreSharedKey.1": WRONG})
+    world.a.station.set({f"ikev2SaState.{number}": "delete"})
+    world.eventually(lambda: "" if not world.a.connected(C) else "still there", "delete ends the SA", 10)
+    world.eventually(lambda: world.a.station.rows("ikev2SaTable"), "and its row goes", 10)
+    ping(A, C.address, 2)
+    world.eventually(
+        lambda: "" if status(world.a, TO_C) == BLOCKED else status(world.a, TO_C), "the peer is blocked", 5
+    )
+    left = world.a.station.number(f"ipsecPeerStatTtl.{TO_C}")
+    error = world.a.station.get(f"ipsecGwPeerLastError.{TO_C}")
+    world.check(BLOCK - 6 < left <= BLOCK and "refused our authentication" in error, "with time left and reason", error)
