@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agent.mib.ber import Value
-from agent.plan.upkeep import Upkeep, upkeep
+from agent.plan.upkeep import Upkeep, Upkeeps
 from tests.plan_helpers import DictConfiguration, DictRow
 
 V1, V2, PEERS = "ikeProfileTable", "ikev2ProfileTable", "ipsecPeerTable"
@@ -20,12 +20,12 @@ def world(own: dict[str, Value] | None = None, usual: dict[str, Value] | None = 
     profiles = {n: DictRow(table, n, cells) for n, cells in ((1, own), (2, usual)) if cells is not None}
     peer: dict[str, Value] = {"ipsecPeerIkeVersion": version, "ipsecPeerIkeProfile": 1 if own is not None else 0}
     scalars: dict[str, Value] = {pointer: 2 if usual is not None else 0, **rest}
-    return upkeep(DictConfiguration({table: profiles, PEERS: {7: DictRow(PEERS, 7, peer)}}, scalars), 7)
+    return Upkeeps(DictConfiguration({table: profiles, PEERS: {7: DictRow(PEERS, 7, peer)}}, scalars)).of(7)
 
 
 def test_built_in_values() -> None:
     assert world() == Upkeep()
-    assert upkeep(DictConfiguration(), 99) == Upkeep()
+    assert Upkeeps(DictConfiguration()).of(99) == Upkeep()
 
 
 @pytest.mark.parametrize(("version", "column"), [(1, "ikePrfBlockTime"), (2, "ikev2PrfBlockTime")])

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 RTM_GETLINK: Final = 18
 RTM_NEWLINK: Final = 16
 RTM_DELLINK: Final = 17
-LINK_GROUPS: Final = (1,)  # RTNLGRP_LINK
+LINK_GROUPS: Final = (1, 5, 9)  # RTNLGRP_LINK, _IPV4_IFADDR, _IPV6_IFADDR
 IFF_UP, IFF_RUNNING = 0x1, 0x40
 LINK_MESSAGE: Final = Structure("ifinfomsg", family=U8, pad=U8, type=U16, index=S32, flags=U32, change=U32)
 
@@ -119,6 +119,7 @@ class LinuxLookout:
         self._events: NetlinkSocket | None = None
         self._wire: socket.socket | None = None
         self._links: dict[int, bool] = {}  # whether it runs, by index
+        self._own: dict[bytes, int] | None = None  # indices of interfaces by address, until something changes
         self._counts: OrderedDict[bytes, int] = OrderedDict()
         self.lack = ""
 
@@ -155,7 +156,9 @@ class LinuxLookout:
     # ---- links ------------------------------------------------------------------------
 
     def interface(self, address: bytes) -> Interface | None:
-        index = self._addresses().get(address)
+        if self._own is None:
+            self._own = self._addresses()
+        index = self._own.get(address)
         return None if index is None else Interface(index, self._links.get(index, False))
 
     def _addresses(self) -> dict[bytes, int]:
@@ -203,6 +206,7 @@ class LinuxLookout:
         except EngineError:
             asyncio.get_running_loop().remove_reader(self._events.fileno())
             return
+        self._own = None
         before, self._links = self._links, self._dump_links()
         stopped = {index for index, ran in before.items() if ran and not self._links.get(index, False)}
         if stopped:

@@ -85,9 +85,10 @@ class Algorithms(NamedTuple):
 
 @dataclass(eq=False)
 class Tunnel:
-    """A child that stands. `ends`: when it is renewed; 0 for never."""
+    """A child that stands, under an IKE SA. `ends`: when it is renewed; 0 for never."""
 
     child: ChildSa
+    association: Association
     began: float
     ends: float
     rate: int  # packets a second, each way
@@ -99,7 +100,7 @@ class Association:
 
     sa: IkeSa
     began: float
-    ends: float
+    ends: float = 0.0
     tunnels: dict[str, Tunnel] = field(default_factory=dict)  # by name of the child
 
 
@@ -115,6 +116,7 @@ class SimulatedIke(MemoryIke):
         self._numbers = itertools.count(1)
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._associations: dict[int, Association] = {}
+        self._of_connection: dict[str, dict[int, Association]] = {}
         self._attempts: set[tuple[str, str]] = set()  # connection and child
         self._ticker: asyncio.Task[None] | None = None
 
@@ -195,16 +197,24 @@ class SimulatedIke(MemoryIke):
         if wanted is None:
             self._over(connection, child, f"{connection} is not loaded")
             return
-        found = (each for each in self._associations.values() if each.sa.connection == connection)
-        calling = next(found, None) or self._associate(wanted, "CONNECTING")
+        found = self._of_connection.get(connection, {})
+        calling = next(iter(found.values()), None) or self._associate(wanted, "CONNECTING")
         if answers(wanted.settings):
             self._at(self._clock() + ANSWER_SECONDS, lambda: self._answered(connection, child))
         else:
             self._at(self._clock() + SILENCE_SECONDS, lambda: self._silent(calling, child))
 
     def _established(self, connection: str) -> Association | None:
-        found = (each for each in self._associations.values() if each.sa.connection == connection)
+        found = self._of_connection.get(connection, {}).values()
         return next((each for each in found if each.sa.state == "ESTABLISHED"), None)
+
+    def _forget(self, association: Association) -> bool:
+        """Whether it was there."""
+        of_connection = self._of_connection.get(association.sa.connection, {})
+        of_connection.pop(association.sa.unique_id, None)
+        if not of_connection:
+            self._of_connection.pop(association.sa.connection, None)
+        return self._associations.pop(association.sa.unique_id, None) is not None
 
     def _answered(self, connection: str, child: str) -> None:
         if (connection, child) not in self._attempts:
@@ -212,7 +222,7 @@ class SimulatedIke(MemoryIke):
         wanted = self.connections.get(connection)
         association = self._established(connection)
         if association is None:
-            calling = next((each for each in self._associations.values() if each.sa.connection == connection), None)
+            calling = next(iter(self._of_connection.get(connection, {}).values()), None)
             if calling is None or wanted is None:
                 self._over(connection, child, NO_ANSWER)
                 return
@@ -227,7 +237,7 @@ class SimulatedIke(MemoryIke):
         self._over(connection, child, "")
 
     def _silent(self, calling: Association, child: str) -> None:
-        if self._associations.pop(calling.sa.unique_id, None) is not None:
+        if self._forget(calling):
             self._happened(IkeEventKind.IKE_DOWN, calling)
             self._over(calling.sa.connection, child, NO_ANSWER)
 
@@ -257,7 +267,8 @@ class SimulatedIke(MemoryIke):
             prf=chosen.prf,
             group=chosen.group,
         )
-        association = self._associations[sa.unique_id] = Association(sa, self._clock(), 0.0)
+        association = self._associations[sa.unique_id] = Association(sa, self._clock())
+        self._of_connection.setdefault(sa.connection, {})[sa.unique_id] = association
         return association
 
     def _install(self, association: Association, connection: Connection, name: str) -> None:
@@ -290,7 +301,7 @@ class SimulatedIke(MemoryIke):
         octets = number(settings.get("rekey_bytes"))
         times = [number(settings.get("rekey_time")), octets // (rate * OCTETS)]
         ends = now + min((each for each in times if each > 0), default=0)
-        tunnel = association.tunnels[name] = Tunnel(child, now, ends if ends > now else 0.0, rate)
+        tunnel = association.tunnels[name] = Tunnel(child, association, now, ends if ends > now else 0.0, rate)
         if tunnel.ends:
             self._at(tunnel.ends, lambda: self._rekey(tunnel))
 
@@ -320,7 +331,9 @@ class SimulatedIke(MemoryIke):
         new.sa = replace(new.sa, responder_spi=self._spi(8))
         self._renewed_later(new, connection)
         new.tunnels, old.tunnels = old.tunnels, {}
-        del self._associations[old.sa.unique_id]
+        for tunnel in new.tunnels.values():
+            tunnel.association = new
+        self._forget(old)
         if new.sa.version == 1:  # as charon tells of it: a new one, and the end of the old
             self._happened(IkeEventKind.IKE_UP, new)
             self._happened(IkeEventKind.IKE_DOWN, old)
@@ -328,9 +341,11 @@ class SimulatedIke(MemoryIke):
             self.emit(IkeEvent(IkeEventKind.IKE_REKEY, self._told(new), self._told(old), connection=new.sa.connection))
 
     def _rekey(self, old: Tunnel) -> None:
-        found = next((each for each, tunnel in self.standing if tunnel is old), None)
-        connection = self.connections.get(found.sa.connection) if found is not None else None
-        if found is None or connection is None or not child_of(connection.settings, old.child.name):
+        found = old.association
+        connection = self.connections.get(found.sa.connection)
+        if found.tunnels.get(old.child.name) is not old or connection is None:
+            return  # it has ended
+        if not child_of(connection.settings, old.child.name):
             return
         last = replace(self._counted(old), state="REKEYED")
         self._install(found, connection, old.child.name)
@@ -362,7 +377,7 @@ class SimulatedIke(MemoryIke):
     def _end(self, association: Association) -> None:
         for tunnel in list(association.tunnels.values()):
             self._end_tunnel(association, tunnel)
-        del self._associations[association.sa.unique_id]
+        self._forget(association)
         self._happened(IkeEventKind.IKE_DOWN, association)
         for connection, child in list(self._attempts):
             if connection == association.sa.connection and self._established(connection) is None:

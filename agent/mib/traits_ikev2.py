@@ -9,7 +9,7 @@ TRAITS = {
         mechanism="monitor",
         limit="other values inconsistentValue",
         disturbs="renegotiates peer",
-        shown="tests/test_monitor_endings.py::test_delete_ends_it",
+        shown="lab: version_2; tests/test_monitor_endings.py::test_delete_ends_it",
     ),
     "ikev2PrfIndex": Traits(
         role=Role.INDEX_CREATING,
@@ -35,7 +35,7 @@ TRAITS = {
         effect="As ikePrfBlockTime for IKEv2 peers",
         mechanism="monitor",
         shown=(
-            "tests/test_plan_upkeep.py::test_the_block_time_of_the_own_profile_then_of_the_global_one; "
+            "lab: version_2; tests/test_plan_upkeep.py::test_the_block_time_of_the_own_profile_then_of_the_global_one; "
             "tests/test_monitor_states.py::test_a_peer_with_a_block_time_is_left_alone_for_so_long"
         ),
     ),

@@ -33,7 +33,7 @@ from agent.monitor.totals import Totals
 from agent.plan import numbers
 from agent.plan.model import Tunnel
 from agent.plan.planner import Plan
-from agent.plan.upkeep import Upkeep, upkeep
+from agent.plan.upkeep import Upkeep, Upkeeps
 from agent.store.errors import Refused
 from agent.store.events import Events
 from agent.store.hooks import AGENT, Change, Edit, Origin, RowChange, Subscriber
@@ -118,6 +118,7 @@ class Monitor:
             self.totals,
             lambda: self._configuration,
             lambda: self._plan,
+            self._upkeep,
             octets=seen.octets,
             interface=lambda address: found.number if (found := seen.interface(address)) is not None else -1,
         )
@@ -132,6 +133,7 @@ class Monitor:
             clock,
         )
         self._configuration: Configuration = store.running
+        self._upkeeps = Upkeeps(self._configuration)
         self._plan: PlanView | None = None
         self._dialing: dict[int, int] = {}  # peer → generation whose plan it waits for
         self._looked = list_sas is None  # it is known what stands
@@ -203,6 +205,7 @@ class Monitor:
     def changed(self, change: Change) -> None:
         """A commit; the store's hook."""
         self._configuration = change.after
+        self._upkeeps = Upkeeps(change.after)
         if change.replay:
             self._replay(change)
         else:
@@ -447,7 +450,7 @@ class Monitor:
         self._begin(self._ask(self._ike.terminate(connection=numbers.connection_name(peer))))
 
     def _upkeep(self, peer: int) -> Upkeep:
-        return upkeep(self._configuration, peer)
+        return self._upkeeps.of(peer)
 
     def _described(self, peer: int) -> bytes:
         row = self._leaving or self._configuration.row(PEER_TABLE, peer)

@@ -24,7 +24,7 @@ from agent.monitor.sas import Bundle, Registry, Rows
 from agent.monitor.states import Oper
 from agent.monitor.totals import Totals, narrow, wide
 from agent.plan.model import Connection
-from agent.plan.upkeep import upkeep
+from agent.plan.upkeep import Upkeep
 from agent.store.snapshot import Configuration
 
 STAT_TABLE: Final = "ipsecPeerStatTable"
@@ -61,12 +61,14 @@ class Tables:
         totals: Totals,
         configuration: Callable[[], Configuration],
         plan: Callable[[], PlanView | None],
+        upkeep: Callable[[int], Upkeep],
         *,
         octets: Callable[[bytes], int],
         interface: Callable[[bytes], int],
     ) -> None:
         self._publisher, self._registry, self._peers, self._totals = publisher, registry, peers, totals
         self._configuration, self._plan = configuration, plan
+        self._upkeep = upkeep
         self._octets, self._interface = octets, interface
         self._selectors: dict[int, Shown] = {}  # by bundle
         self._selector_rows = Rows()
@@ -169,7 +171,7 @@ class Tables:
         )
         standing = next((each.sa.local for each in ikes if each.sa.established or each.sa.children), b"")
         values["ipsecPeerStatNextIndex"] = self.chain.after(peer)
-        values["ipsecPeerStatPfsIdentity"] = 1 if upkeep(self._configuration(), peer).fresh_identity else 2
+        values["ipsecPeerStatPfsIdentity"] = 1 if self._upkeep(peer).fresh_identity else 2
         values["ipsecPeerStatPublicInterface"] = self._interface(standing) if standing else -1
         return values
 

@@ -22,8 +22,8 @@ ENABLED: Final = 1  # ipsecGlobContP1Always
 INHERIT_BLOCK: Final = -1
 INHERIT_FLAG: Final = 3
 PROFILES: Final = {
-    IKEV1: ("ikeProfileTable", "ipsecPeerIkeProfile", "ipsecGlobIkeProfile", "ikePrfBlockTime"),
-    IKEV2: ("ikev2ProfileTable", "ipsecPeerIkeProfile", "ipsecGlobContIkev2Profile", "ikev2PrfBlockTime"),
+    IKEV1: ("ikeProfileTable", "ipsecGlobIkeProfile", "ikePrfBlockTime"),
+    IKEV2: ("ikev2ProfileTable", "ipsecGlobContIkev2Profile", "ikev2PrfBlockTime"),
 }
 
 
@@ -43,12 +43,30 @@ class Upkeep(NamedTuple):
     policy: int = LOOSE
 
 
-def upkeep(configuration: ConfigurationView, peer: int) -> Upkeep:
-    """Of a peer's row; built-in values for one that is not there."""
-    row = configuration.row(PEERS, peer)
-    version = cells.number(row, "ipsecPeerIkeVersion") if row is not None else IKEV1
-    table, own_pointer, global_pointer, block_column = PROFILES.get(version, PROFILES[IKEV1])
-    own = _row(configuration, table, cells.number(row, own_pointer) if row is not None else 0)
+class Upkeeps:
+    """Of one configuration, each profile resolved once."""
+
+    def __init__(self, configuration: ConfigurationView) -> None:
+        self._configuration = configuration
+        self._known: dict[tuple[int, int], Upkeep] = {}
+
+    def of(self, peer: int) -> Upkeep:
+        """Of a peer's row; built-in values and the global profile for one that is not there."""
+        row = self._configuration.row(PEERS, peer)
+        if row is None:
+            key = (IKEV1, 0)
+        else:
+            key = (cells.number(row, "ipsecPeerIkeVersion"), cells.number(row, "ipsecPeerIkeProfile"))
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = upkeep(self._configuration, *key)
+        return found
+
+
+def upkeep(configuration: ConfigurationView, version: int, profile: int) -> Upkeep:
+    """Of peers with this ipsecPeerIkeVersion and ipsecPeerIkeProfile."""
+    table, global_pointer, block_column = PROFILES.get(version, PROFILES[IKEV1])
+    own = _row(configuration, table, profile)
     usual = _row(configuration, table, _scalar(configuration, global_pointer))
     rows = (own, usual)
     block = first(rows, block_column, (INHERIT_BLOCK,), 0)
