@@ -40,6 +40,7 @@ SILENT_NET: Final = ipaddress.ip_network("203.0.113.0/24")  # TEST-NET-3, RFC 57
 ANSWER_SECONDS: Final = 0.5
 SILENCE_SECONDS: Final = 10.0  # until an attempt at a silent peer is over
 TICK_SECONDS: Final = 0.2
+KEPT_CALLS: Final = 100
 OCTETS: Final = 84  # of each packet, as ping sends them
 PACKETS: Final = 10  # a second at most: peers 10, 20, 30 … have one, peers 9, 19 … have ten
 PLAIN: Final = 3  # packets a second that pass by in plain, each way
@@ -135,6 +136,7 @@ class SimulatedIke(MemoryIke):
 
     def advance(self) -> None:
         """Let happen what is due by the clock, in order."""
+        del self.calls[:-KEPT_CALLS], self._spd.batches[:-KEPT_CALLS]  # they are for tests
         now = self._clock()
         while self._agenda and self._agenda[0][0] <= now:
             heapq.heappop(self._agenda)[2]()
@@ -366,7 +368,8 @@ class SimulatedIke(MemoryIke):
 
     async def terminate(self, *, connection: str = "", child: str = "", ike_id: int = 0, child_id: int = 0) -> None:
         await super().terminate(connection=connection, child=child, ike_id=ike_id, child_id=child_id)
-        for association in list(self._associations.values()):
+        of_connection = self._of_connection.get(connection, {}) if connection else self._associations
+        for association in list(of_connection.values()):
             if ike_id == association.sa.unique_id or (connection == association.sa.connection and not child):
                 self._end(association)
                 continue
