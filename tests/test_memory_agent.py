@@ -20,7 +20,10 @@ UP, DORMANT, BLOCKED, GOING_UP = "1", "5", "6", "36"
 SECONDS = 30.0
 Cells = dict[str, str | int]
 
-pytestmark = pytest.mark.skipif(shutil.which("snmpset") is None, reason="no net-snmp tools (package snmp)")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("snmpset") is None, reason="no net-snmp tools (package snmp)"),
+]
 
 
 class Tools:

@@ -311,6 +311,32 @@ def test_a_blocked_peer_is_still_answered() -> None:
     assert peers.state(1) is Oper.UP and peers.error(1) == ""
 
 
+def test_a_failure_in_the_moment_in_which_the_last_tunnel_goes_blocks_too() -> None:
+    """An end may be a renewal for a second; meanwhile the next packet asks, and is refused at once."""
+    world = World(upkeep=Upkeep(block=30))
+    peers = ready(world)
+    peers.tunnels(1, True)
+    peers.acquire(reqid(1, 1))
+    peers.initiated(1, "peer-1-rule-1", "the peer refused our authentication")
+    assert peers.state(1) is Oper.UP
+    world.now = 1
+    peers.tunnels(1, False)
+    assert peers.state(1) is Oper.BLOCKED and peers.time_left(1) == 29
+
+
+def test_a_second_tunnel_that_fails_does_not_block_a_peer_whose_first_stands() -> None:
+    world = World(upkeep=Upkeep(block=5))
+    peers = ready(world, rules=2)
+    peers.tunnels(1, True)
+    peers.acquire(reqid(1, 2))
+    peers.initiated(1, "peer-1-rule-2", "no answer")
+    world.now = 6
+    peers.tick()
+    assert peers.state(1) is Oper.UP
+    peers.tunnels(1, False)
+    assert peers.state(1) is Oper.DORMANT
+
+
 def test_an_operator_who_dials_does_not_wait_for_the_block_time() -> None:
     world = World(upkeep=Upkeep(block=30))
     peers = ready(world)

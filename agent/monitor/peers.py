@@ -77,6 +77,7 @@ class Record:
     waiting: dict[str, str] = field(default_factory=dict)
     error: str = ""
     given_up: str = ""  # why we had the negotiation ended before its own end
+    blocked: float = 0.0  # until when it is, should it turn out to have no tunnel
 
 
 class Peers:
@@ -228,12 +229,15 @@ class Peers:
         """Whether at least one tunnel of it stands now."""
         record = self._record(peer)
         if up:
+            record.blocked = 0.0
             if record.error:
                 record.error = ""
                 self._changed(peer)
             if self._usable(peer):
                 self._move(peer, record, Happening.TUNNEL_UP)
                 self._next(peer, record)
+        elif record.state is Oper.UP and record.blocked > self._clock():
+            self._move(peer, record, Happening.BLOCK, record.blocked - self._clock())
         elif record.state is Oper.UP:
             self._move(peer, record, Happening.TUNNELS_GONE)
         elif not record.trying:
@@ -269,6 +273,8 @@ class Peers:
             block = max(block, RETRY_SECONDS)
         if block and record.state is Oper.GOING_UP:
             self._move(peer, record, Happening.BLOCK, block)
+        elif record.state is Oper.UP:
+            record.blocked = self._clock() + block
         else:
             self._move(peer, record, Happening.FAILED)
         if peer in self._restart:  # after the block, whose end is looked at first

@@ -58,6 +58,7 @@ TRANSITIONS: Final[Mapping[tuple[Oper, Happening], Oper]] = {
     (Oper.GOING_UP, Happening.TIME_UP): Oper.DORMANT,
     (Oper.UP, Happening.UNUSABLE): Oper.DOWN,
     (Oper.UP, Happening.TUNNELS_GONE): Oper.DORMANT,
+    (Oper.UP, Happening.BLOCK): Oper.BLOCKED,  # the last tunnel went, and the attempt to have it back had failed
     (Oper.BLOCKED, Happening.UNUSABLE): Oper.DOWN,
     (Oper.BLOCKED, Happening.CALLED): Oper.GOING_UP,  # only our own attempts are blocked
     (Oper.BLOCKED, Happening.TUNNEL_UP): Oper.UP,
