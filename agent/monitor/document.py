@@ -15,8 +15,8 @@ HEAD: Final = """\
 ipsecPeerStatOperStatus shows the state of each peer, ipsecPeerStatTtl how many seconds it can last at most (0: no
 bound).
 A peer is told of by an event and a notification when it comes up, goes down or is blocked, each with the description of
-the peer and the reason. This page is written by `python -m agent.monitor.document > docs/peer-states.md` from the table
-that the agent goes by.
+the peer and the reason; every other change is an event of severity debug. This page is written by
+`python -m agent.monitor.document > docs/peer-states.md` from the table that the agent goes by.
 
 """
 

@@ -423,9 +423,10 @@ class Registry:
                 bundle.keys[key] = child.unique_id
                 self._sa_made(key, incoming, bundle, ike, child)
                 self.counters.join(key, bundle.traffic, total, incoming, overhead(child, address), now, child.mode)
-            elif bundle is not None and (row := self.sas.get(key)) is not None and row.child != child:
+            elif bundle is not None and (row := self.sas.get(key)) is not None:
+                if row.child.state != child.state:  # nothing else of it that is shown ever changes
+                    self.touched_sas.add(row.number)
                 row.child = child
-                self.touched_sas.add(row.number)
             self._read(key, octets, packets)
 
     def _sa_made(self, key: SaKey, incoming: bool, bundle: Bundle, ike: IkeSa, child: ChildSa) -> None:
