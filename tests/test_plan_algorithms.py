@@ -68,7 +68,7 @@ def test_each_cipher_and_hash_of_phase_1(cipher: int, hash_: int, version: int) 
 @pytest.mark.parametrize("mac", ESP_MACS)
 @pytest.mark.parametrize("cipher", ESP_CIPHERS)
 def test_each_cipher_and_mac_of_phase_2(cipher: str, mac: str) -> None:
-    wanted = phase2(**{cipher: 1, mac: 1})
+    wanted = phase2(1, None, **{cipher: 1, mac: 1})
     name, suffix = ESP_CIPHERS[cipher], ESP_MACS[mac] and f"-{ESP_MACS[mac]}"
     if name == "null" and not suffix:
         verdict = told(wanted, ESP_ROW)
@@ -83,7 +83,7 @@ def test_each_cipher_and_mac_of_phase_2(cipher: str, mac: str) -> None:
 
 @pytest.mark.parametrize("mac", ["Md5", "Sha1", "Sha256", "Sha384", "Sha512"])
 def test_each_mac_of_ah(mac: str) -> None:
-    made = plan(phase2(ipsecPropProto=2, **{f"ipsecPropAh{mac}": 1}))
+    made = plan(phase2(1, None, ipsecPropProto=2, **{f"ipsecPropAh{mac}": 1}))
     assert child(made)["ah_proposals"] == [mac.lower()]
 
 
@@ -126,7 +126,7 @@ def test_what_is_accepted_lies_between_min_and_max(set_: tuple[int, int, int], o
     wanted = phase1(ikePropEncKeySize=size, ikePropEncKeySizeMin=least, ikePropEncKeySizeMax=most)
     assert ike_offers(wanted) == [f"aes{bits}-sha256-modp2048" for bits in offered]
     columns = {f"ipsecPropAesKeySize{end}": value for end, value in zip(("", "Min", "Max"), set_, strict=True)}
-    assert esp_offers(phase2(ipsecPropEspAes=1, ipsecPropEspSha1=1, **columns)) == [
+    assert esp_offers(phase2(1, None, ipsecPropEspAes=1, ipsecPropEspSha1=1, **columns)) == [
         f"aes{bits}-sha1" for bits in offered
     ]
 
@@ -135,11 +135,13 @@ def test_what_is_accepted_lies_between_min_and_max(set_: tuple[int, int, int], o
 def test_other_ciphers_have_bounds_of_their_own(cipher: str) -> None:
     size = f"ipsecProp{cipher}KeySize"
     wanted = phase2(
-        **{f"ipsecPropEsp{cipher}": 1, "ipsecPropEspMd5": 1, size: 128, f"{size}Min": 128, f"{size}Max": 200}
+        1, None, **{f"ipsecPropEsp{cipher}": 1, "ipsecPropEspMd5": 1, size: 128, f"{size}Min": 128, f"{size}Max": 200}
     )
     name = cipher.lower()
     assert esp_offers(wanted) == [f"{name}128-md5", f"{name}192-md5"]
-    assert esp_offers(phase2(**{f"ipsecPropEsp{cipher}": 1, "ipsecPropEspMd5": 1, size: 256})) == [f"{name}256-md5"]
+    assert esp_offers(phase2(1, None, **{f"ipsecPropEsp{cipher}": 1, "ipsecPropEspMd5": 1, size: 256})) == [
+        f"{name}256-md5"
+    ]
 
 
 def test_a_size_between_those_of_the_engine_is_told() -> None:

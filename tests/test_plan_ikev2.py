@@ -31,7 +31,7 @@ def version2(rule: str = f"protect {A} {B}", **cells: Value) -> DictConfiguratio
 
 def one_of_each() -> DictConfiguration:
     """Peer 1 of IKEv1 and peer 2 of IKEv2."""
-    rules = {1: [f"protect {A} {B}"], 2: [f"protect {A} 10.3.0.0/16"]}
+    rules: dict[int | str, list[str]] = {1: [f"protect {A} {B}"], 2: [f"protect {A} 10.3.0.0/16"]}
     return configuration(rules, peers={2: {"ipsecPeerIkeVersion": 2}})
 
 

@@ -37,6 +37,7 @@ from agent.plan.rules import RULES, After
 from agent.plan.selectors import bits, flow_bits, overlap
 
 LEAST_SECONDS: Final = 10  # a shorter life would end before its renewal
+LEAST_KBYTES: Final = 100  # some seventy large packets
 ACCEPTED_METHODS: Final = f"accepted: pre-sh-key({PSK}), default({DEFAULT_AUTH})"
 
 Named = tuple[str, int, str, Value]
@@ -136,6 +137,12 @@ def _seconds(value: Value, capabilities: Capabilities) -> str:
     return ""
 
 
+def _kbytes(value: Value, capabilities: Capabilities) -> str:
+    if isinstance(value, int) and 0 < value < LEAST_KBYTES:
+        return f"a key would be renewed all the time; accepted: 0 (no limit), {LEAST_KBYTES} and more kBytes"
+    return ""
+
+
 def _protocol(value: Value, capabilities: Capabilities) -> str:
     if value == 3:
         return "the IKE daemon never makes ESP and AH together; accepted: esp(1), ah(2)"
@@ -209,6 +216,7 @@ VALUES: Final[Mapping[str, Callable[[Value, Capabilities], str]]] = MappingProxy
         "ipsecPeerDynamicAddress": _peer_address,
         "ipsecPeerLocalAddress": _own_address,
         "ipsecPeerPeerIds": _some_identities,
+        "ipsecPrfLifeKBytes": _kbytes,
         "ipsecPrfLifeSeconds": _seconds,
         "ipsecPrfPfsGroup": _pfs_group,
         "ipsecPropProto": _protocol,
