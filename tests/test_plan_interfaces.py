@@ -221,6 +221,16 @@ def test_a_row_of_both_sides_is_a_child_of_its_own() -> None:
     assert out.key.selector.protocol == 17 and out.key.selector.destination_port == (53, 0xFFFF)
 
 
+def test_explain_names_the_selector_by_its_label() -> None:
+    """ipsecPeerTrafficDescription."""
+    made = virtual()
+    net = {"LocalAddress": packed("10.1.0.0"), "LocalMask": packed("255.255.0.0")}
+    selector_row(made, 3, **net, Description=b"printers")
+    plan = make_plan(made, WORLD)
+    came = Flow(packed("10.7.0.1"), packed("10.1.0.1"), 6, 1, 2, "in", 7, NUMBER)
+    assert str(explain(plan, came)) == 'protect: selector 3 "printers" of peer 7: tunnel of peer 7'
+
+
 def test_local_and_remote_rows_are_one_child_with_ikev2() -> None:
     made = virtual(ipsecPeerIkeVersion=2)
     made.scalars["ipsecGlobIkev2Enabled"] = 1

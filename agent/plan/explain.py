@@ -15,6 +15,7 @@ from typing import Final
 from agent.plan import spd
 from agent.plan.model import Action, Direction, Flow, Policy, RowRef, Scope
 from agent.plan.numbers import INTERFACE_BASE, MARK_MASK, MARK_SHIFT
+from agent.plan.peer_selectors import PEER_TRAFFIC
 from agent.plan.peers import PEERS
 from agent.plan.result import Plan
 from agent.plan.selectors import Bits, bits, flow_bits, overlap
@@ -32,6 +33,7 @@ WAYS: Final = {
 NAMES: Final = {
     "ipsecTrafficTable": ("rule", "ipsecTrDescription"),
     "ipsecPeerTable": ("peer", "ipsecPeerDescription"),
+    PEER_TRAFFIC: ("selector", "ipsecPeerTrafficDescription"),
 }
 
 
@@ -167,6 +169,8 @@ def _row(plan: Plan, policy: Policy) -> str:
     if policy.row.table == spd.TRAFFIC:
         owner = f" of {_peer(plan, policy.peer)}" if policy.peer else ""
         return _labelled(plan, spd.TRAFFIC, policy.row.number) + owner + _by_interface(plan, policy.key.scope)
+    if policy.row.table == PEER_TRAFFIC:
+        return f"{_labelled(plan, PEER_TRAFFIC, policy.row.number)} of {_peer(plan, policy.peer)}"
     if policy.row.table == PEERS:
         return f"the interface of {_peer(plan, policy.row.number)}"
     return "ipsecGlobContDefaultRule" if policy.row == spd.DEFAULT_ROW else "built in"

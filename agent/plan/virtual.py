@@ -165,7 +165,7 @@ def marked_policies(peer: int) -> list[Policy]:
 def child_policies(peer: Peer, child: Negotiated, way: Way, place: int) -> list[Policy]:
     """The policies of one child; `place`: which of the peer's it is, 0 for the first."""
     scope = Scope(if_id=numbers.interface_number(peer.number))
-    row = RowRef(PEERS, peer.number)
+    row = RowRef(PEER_TRAFFIC, child.number) if child.number else RowRef(PEERS, peer.number)
     inbound, outbound = spd.templates(way, Direction.IN), spd.templates(way, Direction.OUT)
     found = []
     for outward in selectors(child):
