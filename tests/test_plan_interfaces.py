@@ -191,7 +191,8 @@ def test_mtu_comes_from_the_profile_the_global_one_or_is_built_in(own: int, glob
     made.put("ikeProfileTable", 1, ikePrfMtuMax=global_)
     made.put("ikeProfileTable", 2, ikePrfMtuMax=own)
     made.scalars["ipsecGlobIkeProfile"] = 1
-    assert make_plan(made, WORLD).links[7].mtu == mtu
+    plan = make_plan(made, WORLD)
+    assert plan.links[7].mtu == mtu and plan.mtu(7) == mtu and plan.mtu(9) == (global_ or 1418)
 
 
 # ---- its selectors --------------------------------------------------------------------------
