@@ -74,7 +74,7 @@ def explain_packet(
 
 def _interface(plan: Plan, text: str) -> int:
     """Index of an interface by name or index."""
-    interfaces = plan.environment.interfaces
+    interfaces = plan.environment.link_names
     for index, name in interfaces.items():
         if text in (name, str(index)):
             return index
@@ -103,6 +103,7 @@ def flush_engine(settings: Settings) -> str:
 async def _flush(run_folder: Path) -> tuple[int, int, bool]:
     """How many policies and connections went, and whether charon ran: then its tunnels end in order, and it too."""
     from agent.backends.charon.ike import CharonIke
+    from agent.backends.links import KernelLinks
     from agent.backends.memory import MemoryIke
     from agent.backends.nftables import NftTable, find_nft
     from agent.backends.spd import KernelSpd
@@ -115,6 +116,10 @@ async def _flush(run_folder: Path) -> tuple[int, int, bool]:
     try:
         if find_nft() is not None:
             await NftTable().purge()
+        links = KernelLinks()
+        await links.start()
+        await links.purge()
+        await links.stop()
         if not charon.daemon.alive():
             return *await flush(spd, MemoryIke()), False
         await charon.start()
@@ -216,7 +221,7 @@ async def plan_of(
     if settings.backend == "memory":
         from agent.backends.memory import MemoryHost
 
-        host = MemoryHost(interfaces=dict(socket.if_nameindex()))
+        host = MemoryHost(link_names=dict(socket.if_nameindex()))
     else:
         from agent.backends.host import LinuxHost
 

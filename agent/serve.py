@@ -14,10 +14,13 @@ import logging
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 from agent import __version__
 from agent.backends import Engines, linux_engines, memory_engines
 from agent.backends.engine import EngineError
+from agent.backends.kernel_settings import HOST_OWN, KernelSettings
+from agent.backends.links import probe as probe_links
 from agent.backends.nftables import probe as probe_nftables
 from agent.backends.reconcile import Reconciler
 from agent.backends.rowstate import display
@@ -78,7 +81,14 @@ async def _serve(settings: Settings, notifier: Notifier) -> None:
         engines = make_engines(settings, store.secrets)
         capabilities = capabilities_here(settings.backend)
         reconciler = Reconciler(
-            store, store.schema, engines.spd, engines.ike, engines.host, capabilities, filter=engines.filter
+            store,
+            store.schema,
+            engines.spd,
+            engines.ike,
+            engines.host,
+            capabilities,
+            filter=engines.filter,
+            links=engines.links,
         )
         store.checks.append(SetChecks(reconciler, engines.host, capabilities, settings.listen))
         store.expanders.append(Clearing(seed_edits(store.schema)))
@@ -151,7 +161,7 @@ def capabilities_here(backend: str) -> Capabilities:
     """What the backend can do on this machine."""
     if backend == "memory":
         return MEMORY
-    return probed(CHARON, nftables=probe_nftables())
+    return probed(CHARON, nftables=probe_nftables(), interfaces=probe_links())
 
 
 def refusal_teller(store: Store) -> Callable[[str], None]:
@@ -204,15 +214,24 @@ async def _made_real(backend: str, store: Store, engines: Engines, reconciler: R
         list_sas=asked if callable(asked) else None,
     )
     reconciler.subscribe(monitor.planned)
+    reconciler.peer_states.on_takeover(lambda peer: monitor.peers.dial(peer, "a peer it stands for"))
+    host_settings = None
+    if backend == "linux":
+        host_settings = KernelSettings(store.numbers(HOST_OWN), partial(store.remember, HOST_OWN))
     try:
         sole = Sole() if backend == "linux" else None
         await reconciler.start()
     except EngineError as error:
         raise StartError(f"backend: {error}") from None
     await monitor.start()
+    if host_settings is not None:
+        store.subscribe(host_settings, replay=True)
+        host_settings.start()
     try:
         yield
     finally:
+        if host_settings is not None:
+            await host_settings.stop()
         await monitor.stop()
         await reconciler.stop()
         if sole is not None:

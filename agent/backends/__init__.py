@@ -1,6 +1,6 @@
 """What carries a plan out: the kernel and charon, or memory.
 
-`engine` has the protocols. A backend is four engines that fit together; which one is all
+`engine` has the protocols. A backend is five engines that fit together; which one is all
 that the rest of the agent has to choose.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.backends.engine import Host, Ike, PacketFilter, Spd
+from agent.backends.engine import Host, Ike, Links, PacketFilter, Spd
 
 OpenSecret = Callable[[int, bytes], bytes]
 
@@ -24,14 +24,15 @@ class Engines:
     ike: Ike
     host: Host
     filter: PacketFilter
+    links: Links
 
 
 def memory_engines() -> Engines:
     """Accepts and remembers everything, touches nothing."""
-    from agent.backends.memory import MemoryFilter, MemoryHost, MemoryIke, MemorySpd
+    from agent.backends.memory import MemoryFilter, MemoryHost, MemoryIke, MemoryLinks, MemorySpd
 
-    host = MemoryHost(interfaces=dict(socket.if_nameindex()))
-    return Engines(MemorySpd(), MemoryIke(), host, MemoryFilter())
+    host = MemoryHost(link_names=dict(socket.if_nameindex()))
+    return Engines(MemorySpd(), MemoryIke(), host, MemoryFilter(), MemoryLinks())
 
 
 def linux_engines(run_folder: Path, open_secret: OpenSecret) -> Engines:
@@ -39,7 +40,8 @@ def linux_engines(run_folder: Path, open_secret: OpenSecret) -> Engines:
     pre-shared key of a peer in plain."""
     from agent.backends.charon.ike import CharonIke
     from agent.backends.host import LinuxHost
+    from agent.backends.links import KernelLinks
     from agent.backends.nftables import NftTable
     from agent.backends.spd import KernelSpd
 
-    return Engines(KernelSpd(), CharonIke(run_folder, open_secret), LinuxHost(), NftTable())
+    return Engines(KernelSpd(), CharonIke(run_folder, open_secret), LinuxHost(), NftTable(), KernelLinks())

@@ -9,11 +9,12 @@ packed octets, SPIs four octets as on the wire, times seconds.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 from agent.plan.filtering import Part
+from agent.plan.links import CallRoute, Standing, VirtualLink
 from agent.plan.model import (
     Action,
     Connection,
@@ -291,13 +292,16 @@ class Host(Protocol):
     def own_addresses(self) -> frozenset[bytes]:
         """Addresses of all interfaces, loopback too."""
 
+    def interfaces(self) -> Mapping[int, tuple[bytes, ...]]:
+        """Addresses of global scope by the number of their link, in the kernel's order."""
+
     def source_for(self, peer: bytes) -> bytes | None:
         """The address this host would send from to `peer`; None without a route."""
 
     def route_to(self, peer: bytes) -> Route: ...
 
-    def interfaces(self) -> Mapping[int, str]:
-        """Names of all interfaces by index, up or down."""
+    def link_names(self) -> Mapping[int, str]:
+        """Names of all links by index, up or down."""
 
     async def resolve(self, name: str) -> tuple[bytes, ...]:
         """Addresses of a host name, IPv4 first; () when it does not resolve. Never raises."""
@@ -307,6 +311,36 @@ class Host(Protocol):
 
     def subscribe(self, listener: HostListener) -> None:
         """Called after addresses, routes or interfaces changed."""
+
+
+# ---- links --------------------------------------------------------------------------------------
+
+
+LinksTold = Callable[[Mapping[int, str]], None]
+"""Gets the peers whose links or routes cannot be made, with the reason, whenever that is news."""
+
+
+class Links(Protocol):
+    """Virtual interfaces with their addresses and routes, and host routes for calling peers."""
+
+    async def start(self) -> None:
+        """Raises EngineError."""
+
+    async def stop(self) -> None:
+        """End; what is there stays."""
+
+    def want(self, links: Mapping[int, VirtualLink], calls: Iterable[CallRoute]) -> None:
+        """The links by peer, and the routes for calling, from now on; made real soon."""
+
+    def stand(self, peer: int, standing: Standing | None) -> None:
+        """What a peer's interface is to show; None: nothing of its own, it is simply up."""
+
+    def look_again(self) -> None: ...
+
+    def subscribe(self, told: LinksTold) -> None: ...
+
+    async def purge(self) -> None:
+        """Remove all that is ours. Raises EngineError."""
 
 
 # ---- packet filter ----------------------------------------------------------------------------
@@ -368,6 +402,8 @@ __all__ = [
     "KernelEvent",
     "KernelEventKind",
     "KernelListener",
+    "Links",
+    "LinksTold",
     "Observed",
     "PacketFilter",
     "Route",

@@ -17,42 +17,31 @@ from pathlib import Path
 from typing import Final
 
 from agent.backends.engine import NO_ROUTE, EngineError, HostListener, Route
+from agent.backends.rtnetlink import (
+    ADDRESS_MESSAGE,
+    IFLA_IFNAME,
+    LINK_MESSAGE,
+    ROUTE_MESSAGE,
+    RT_SCOPE_UNIVERSE,
+    RTA_DST,
+    RTA_OIF,
+    RTA_PREFSRC,
+    RTM_GETADDR,
+    RTM_GETLINK,
+    RTM_GETROUTE,
+    AddressSeen,
+    read_address,
+)
 from agent.backends.xfrm.messages import attributes, encode_attribute
 from agent.backends.xfrm.netlink import NETLINK_ROUTE, NetlinkSocket, Overrun, Refusal
-from agent.backends.xfrm.structures import S32, U8, U16, U32, Structure
 from agent.plan.model import Flow
 
-RTM_GETLINK: Final = 18
-RTM_GETADDR: Final = 22
-RTM_GETROUTE: Final = 26
-IFA_ADDRESS: Final = 1
-IFA_LOCAL: Final = 2
-IFLA_IFNAME: Final = 3
-RTA_DST: Final = 1
-RTA_OIF: Final = 4
-RTA_PREFSRC: Final = 7
 GROUPS: Final = (1, 5, 7, 9, 11)  # RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE
 SETTLE_SECONDS: Final = 0.1  # an interface that comes up sends a dozen messages
 RESOLVE_SECONDS: Final = 5.0
 TCP_ESTABLISHED: Final = 1
 TCP_LISTEN: Final = 10
 TCP: Final = 6
-
-ADDRESS_MESSAGE: Final = Structure("ifaddrmsg", family=U8, prefixlen=U8, flags=U8, scope=U8, index=U32)
-ROUTE_MESSAGE: Final = Structure(
-    "rtmsg",
-    family=U8,
-    dst_len=U8,
-    src_len=U8,
-    tos=U8,
-    table=U8,
-    protocol=U8,
-    scope=U8,
-    type=U8,
-    flags=U32,
-)
-
-LINK_MESSAGE: Final = Structure("ifinfomsg", family=U8, type=U16, index=S32, flags=U32, change=U32)
 
 RouteSocketFactory = Callable[[Sequence[int]], NetlinkSocket]
 
@@ -71,8 +60,8 @@ class LinuxHost:
         self._events: NetlinkSocket | None = None
         self._listeners: list[HostListener] = []
         self._settling: asyncio.TimerHandle | None = None
-        self._own: frozenset[bytes] | None = None
-        self._interfaces: dict[int, str] | None = None
+        self._known: tuple[frozenset[bytes], Mapping[int, tuple[bytes, ...]]] | None = None
+        self._link_names: dict[int, str] | None = None
 
     async def start(self) -> None:
         """Raises EngineError."""
@@ -95,9 +84,20 @@ class LinuxHost:
 
     def own_addresses(self) -> frozenset[bytes]:
         """Remembered until the kernel announces a change."""
-        if self._own is None:
-            self._own = frozenset(self._dump_addresses())
-        return self._own
+        return self._addresses()[0]
+
+    def interfaces(self) -> Mapping[int, tuple[bytes, ...]]:
+        return self._addresses()[1]
+
+    def _addresses(self) -> tuple[frozenset[bytes], Mapping[int, tuple[bytes, ...]]]:
+        if self._known is None:
+            links: dict[int, tuple[bytes, ...]] = {}
+            seen = list(self._dump_addresses())
+            for one in seen:
+                if one.scope == RT_SCOPE_UNIVERSE:
+                    links[one.link] = (*links.get(one.link, ()), one.address.address)
+            self._known = frozenset(one.address.address for one in seen), links
+        return self._known
 
     def source_for(self, peer: bytes) -> bytes | None:
         return self.route_to(peer).source
@@ -121,11 +121,11 @@ class LinuxHost:
                 interface = int.from_bytes(answer.data[start:end], sys.byteorder)
         return Route(source, interface)
 
-    def interfaces(self) -> Mapping[int, str]:
+    def link_names(self) -> Mapping[int, str]:
         """Remembered until the kernel announces a change."""
-        if self._interfaces is None:
-            self._interfaces = dict(self._dump_interfaces())
-        return self._interfaces
+        if self._link_names is None:
+            self._link_names = dict(self._dump_links())
+        return self._link_names
 
     async def resolve(self, name: str) -> tuple[bytes, ...]:
         address = literal(name)
@@ -149,24 +149,18 @@ class LinuxHost:
         except OSError:  # no IPv6
             return []
 
-    def _dump_addresses(self) -> Iterator[bytes]:
+    def _dump_addresses(self) -> Iterator[AddressSeen]:
         try:
             with self._open(()) as dumper:
                 for part in dumper.dump(RTM_GETADDR, ADDRESS_MESSAGE.encode({})):
                     for message in part:
-                        found = {
-                            type: message.data[start:end]
-                            for type, start, end in attributes(
-                                message.data, message.start + ADDRESS_MESSAGE.size, message.end
-                            )
-                        }
-                        address = found.get(IFA_LOCAL) or found.get(IFA_ADDRESS)
-                        if address:
-                            yield address
+                        seen = read_address(message)
+                        if seen is not None:
+                            yield seen
         except Overrun:  # it changed while we looked; the event that says so is on its way
             return
 
-    def _dump_interfaces(self) -> Iterator[tuple[int, str]]:
+    def _dump_links(self) -> Iterator[tuple[int, str]]:
         try:
             with self._open(()) as dumper:
                 for part in dumper.dump(RTM_GETLINK, LINK_MESSAGE.encode({})):
@@ -190,7 +184,7 @@ class LinuxHost:
         except EngineError:
             asyncio.get_running_loop().remove_reader(self._events.fileno())
             return
-        self._own = self._interfaces = None
+        self._known = self._link_names = None
         if self._settling is None:
             self._settling = asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._settled)
 

@@ -7,6 +7,7 @@ test wants to happen is done by the methods below each `for tests` line.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +24,7 @@ from agent.backends.engine import (
     KernelEvent,
     KernelEventKind,
     KernelListener,
+    LinksTold,
     Observed,
     Route,
     SaRecord,
@@ -30,6 +32,7 @@ from agent.backends.engine import (
 from agent.backends.host import literal
 from agent.plan import numbers
 from agent.plan.filtering import Part, check_names
+from agent.plan.links import CallRoute, Standing, VirtualLink
 from agent.plan.model import Connection, Flow, Policy, PolicyKey, Secret, ViciValue
 
 HELD_BY_OTHERS = "held by a policy that is not ours"
@@ -176,12 +179,13 @@ class MemoryHost:
         own: Iterable[bytes] = (),
         sources: Mapping[bytes, bytes] | None = None,
         names: Mapping[str, tuple[bytes, ...]] | None = None,
-        interfaces: Mapping[int, str] | None = None,
+        link_names: Mapping[int, str] | None = None,
     ) -> None:
         self.own = frozenset(own)
-        self.links = dict(interfaces or {})
+        self.named = dict(link_names or {})
         self.sources = dict(sources or {})
         self.names = dict(names or {})
+        self.links: dict[int, tuple[bytes, ...]] = {}
         self.tcp: tuple[Flow, ...] = ()
         self._listeners: list[HostListener] = []
 
@@ -203,11 +207,14 @@ class MemoryHost:
         return min((own for own in self.own if len(own) == len(peer)), default=loopback)
 
     def route_to(self, peer: bytes) -> Route:
-        """By the first interface that is not loopback."""
-        others = sorted(index for index, name in self.links.items() if name != "lo")
+        """By the first link that is not loopback."""
+        others = sorted(index for index, name in self.named.items() if name != "lo")
         return Route(self.source_for(peer), others[0] if others else 0)
 
-    def interfaces(self) -> Mapping[int, str]:
+    def link_names(self) -> Mapping[int, str]:
+        return self.named
+
+    def interfaces(self) -> Mapping[int, tuple[bytes, ...]]:
         return self.links
 
     async def resolve(self, name: str) -> tuple[bytes, ...]:
@@ -231,6 +238,48 @@ def settings_fingerprint(settings: Mapping[str, ViciValue]) -> str:
     """Sixteen hex digits equal for equal settings, whatever the order of their names."""
     text = json.dumps(settings, sort_keys=True, default=dict)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+class MemoryLinks:
+    """Virtual interfaces and routes that are dictionaries."""
+
+    def __init__(self) -> None:
+        self.links: Mapping[int, VirtualLink] = {}
+        self.calls: tuple[CallRoute, ...] = ()
+        self.standing: dict[int, Standing] = {}
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self._told: list[LinksTold] = []
+
+    async def start(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        pass
+
+    def want(self, links: Mapping[int, VirtualLink], calls: Iterable[CallRoute]) -> None:
+        self.links, self.calls = links, tuple(calls)
+
+    def stand(self, peer: int, standing: Standing | None) -> None:
+        if standing is None:
+            self.standing.pop(peer, None)
+        else:
+            self.standing[peer] = standing
+
+    def look_again(self) -> None:
+        pass
+
+    def subscribe(self, told: LinksTold) -> None:
+        self._told.append(told)
+
+    async def purge(self) -> None:
+        self.links, self.calls = {}, ()
+
+    # for tests
+
+    def fail(self, problems: Mapping[int, str]) -> None:
+        for told in self._told:
+            told(problems)
 
 
 class MemoryFilter:

@@ -30,12 +30,14 @@ from agent.backends.engine import (
     IkeEventKind,
     KernelEvent,
     KernelEventKind,
+    Links,
     Observed,
     PacketFilter,
     Spd,
 )
 from agent.backends.leftovers import LARVAL, Leftovers
-from agent.backends.memory import MemoryFilter
+from agent.backends.memory import MemoryFilter, MemoryLinks
+from agent.backends.peer_states import PeerStates
 from agent.backends.rowstate import APPLY_TABLES, ApplyTables, Failures, Ledger, RowState, verdict_or
 from agent.backends.surroundings import Surroundings
 from agent.backends.usage import TARGETS, Usage
@@ -72,6 +74,7 @@ NOT_USED: Final = "no peer, rule or default refers to it"
 PEER_TABLE: Final = "ipsecPeerTable"
 REQID: Final = "reqid"  # kind of the durable numbers
 FILTER: Final = "filter "  # before a part's name, as an item of the ledger
+LINK: Final = "link "  # before a peer's number
 
 PlanListener = Callable[[Plan, "Plan | None"], None]
 
@@ -103,11 +106,15 @@ class Reconciler:
         capabilities: Capabilities,
         *,
         filter: PacketFilter | None = None,
+        links: Links | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.plan: Plan | None = None
         self._store, self._spd, self._ike, self._host = store, spd, ike, host
         self._filter: PacketFilter = filter or MemoryFilter()
+        self._links: Links = links or MemoryLinks()
+        self._link_problems: dict[int, str] = {}
+        self._listening = False
         self._clock = clock
         self._configuration: Configuration = store.running
         self._work = Work(whole_plan=True, look=True)
@@ -118,6 +125,12 @@ class Reconciler:
         self._wanted = Wanted()
         self._connections = Connections(ike, self._ledger, self._wanted, self._publish_touched, clock)
         self._surroundings = Surroundings(host, capabilities, self._surroundings_changed)
+        self.peer_states = PeerStates(
+            self._links.stand,
+            self._surroundings.missed,
+            self._surroundings.stood_for,
+            lambda seconds, call: asyncio.get_running_loop().call_later(seconds, call),
+        )
         self._usage = Usage(schema)
         self._failures = Failures(self._tell_failure)
         self._tables = ApplyTables(schema, store.live, self._failures)
@@ -139,6 +152,10 @@ class Reconciler:
         self._ike.subscribe(self._ike_event)
         await self._filter.start()
         self._filter.subscribe(self._filter_changed)
+        await self._links.start()
+        self._links.subscribe(self._links_told)
+        self._store.events.subscribe(self.peer_states.event)
+        self._listening = True
         await self._ike.start()
         with contextlib.suppress(TimeoutError):  # policies must not wait for a daemon that hangs
             async with asyncio.timeout(ADOPTING_SECONDS):
@@ -174,6 +191,10 @@ class Reconciler:
         await self._surroundings.stop()
         await self._ike.stop()
         await self._filter.stop()
+        await self._links.stop()
+        if self._listening:
+            self._store.events.unsubscribe(self.peer_states.event)
+            self._listening = False
         await self._spd.stop()
         await self._host.stop()
 
@@ -194,6 +215,7 @@ class Reconciler:
     def changed(self, change: Change) -> None:
         """A commit: the touched rows are pending at once."""
         self._configuration = change.after
+        self._follow_peers(change)
         if change.replay:
             self._work = Work(whole_plan=True, compare_all=True, look=self._work.look, suspects=self._work.suspects)
         else:
@@ -201,6 +223,15 @@ class Reconciler:
                 self._note(row)
             self._publish(RowRef(row.table, row.number) for row in change.rows)
         self._awaken()
+
+    def _follow_peers(self, change: Change) -> None:
+        if change.replay:
+            for row in change.after.table(PEER_TABLE).active_rows():
+                self.peer_states.configured(row.number, row)
+        else:
+            for each in change.rows:
+                if each.table == PEER_TABLE:
+                    self.peer_states.configured(each.number, change.after.row(PEER_TABLE, each.number))
 
     def _note(self, row: RowChange) -> None:
         """Several commits on one row before a pass are one change."""
@@ -216,6 +247,7 @@ class Reconciler:
         self._connections.look_again()
         self._surroundings.resolve_again()
         self._filter.look_again()
+        self._links.look_again()
         self._awaken()
 
     def environment_changed(self, tunnels: Mapping[str, Tunnel | None]) -> None:
@@ -241,6 +273,15 @@ class Reconciler:
         if event.kind is IkeEventKind.BACK:
             self._leftovers.look()
 
+    def _links_told(self, problems: Mapping[int, str]) -> None:
+        """Peers whose links or routes cannot be made say so."""
+        for peer in self._link_problems.keys() - problems.keys():
+            self._ledger.done(f"{LINK}{peer}")
+        for peer, text in problems.items():
+            self._ledger.fail(f"{LINK}{peer}", (RowRef(PEER_TABLE, peer),), text)
+        self._link_problems = dict(problems)
+        self._publish_touched()
+
     def _filter_changed(self) -> None:
         """Rows whose packet filter rules are refused say so."""
         plan = self.plan
@@ -262,6 +303,7 @@ class Reconciler:
             self._connections.look_again()
             self._surroundings.resolve_again()
             self._filter.look_again()
+            self._links.look_again()
             if self._observing is None or self._observing.done():
                 self._observing = asyncio.get_running_loop().create_task(self._look())
 
@@ -310,6 +352,8 @@ class Reconciler:
         self._book(plan, keys, failed)
         if plan is not old:
             self._want_filters(plan, old)
+            if old is None or plan.links != old.links or plan.calls != old.calls:
+                self._links.want(plan.links, plan.calls.values())
             self._hand_over(plan, delta)
             for listener in self._listeners:
                 listener(plan, old)

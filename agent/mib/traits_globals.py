@@ -230,22 +230,25 @@ TRAITS = {
         ),
     ),
     "ipsecGlobContDefaultPmtuTtl": Traits(
-        stage="gateway",
         effect="A path MTU learnt from ICMP is forgotten after this time",
         mechanism="backends.link",
         limit=(
-            "Valid for all traffic of the network namespace; Linux forgets at once, no stepwise raise; left alone"
-            " until written"
+            "Valid for all traffic of the network namespace; Linux forgets at once, no stepwise raise; with its"
+            " default the host's own value stays, or comes back"
+        ),
+        shown=(
+            "tests/test_kernel_settings.py::test_values_are_written_and_the_hosts_own_come_back; "
+            "tests/test_kernel_settings.py::test_minutes_become_seconds_and_zero_is_for_ever"
         ),
     ),
     "ipsecGlobContPrivateInterface": Traits(
-        stage="gateway",
         effect=(
             "Packets that claim an inside source address but do not come from this interface (or the tunnel) are "
             "dropped; negative = off"
         ),
         mechanism="backends.link",
-        limit="Needs nftables (not in User Mode Linux); without it row says failed",
+        limit="Needs nftables; refused without. Inside addresses are the local nets of protect rules; 0 is off too",
+        shown="tests/test_interfaces_kernel.py::test_a_spoofed_inside_source_is_dropped_and_counted",
     ),
     "ipsecGlobContSaSyncInterface": Traits(
         stage="gateway",
@@ -375,10 +378,13 @@ TRAITS = {
         shown="tests/test_plan_ikev2.py::test_version_2_probes_less_often_who_may_move_and_not_at_all_where_told",
     ),
     "ipsecGlobContDnsSelectRoundRobin": Traits(
-        stage="gateway",
         effect="enabled: each try at a peer with several addresses goes to the next one",
         mechanism="plan.ike",
         limit="Rotation only among answers we got; charon resolver not used",
         disturbs="reloads connection",
+        shown=(
+            "lab: in_turn; "
+            "tests/test_plan_interfaces.py::test_after_a_failed_attempt_the_next_address_is_called_in_turn"
+        ),
     ),
 }

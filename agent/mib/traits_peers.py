@@ -44,11 +44,18 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ipsecPeerVirtualInterface": Traits(
-        stage="gateway",
         effect="An interface with number peer + 100000 appears; all that is routed to it is encrypted",
         mechanism="backends.link",
-        limit="Kernel without xfrm_interface (User Mode Linux): row failed with reason; peers 1..2147383647",
+        limit=(
+            "Kernel without xfrm_interface (User Mode Linux): row failed with reason; peers 1..2147383647; what"
+            " is forwarded out of it passes a default rule of drop only where there is nftables"
+        ),
         disturbs="renegotiates peer",
+        shown=(
+            "tests/test_interfaces_kernel.py::test_a_virtual_interface_with_address_and_route_comes_and_goes_by_set;"
+            " "
+            "tests/test_plan_interfaces.py::test_its_traffic_list_is_ignored_and_everything_is_protected_by_its_own_policies"
+        ),
     ),
     "ipsecPeerStartMode": Traits(
         effect="on-demand: first packet starts the tunnel; always-up: it stands without traffic and returns by itself",
@@ -214,17 +221,20 @@ TRAITS = {
         shown="lab: address_change",
     ),
     "ipsecPeerPublicIfIndex": Traits(
-        stage="gateway",
         effect="Own calls leave by this interface",
         mechanism="plan.ike",
-        limit="Interface without address or gone: row failed; responder ignores it",
+        limit="Link without an address of the family, or gone: row failed; responder ignores it",
         disturbs="renegotiates peer",
+        shown="lab: public_link; tests/test_interfaces_kernel.py::test_a_peer_is_called_by_the_link_chosen_or_fails",
     ),
     "ipsecPeerPublicIfIndexMode": Traits(
-        stage="gateway",
         effect="force: even against a better route; preferred: only if no better route exists",
         mechanism="backends.link",
+        limit="preferred: our address on the link is used where the route to the peer already goes by it",
         disturbs="renegotiates peer",
+        shown=(
+            "lab: public_link; tests/test_plan_interfaces.py::test_preferred_makes_no_route_and_yields_to_a_better_one"
+        ),
     ),
     "ipsecPeerChildAllocMode": Traits(
         effect="single: one SA pair for everything of the peer; multi: one per rule (IKEv2)",
@@ -237,24 +247,32 @@ TRAITS = {
         shown="lab: single_child",
     ),
     "ipsecPeerIfStateMode": Traits(
-        stage="gateway",
         effect="full: the interface shows dormant and blocked; reduced: only up or down",
         mechanism="backends.link",
-        limit="Only always-up peers with virtual interface; blocked shows as lowerLayerDown",
+        limit=(
+            "Only always-up peers with virtual interface; blocked takes the interface down, since no XFRM "
+            "interface can be made to show lowerLayerDown"
+        ),
+        shown=(
+            "tests/test_links.py::test_a_link_shows_how_its_peer_is; "
+            "tests/test_peer_states.py::test_an_interface_shows_dormant_up_and_blocked"
+        ),
     ),
     "ipsecPeerSecondaryPeerIndex": Traits(
-        stage="gateway",
         effect="When this peer cannot be reached the backup peer takes over its traffic",
         mechanism="monitor",
         limit=(
             "Refused unless always-up and IfStateMode reduced (SET of all three at once is fine); itself or a "
-            "ring: inconsistentValue"
+            "ring: inconsistentValue. It takes over the nets that its own list has too, or the routes of a "
+            "virtual interface; not while the primary is switched off; a new agent begins with the primary"
         ),
+        shown="lab: backup; tests/test_plan_interfaces.py::test_the_backup_peers_tunnel_has_the_primarys_traffic",
     ),
     "ipsecPeerDelayBackToPrimary": Traits(
-        stage="gateway",
         effect="Return to the recovered primary waits this long",
         mechanism="monitor",
+        limit="Counted from the moment the primary is up",
+        shown="lab: backup; tests/test_peer_states.py::test_the_primary_gets_its_traffic_back_after_the_delay",
     ),
     "ipsecTrNextIndex": Traits(
         links="ipsecTrafficTable",
@@ -363,11 +381,11 @@ TRAITS = {
         disturbs="renegotiates peer",
         limit=(
             "Number of the interface, -1 or 0 for any. What leaves: the kernel's own selector, but it does not"
-            " tell the interface of IPv6 packets that the gateway itself makes, so these meet no such rule"
-            " (row says so). What arrives: nftables marks it with the number in the upper 20 bits of the"
-            " packet's mark (policy routing: use masks within the lower 12); without nftables a rule with an"
-            " inbound part is failed, protect and drop then drop what leaves. An interface that is not there"
-            " is waited for (row pending); numbers up to 1,048,575"
+            " tell the interface of IPv6 packets that the gateway itself makes, so these meet no such rule (row"
+            " says so). What arrives: nftables marks it with the number in bits 12 to 29 of the packet's mark"
+            " (policy routing: use masks within the lower 12); without nftables a rule with an inbound part is"
+            " failed, protect and drop then drop what leaves. An interface that is not there is waited for (row"
+            " pending); numbers up to 262,143"
         ),
         shown=(
             "tests/test_xfrm_packets.py::test_packets_fare_as_explain_says;"

@@ -289,6 +289,8 @@ class Peers:
         connection = self.connection(peer)
         if connection is None or not can_initiate(connection):
             return
+        if any(each.name == child and not each.starts for each in connection.children):
+            return  # it is the peer's to begin
         if not self._usable(peer):
             return
         record = self._record(peer)

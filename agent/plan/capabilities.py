@@ -152,9 +152,10 @@ MEMORY: Final = _charon("memory")
 ENGINES: Final[Mapping[str, Capabilities]] = MappingProxyType({"charon": CHARON, "linux": CHARON, "memory": MEMORY})
 
 
-def probed(engine: Capabilities, *, nftables: str) -> Capabilities:
-    """An engine's capabilities on this machine; `nftables`: why packet filter rules cannot be had, '' when they can."""
-    return replace(engine, nftables=not nftables, nftables_lack=nftables)
+def probed(engine: Capabilities, *, nftables: str, interfaces: str) -> Capabilities:
+    """An engine's capabilities on this machine; `nftables`, `interfaces`: why packet filter rules and XFRM interfaces
+    cannot be had, '' when they can."""
+    return replace(engine, nftables=not nftables, nftables_lack=nftables, interfaces_lack=interfaces)
 
 
 def can(offered: frozenset[str] | frozenset[int], wanted: str | int) -> bool:

@@ -13,6 +13,7 @@ from typing import Final
 
 from agent.mib import load_schema
 from agent.mib.ber import Value
+from agent.plan import rules_interfaces
 from agent.plan.capabilities import (
     AEAD_NAMES,
     AEADS,
@@ -33,7 +34,7 @@ from agent.plan.phase1 import AUTH_NAMES, DEFAULT_AUTH, PSK
 from agent.plan.phase2 import COARSE, GRANULARITY_DEFAULT
 from agent.plan.proposals import group_problem
 from agent.plan.result import Plan
-from agent.plan.rules import RULES, After
+from agent.plan.rules import RULES, After, RowRule
 from agent.plan.selectors import bits, flow_bits, overlap
 from agent.plan.traffic import interface_problem, net_problem
 
@@ -228,20 +229,34 @@ VALUES: Final[Mapping[str, Callable[[Value, Capabilities], str]]] = MappingProxy
         "ipsecGwIpsecPrfPfsGroup": _modern_group,
         "ikePropGroup": _group,
         "ikePropHashAlg": _ike_hash,
+        "ipsecGlobContDefaultPmtuTtl": rules_interfaces.minutes,
+        "ipsecGlobContPrivateInterface": rules_interfaces.private_interface,
         "ipsecPeerDynamicAddress": _peer_address,
         "ipsecPeerLocalAddress": _own_address,
         "ipsecPeerPeerIds": _some_identities,
         "ipsecPrfGranularity": _granularity,
         "ipsecPrfLifeKBytes": _kbytes,
+        "ipsecPeerTrafficLocalMask": rules_interfaces.dotted_mask,
+        "ipsecPeerTrafficPolicy": rules_interfaces.selector_role,
+        "ipsecPeerTrafficProtocol": rules_interfaces.selector_protocol,
+        "ipsecPeerTrafficRemoteMask": rules_interfaces.dotted_mask,
         "ipsecPrfLifeSeconds": _seconds,
         "ipsecPrfPfsGroup": _pfs_group,
         "ipsecPropProto": _protocol,
         "ipsecTrInterface": _interface,
         "ipsecTrLocalMaskLen": _mask,
+        "ipsecTuneIPFragMaxBytes": rules_interfaces.memory,
         "ipsecTrRemoteMaskLen": _mask,
     }
 )
 """What is wrong with a value by itself, by column."""
+
+ROW_RULES: Final[Mapping[str, tuple[RowRule, ...]]] = MappingProxyType(
+    {
+        table: (*RULES.get(table, ()), *rules_interfaces.INTERFACE_RULES.get(table, ()))
+        for table in {**RULES, **rules_interfaces.INTERFACE_RULES}
+    }
+)
 
 
 # ---- all of a SET --------------------------------------------------------------------------
@@ -268,14 +283,14 @@ def check_rules(
     surrounding = After(after)
     names_of: dict[tuple[str, int], set[str]] = {}  # a load names a hundred thousand values
     for table, number, column, _ in named:
-        if table in RULES:
+        if table in ROW_RULES:
             names_of.setdefault((table, number), set()).add(column)
     for (table, number), change in changed.items():
         row = change.after
         names = names_of.get((table, number), set())
         if row is None or not names:
             continue  # it is gone, or follows from what another row's varbinds did
-        for columns, problem in RULES.get(table, ()):
+        for columns, problem in ROW_RULES.get(table, ()):
             asked = change.before is None or not names.isdisjoint(columns)
             if not asked or change.columns.isdisjoint(columns):
                 continue

@@ -16,6 +16,7 @@ from agent.plan import cells, inbound, numbers, spd, verdicts
 from agent.plan.chains import POST, PRE
 from agent.plan.claims import Claims
 from agent.plan.connections import Peer, child_settings, shared_child_settings, tunnels
+from agent.plan.interfaces import Interfaces
 from agent.plan.kinship import Kinship
 from agent.plan.layered import Edit, Layered
 from agent.plan.lists import Lists
@@ -30,7 +31,7 @@ from agent.plan.model import (
     RowRef,
     Verdict,
 )
-from agent.plan.peers import EMPTY_LIST, PEERS, read_peer
+from agent.plan.peers import EMPTY_LIST, NO_INTERFACE, PEERS, read_peer
 from agent.plan.phase1 import NAT_ENFORCE
 from agent.plan.phase2 import ForceTunnel, Phase2
 from agent.plan.placing import Entry, Instance, Placing, behind_all
@@ -44,7 +45,8 @@ EAGER: Final = (
     20_000  # rules up to which `placing` is made before there is a drop rule, so that the first costs nothing
 )
 IKEV2_SWITCH: Final = "ipsecGlobIkev2Enabled"
-ON: Final = 1  # TruthValue
+IN_TURN_SWITCH: Final = "ipsecGlobContDnsSelectRoundRobin"
+ON: Final = 1  # TruthValue, or enabled
 AH_IN_UDP: Final = "AH cannot travel in UDP, and ikePrfNatT is enforce; set another, or ipsecPropProto esp"
 BANDS: Final = {PRE: numbers.PRIORITY_PRE, POST: numbers.PRIORITY_POST}
 
@@ -88,6 +90,9 @@ class Draft:
         self._bound: Bags[int, Instance] = Bags(state.bound)
         self._claims = Claims(edit_of(previous.policies if previous else None), state.contested, self._todo)
         self._kinship = Kinship(profiles, previous, state, self._todo)
+        self._interfaces = Interfaces(
+            configuration, environment, profiles, previous, state, self._claims, self._kinship, self._misfit
+        )
         self._verdicts: Edit[RowRef, Verdict] = edit_of(previous.verdicts if previous else None)
         self._sharing = set[int]()  # peers whose rules changed: their shared child may come or go
         self._drops = list(state.drops)
@@ -125,15 +130,19 @@ class Draft:
         row = self._configuration.row(PEERS, number)
         old = self._peers.get(number)
         new = None
-        if row is not None and row["ipsecPeerTrafficList"]:
+        if row is not None and (row["ipsecPeerTrafficList"] or row["ipsecPeerVirtualInterface"] != NO_INTERFACE):
             phase1 = self._profiles.phase1(
                 *(cells.number(row, f"ipsecPeer{name}") for name in ("IkeProfile", "IkeVersion", "AuthMethod"))
             )
-            new = read_peer(row, self._environment, phase1, self._configuration.scalar(IKEV2_SWITCH) == ON)
+            ikev2, in_turn = (self._configuration.scalar(name) == ON for name in (IKEV2_SWITCH, IN_TURN_SWITCH))
+            new = read_peer(row, self._environment, phase1, ikev2, in_turn)
         self._todo.judge_peers.add(number)
         if new == old:
             return
         self._peers.put(number, new)
+        self._interfaces.called(number, new)
+        if any(each is not None and each.virtual for each in (old, new)):
+            self._interfaces.touched.add(number)
         if old is None or new is None or old.head != new.head:
             self._lists.relist(number)
         if old is not None and new is not None and old.priority != new.priority:
@@ -154,7 +163,12 @@ class Draft:
         self._lists.rule(number)
 
     def instance(self, owner: int, rule: int) -> None:
-        """Something of the world changed that a rule in one list depends on; rule 0: all of the list."""
+        """Something of the world changed that a rule in one list, or a virtual interface, depends on; rule 0: all of
+        the list."""
+        peer = self._peers.get(owner)
+        if peer is not None and peer.virtual:
+            self._interfaces.touched.add(owner)
+            return
         for number in (rule,) if rule else self._lists.chain(owner).rules:
             if self._made.get((owner, number)) is not None:
                 self._todo.build[owner, number] = None
@@ -164,11 +178,24 @@ class Draft:
         for instance in self._bound.get(key):
             self.instance(*instance)
 
+    def networks(self, peer: int) -> None:
+        """Rows about the virtual interface of a peer may be different."""
+        self._interfaces.touched.add(peer)
+
+    def takeover(self, peer: int, backup: int) -> None:
+        """A backup peer may stand for this one now, or no more, or be another than it was."""
+        self._interfaces.touched |= {peer, backup}
+        for rule in self._lists.chain(peer).rules:
+            if self._made.get((peer, rule)) is not None:
+                self._todo.build[peer, rule] = None
+
     def finish(self) -> Plan:
         """Do it all."""
         self._lists.settle()
         self._make_policies()
+        self._interfaces.settle(self._peers)
         self._kinship.relate(self._peers)
+        self._interfaces.clamp(self._todo.related, self._peers)
         self._judge()
         return self._result()
 
@@ -333,7 +360,7 @@ class Draft:
             return verdicts.NO_DEFAULT_ROUTE if owner < 0 else verdicts.address_unknown(owner)
         if not inbound and (rule.direction != RuleDirection.OUTBOUND or rule.action == RuleAction.PROTECT):
             return verdicts.not_marked(rule.action, self._environment.capabilities.nftables_lack)
-        if rule.interface and rule.interface not in self._environment.interfaces:
+        if rule.interface and rule.interface not in self._environment.link_names:
             return verdicts.no_interface(rule.interface)
         outbound = rule.action == RuleAction.PROTECT or rule.direction != RuleDirection.INBOUND
         if rule.interface and outbound and len(rule.parts[0].source.address) == 16:
@@ -341,7 +368,25 @@ class Draft:
         return None
 
     def _way(self, owner: int, rule: Rule, inbound: bool) -> tuple[Way | None, Verdict | None]:
-        """How a protect rule of a peer is to be made real; None when it has to block, and why."""
+        """How a protect rule of a peer is to be made real; None when it has to block, and why. While a backup peer
+        stands for the peer, by that one's tunnel for the same nets."""
+        own = self._own_way(owner, rule, inbound)
+        backup = self._environment.takeovers.get(owner)
+        if backup is None:
+            return own
+        for number in self._lists.chain(backup).rules:
+            other = self._lists.rules.get(number)
+            if other is None or other.action != RuleAction.PROTECT:
+                continue
+            other = self._with_outer(backup, other)
+            if (other.parts, other.interface) == (rule.parts, rule.interface):
+                way, verdict = self._own_way(backup, other, inbound)
+                return way, verdict or Verdict(ApplyState.APPLIED, f"peer {backup} stands for peer {owner}")
+        text = f"its packets are dropped: peer {backup}, which stands for peer {owner}, has no rule for these nets"
+        return None, Verdict(ApplyState.APPLIED, text)
+
+    def _own_way(self, owner: int, rule: Rule, inbound: bool) -> tuple[Way | None, Verdict | None]:
+        """How a protect rule of a peer is to be made real by its own tunnel; None when it cannot be, and why."""
         peer = self._peers.get(owner)
         assert peer is not None
         own, shared = numbers.child_name(owner, rule.number), numbers.child_name(owner, 0)
@@ -428,10 +473,10 @@ class Draft:
                 found.append(verdicts.in_list(owner, made, self._claims.policies, self._lists.chain(owner)))
         return verdicts.of_rule(found)
 
-    def _filters(self, bound: Mapping[int, tuple[Instance, ...]]) -> Mapping[str, Filter]:
+    def _marking(self, bound: Mapping[int, tuple[Instance, ...]]) -> dict[str, Filter]:
         """Of the packet filter: what arrives by an interface that a rule names has to be marked."""
         if self._previous is not None and not self._bound.touched:
-            return self._previous.filters
+            return {name: wanted for name, wanted in self._previous.filters.items() if name == inbound.PART}
         rules = {
             index: [RowRef(TRAFFIC, number) for owner, number in instances if self._comes_by(owner, number)]
             for index, instances in bound.items()
@@ -462,6 +507,8 @@ class Draft:
                 frozenset(self._verdicts.before),
             )
             history = (entry, *self._previous.history)[:REMEMBERED]
+        made, clamped = self._interfaces.done()
+        policies = self._claims.policies.done()
         state = State(
             profiles=self._profiles,
             rules=lists.rules.done(),
@@ -477,19 +524,23 @@ class Draft:
             placing=self._placing,
             drops=tuple(self._drops),
             next_reqid=kinship.next_reqid,
+            virtual=made,
+            clamped=clamped,
         )
         return Plan(
             generation=self._configuration.generation,
             configuration=self._configuration,
             environment=self._environment,
             enabled=True,
-            policies=self._claims.policies.done(),
+            policies=policies,
+            filters=self._interfaces.filters(policies.values()) | self._marking(bound),
+            links=self._interfaces.links.done(),
+            calls=self._interfaces.calls.done(),
             connections=kinship.connections.done(),
             secrets=kinship.secrets.done(),
             verdicts=self._verdicts.done(),
             reqids=kinship.reqids.done(),
             children=kinship.children.done(),
-            filters=self._filters(bound),
             state=state,
             history=history,
             token=self._token,

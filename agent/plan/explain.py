@@ -146,7 +146,7 @@ def _by_interface(plan: Plan, scope: Scope) -> str:
     index, how = (scope.interface, "leaves") if scope.interface else (scope.mark >> MARK_SHIFT, "came")
     if not index or (not scope.interface and scope.mask != MARK_MASK):
         return ""
-    name = plan.environment.interfaces.get(index)
+    name = plan.environment.link_names.get(index)
     return f" ({how} by {f'{name} ({index})' if name else f'interface {index}'})"
 
 

@@ -155,7 +155,9 @@ ViciValue = str | list[str] | Mapping[str, "ViciValue"]
 @dataclass(frozen=True, slots=True)
 class Child:
     """One CHILD_SA configuration: one protect rule of one peer, or with `rule` 0 all of them. `compressed`: it is
-    nothing without IPComp; `heartbeats`: ipsecPrfHeartbeats as resolved, 0 where no profile says any."""
+    nothing without IPComp; `heartbeats`: ipsecPrfHeartbeats as resolved, 0 where no profile says any. `starts`,
+    `answers`: whether we may begin it, and the peer (ipsecPeerTrafficPolicy). Of a peer with a virtual interface
+    `rule` is a row of ipsecPeerTrafficTable."""
 
     name: str
     peer: int
@@ -163,6 +165,8 @@ class Child:
     reqid: int
     compressed: bool = False
     heartbeats: int = 0
+    starts: bool = True
+    answers: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +209,7 @@ class Capabilities:
     aeads: frozenset[str] = frozenset()  # combined ciphers, of both phases
     nftables: bool = False
     nftables_lack: str = ""  # why not
+    interfaces_lack: str = ""  # why there are no XFRM interfaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,8 +227,8 @@ class Tunnel:
 @dataclass(frozen=True, slots=True)
 class Environment:
     """What a plan must know of the world. `sources`: the address this host would send from, per peer address;
-    `default_sources`: from which it sends to the rest of the world, by octets of an address (4, 16); `interfaces`:
-    names by index."""
+    `default_sources`: from which it sends to the rest of the world, by octets of an address (4, 16); `link_names`:
+    by index, of all links."""
 
     capabilities: Capabilities = Capabilities()
     names: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
@@ -231,8 +236,11 @@ class Environment:
     sources: Mapping[bytes, bytes] = field(default_factory=dict)
     tunnels: Mapping[str, Tunnel] = field(default_factory=dict)
     reqids: Mapping[str, int] = field(default_factory=dict)  # child name → reqid in use, kept over restarts
+    interfaces: Mapping[int, tuple[bytes, ...]] = field(default_factory=dict)  # number of a link → its addresses
+    turns: Mapping[int, int] = field(default_factory=dict)  # peer → attempts that failed since it was up
+    takeovers: Mapping[int, int] = field(default_factory=dict)  # peer → the backup peer that stands for it now
     default_sources: Mapping[int, bytes] = field(default_factory=dict)
-    interfaces: Mapping[int, str] = field(default_factory=dict)
+    link_names: Mapping[int, str] = field(default_factory=dict)
 
 
 class ApplyState(enum.IntEnum):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from agent.plan.filtering import Part
 from agent.plan.layered import Layered
+from agent.plan.links import CallRoute, VirtualLink
 from agent.plan.model import (
     ApplyState,
     Child,
@@ -58,8 +59,8 @@ class Plan:
     """What is wanted of kernel and IKE daemon under one configuration.
 
     `verdicts`: rows not in it are applied once real, if something refers to them; while IPsec is switched off it has
-    an answer for every row but lists none. `filters` by name of the part, only those there are. `reqids` and
-    `children` by child name; `enabled` is ipsecGlobEnabled.
+    an answer for every row but lists none. `filters` by name of the part, only those there are. `links` and
+    `calls` by peer. `reqids` and `children` by child name; `enabled` is ipsecGlobEnabled.
     """
 
     generation: int
@@ -73,6 +74,8 @@ class Plan:
     reqids: Mapping[str, int] = field(default_factory=Layered)
     children: Mapping[str, Child] = field(default_factory=Layered)
     filters: Mapping[str, Filter] = field(default_factory=dict)
+    links: Mapping[int, VirtualLink] = field(default_factory=Layered)
+    calls: Mapping[int, CallRoute] = field(default_factory=Layered)
     state: State | None = None  # the planner's own, for the next plan
     history: tuple[Touched, ...] = ()
     token: object = field(default_factory=object)

@@ -14,6 +14,7 @@ from agent.plan.placing import Instance, Placing
 from agent.plan.profiles import Profiles
 from agent.plan.spd import Companions
 from agent.plan.traffic import Rule
+from agent.plan.virtual import Virtual
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -40,11 +41,19 @@ class Kin(NamedTuple):
     connections: tuple[str, ...] = ()
 
 
+class Clamped(NamedTuple):
+    """A peer whose largest packet is not the usual one: in octets, and the reqids it concerns."""
+
+    mtu: int
+    reqids: tuple[int, ...]
+
+
 class State(NamedTuple):
     """`ordered`: (priority, number) of the peers with rules. `users`: lists a rule is in; `waiting`: lists that break
     off at a missing rule. `bound`: rules in lists that depend on an interface, by its index, or (key OWN_ADDRESS)
     on the address of the default route. `contested`: all who want a key, in order, if more than one. `placing`: from
-    the first drop rule in a peer's list on, or sooner. `drops`: their labels, in order."""
+    the first drop rule in a peer's list on, or sooner. `drops`: their labels, in order. `virtual`: peers with an
+    interface."""
 
     profiles: Profiles
     rules: Layered[int, Rule]
@@ -60,17 +69,20 @@ class State(NamedTuple):
     placing: Placing | None
     drops: tuple[int, ...]
     next_reqid: int
+    virtual: Layered[int, Virtual] = Layered()
+    clamped: Layered[int, Clamped] = Layered()
 
 
 @dataclass(slots=True)
 class Todo:
     """What is still to be done in a draft, filled by those who find out. `gone`: rules no longer in a list; `build`:
-    rules whose policies are to be made (again), in order; `related`: peers whose connections are; then whose verdicts
-    are to be told anew."""
+    rules whose policies are to be made (again), in order; `related`: peers whose connections are; `networks`: peers
+    whose virtual interface is; then whose verdicts are to be told anew."""
 
     gone: set[Instance] = field(default_factory=set)
     build: dict[Instance, None] = field(default_factory=dict)
     related: set[int] = field(default_factory=set)
+    networks: set[int] = field(default_factory=set)
     judge_rules: set[int] = field(default_factory=set)
     judge_peers: set[int] = field(default_factory=set)
 
