@@ -70,5 +70,10 @@ def test_links_names_and_backup_peers(tmp_path: Path) -> None:
 
 
 @pytest.mark.nightly
+def test_rules_about_one_interface(tmp_path: Path) -> None:
+    play("inbound", tmp_path, "--qemu")
+
+
+@pytest.mark.nightly
 def test_virtual_interfaces(tmp_path: Path) -> None:
     play("interface", tmp_path, "--qemu")
