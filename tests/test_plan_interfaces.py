@@ -137,6 +137,26 @@ def test_other_policies_let_through_what_is_routed_to_it_and_nothing_else() -> N
     assert explained.decision == "drop"  # to no rule and no interface: the default rule
 
 
+def test_explain_goes_into_the_interface_and_out_of_it() -> None:
+    plan = make_plan(virtual(), WORLD)
+    here, there, seven = packed("10.3.0.1"), packed("10.7.0.9"), "virtual interface of peer 7"
+
+    def told(way: str, *, decrypted: int = 0, came: int = 0, goes: int = 0) -> str:
+        ends = (here, there) if goes == NUMBER else (there, here)
+        found = explain(plan, Flow(*ends, 6, 1, 2, way, decrypted, came, goes))
+        return str(found)
+
+    assert told("out", goes=NUMBER).startswith(f"protect: {seven}")
+    assert told("forward", came=2, goes=NUMBER).startswith(f"protect: {seven}")
+    assert told("in", decrypted=7, came=NUMBER).startswith(f"protect: {seven}")
+    assert told("in", came=NUMBER) == f"drop: {seven}: expected out of the tunnel of peer 7, came in plain"
+    assert told("forward", decrypted=7, came=NUMBER, goes=2).startswith("pass: ")
+    assert told("in", decrypted=9, came=NUMBER).startswith(
+        "drop: virtual interface of peer 7: expected out of the tunnel of peer 7"
+    )
+    assert told("in", decrypted=7).startswith("drop: ")  # its tunnel leads into its interface
+
+
 def test_what_came_out_of_it_goes_on_where_there_is_a_packet_filter() -> None:
     plan = make_plan(virtual(), WORLD)
     marked = [p for key, p in plan.policies.items() if key.scope.mask]

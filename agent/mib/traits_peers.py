@@ -284,6 +284,7 @@ TRAITS = {
     "ipsecTrDescription": Traits(
         effect="The label names the row in every log line, event, explain answer and notification about it",
         mechanism="log",
+        shown="tests/test_explain_command.py::test_the_deciding_rule_is_named_and_why",
     ),
     "ipsecTrLocalAddress": Traits(
         effect="Packets of this local host, net or range start match",

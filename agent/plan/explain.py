@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from agent.plan import spd
+from agent.plan import numbers, spd
 from agent.plan.model import Action, Direction, Flow, Policy, RowRef, Scope
 from agent.plan.numbers import MARK_MASK, MARK_SHIFT
 from agent.plan.peers import PEERS
 from agent.plan.result import Plan
-from agent.plan.selectors import Bits, bits, flow_bits, overlap
+from agent.plan.selectors import Bits, bits, flow_bits, marked, of_interface, overlap
 
 PROTECT: Final = "protect"
 PASS: Final = "pass"
@@ -57,8 +57,48 @@ def explain_all(plan: Plan, flows: Sequence[Flow]) -> list[Explanation]:
     """What becomes of several packets, in one walk over the policies."""
     if not plan.enabled:
         return [Explanation(PASS, None, None, "IPsec is switched off (ipsecGlobEnabled)") for _ in flows]
-    found = matching(plan, [(flow_bits(flow), _directions(flow)) for flow in flows])
-    return [_decide(plan, flow, policies) for flow, policies in zip(flows, found, strict=True)]
+    asked = [_asked(plan, flow) for flow in flows]
+    found = iter(matching(plan, [question for questions in asked for question in questions]))
+    return [
+        _decide(
+            plan,
+            flow,
+            [
+                (direction, policies.get(direction))
+                for _, directions in questions
+                for policies in (next(found),)
+                for direction in directions
+            ],
+        )
+        for flow, questions in zip(flows, asked, strict=True)
+    ]
+
+
+Question = tuple[Bits, tuple[Direction, ...]]
+
+
+def _asked(plan: Plan, flow: Flow) -> list[Question]:
+    """What the kernel asks about a packet, in order. Of one that came out of a virtual interface it asks the policies
+    with that interface's id on its way in, and of one that goes into one these too, in the end."""
+    packet = flow_bits(flow)
+    directions = _directions(flow)
+    came, goes = (_is_virtual(plan, interface) for interface in (flow.from_interface, flow.to_interface))
+    if not came and not goes:
+        return [(packet, directions)]
+    if came:
+        packet = marked(packet, numbers.PACKET_MARK)
+    questions: list[Question] = []
+    for direction in directions:
+        inside = came and direction is not Direction.OUT
+        questions.append((of_interface(packet, flow.from_interface) if inside else packet, (direction,)))
+    if goes and directions[-1] is Direction.OUT:
+        questions.append((of_interface(packet, flow.to_interface), (Direction.OUT,)))
+    return questions
+
+
+def _is_virtual(plan: Plan, interface: int) -> bool:
+    link = plan.links.get(interface - numbers.INTERFACE_BASE)
+    return link is not None and link.number == interface
 
 
 def _directions(flow: Flow) -> tuple[Direction, ...]:
@@ -84,11 +124,14 @@ def matching(plan: Plan, wanted: Sequence[tuple[Bits, tuple[Direction, ...]]]) -
     return found
 
 
-def _decide(plan: Plan, flow: Flow, policies: dict[Direction, Policy]) -> Explanation:
+def _decide(plan: Plan, flow: Flow, stages: Sequence[tuple[Direction, Policy | None]]) -> Explanation:
+    """From the policies found, in the order in which they are asked for."""
     protected = flow.decrypted > 0
     last: Policy | None = None
-    for direction in WAYS[flow.way]:
-        policy = policies.get(direction)
+    virtual = len(stages) > len(WAYS[flow.way])
+    for place, (direction, policy) in enumerate(stages):
+        if policy is None and virtual and place == len(stages) - 1:
+            return Explanation(DROP, None, None, "routed to a virtual interface that protects nothing like it")
         inbound = direction is not Direction.OUT
         if policy is None:
             if inbound and flow.decrypted:
@@ -155,4 +198,6 @@ def _row(plan: Plan, policy: Policy) -> str:
     if policy.row.table == spd.TRAFFIC:
         owner = f" of {_peer(plan, policy.peer)}" if policy.peer else ""
         return _labelled(plan, spd.TRAFFIC, policy.row.number) + owner + _by_interface(plan, policy.key.scope)
+    if policy.row.table == PEERS:
+        return f"virtual interface of {_peer(plan, policy.row.number)}"
     return "ipsecGlobContDefaultRule" if policy.row == spd.DEFAULT_ROW else "built in"

@@ -71,6 +71,16 @@ def flow_bits(flow: Flow) -> Bits:
     return Bits(len(flow.source), addresses << _TAIL | tail, (1 << size) - 1)
 
 
+def of_interface(packet: Bits, number: int) -> Bits:
+    """A packet as the policies of an XFRM interface are asked about it."""
+    return packet._replace(family=packet.family & (1 << _FAMILY_BITS) - 1 | number << _FAMILY_BITS)
+
+
+def marked(packet: Bits, mark: int) -> Bits:
+    """A packet with more bits in its mark."""
+    return packet._replace(value=packet.value | mark << 16 * (packet.family & (1 << _FAMILY_BITS) - 1) + _TAIL)
+
+
 def overlap(a: Bits, b: Bits) -> bool:
     """Whether some packet matches both; with a flow as one of them: whether it matches the other."""
     return not (a.value ^ b.value) & a.mask & b.mask and a.family == b.family
