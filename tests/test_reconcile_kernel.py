@@ -42,7 +42,7 @@ async def bench(gateway: Namespace, tmp_path: Path) -> AsyncIterator[Bench]:
         KernelSpd(open_socket=gateway.xfrm_socket),
         MemoryIke(),
         LinuxHost(open_socket=gateway.route_socket),
-        NftTable(
+        filter=NftTable(
             ("ip", "netns", "exec", gateway.name, "nft"),
             lambda: gateway.run(lambda: NetlinkSocket(NETLINK_NETFILTER, (GROUP_NFTABLES,))),
         ),
@@ -99,7 +99,7 @@ async def test_drift_heals_in_one_pass_whatever_was_done(bench: Bench, gateway: 
         "xfrm policy delete src 10.0.1.0/24 dst 0.0.0.0/0 dir out",
         "xfrm policy update src 10.0.1.0/24 dst 0.0.0.0/0 dir out priority 4 action block",
         "xfrm policy delete src 10.0.5.8/31 dst 0.0.0.0/0 dev v0 dir out",
-        f"xfrm policy delete src 0.0.0.0/0 dst 10.0.5.8/31 dir in mark {index << 12:#x} mask 0xfffff000",
+        f"xfrm policy delete src 0.0.0.0/0 dst 10.0.5.8/31 dir in mark {index << 12:#x} mask 0x3ffff000",
         "xfrm policy flush",
     ):
         told.clear()
