@@ -19,7 +19,6 @@ from agent import __version__
 from agent.backends import Engines, linux_engines, memory_engines
 from agent.backends.engine import EngineError
 from agent.backends.reconcile import Reconciler
-from agent.backends.rowstate import display
 from agent.backends.sole import Sole
 from agent.clear import Clearing, Commands, WizardLog
 from agent.config import Endpoint, Settings
@@ -36,6 +35,7 @@ from agent.snmp.presence import announce, withdraw
 from agent.snmp.server import SnmpServer, SnmpSettings
 from agent.snmp.sockets import ListenError
 from agent.store.errors import Refused, StoreError
+from agent.store.events import display
 from agent.store.exchange import exchanging
 from agent.store.secrets import Secrets
 from agent.store.store import Store

@@ -125,6 +125,7 @@ TRAITS = {
     ),
     "ikePrfCert": Traits(
         stage="gateway",
+        refers="certTable",
         effect="Own certificate of this number is used for RSA signatures",
         mechanism="plan.credentials",
         limit="Ignored with PSK",

@@ -152,6 +152,7 @@ TRAITS = {
     ),
     "ipsecPeerXauthProfile": Traits(
         stage="later",
+        refers="xauthProfileTable",
         effect="A login is asked for, or given, after phase 1",
         mechanism="plan.ike",
         limit="IKEv1 only; with IKEv2 refused (EAP is the equivalent)",
@@ -187,6 +188,7 @@ TRAITS = {
     ),
     "ipsecPeerCert": Traits(
         stage="gateway",
+        refers="certTable",
         effect="Own certificate of an IKEv2 peer",
         mechanism="plan.credentials",
         limit="ignored with PSK or IKEv1",
