@@ -65,19 +65,19 @@ TRAITS = {
         disturbs="reloads connection",
     ),
     "ipsecGlobNoKeyHashPayloads": Traits(
-        stage="gateway",
         effect="Nothing: key hash payloads belong to RSA encryption only",
         mechanism="none",
         limit="No engine does RSA encryption, so no key hash is ever sent; false behaves as true; column tells so",
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecGlobNoCrls": Traits(
-        stage="gateway",
         effect="true is what always happens: CRLs are not sent inside IKE",
         mechanism="none",
         limit=(
             "charon has no code to send CRLs (it does read received ones); writing false answers "
             "inconsistentValue; equivalent: publish the CRL by HTTP or LDAP"
         ),
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecGlobSendFullCertChains": Traits(
         stage="gateway",
@@ -96,19 +96,19 @@ TRAITS = {
         limit="charon itself ignores ICMP; without CAP_NET_RAW the row says so",
     ),
     "ipsecGlobSpiSize": Traits(
-        stage="gateway",
         effect="Nothing: length of zeroed SPIs in ISAKMP proposals is an option of the original IKE library",
         mechanism="none",
         limit="charon always sends an empty SPI in phase 1 proposals; only stored",
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecGlobZeroIsakmpCookies": Traits(
-        stage="gateway",
         effect="Nothing: see ipsecGlobSpiSize",
         mechanism="none",
         limit=(
             "charon always sends an empty SPI; accepted (the guide screen defaults to yes) and reported as "
             "without effect"
         ),
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecGlobMaxKeyLength": Traits(
         stage="gateway",
@@ -206,19 +206,19 @@ TRAITS = {
         limit="A SET to drop that cuts the SET's own flow is refused without ipsecGwAllowLockout",
     ),
     "ipsecGlobContUse32BitCpi": Traits(
-        stage="gateway",
         effect="Nothing: CPI width on the wire is fixed at 16 bits by RFC 3173 and charon",
         mechanism="none",
         limit="true refused (inconsistentValue); false is what always happens",
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecGlobContNoWellKnownCpis": Traits(
-        stage="gateway",
         effect="true is what always happens: CPIs are random between 256 and 61439",
         mechanism="none",
         limit=(
             "The default false (well-known CPIs) cannot be done; row reads back what was set, limit says 'CPIs "
             "are always random'"
         ),
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecGlobContDefaultPmtuTtl": Traits(
         stage="gateway",
@@ -287,10 +287,10 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ipsecGlobContObsoleteFeatureMask": Traits(
-        stage="gateway",
         effect="Nothing: bits revive internals of the original packet filter",
         mechanism="none",
         limit="No such internals here; only stored",
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecGlobContP1Always": Traits(
         stage="gateway",
@@ -328,13 +328,13 @@ TRAITS = {
         limit="as there",
     ),
     "ipsecGlobContPathFinder": Traits(
-        stage="gateway",
         effect="Nothing: IKE and ESP in pseudo-HTTPS is proprietary",
         mechanism="none",
         limit=(
             "enabled refused (inconsistentValue); modern equivalent RFC 9329 (TCP encapsulation) is not in charon"
             " 5.9.8; NAT-T enforce is the nearest"
         ),
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecGlobContXauthTimeout": Traits(
         stage="later",
@@ -343,10 +343,10 @@ TRAITS = {
         limit="One value for the whole of phase 1 plus XAUTH; as client charon waits a fixed 30 s for the request",
     ),
     "ipsecGlobContCompatiblity": Traits(
-        stage="gateway",
         effect="Nothing: chooses between two numbers for RIPEMD-160",
         mechanism="none",
         limit="No engine has RIPEMD-160; setting bit 0 is refused",
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecGlobContMaxIkev2RdrEntries": Traits(
         stage="later",

@@ -293,13 +293,13 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ipsecPrfVerifyPad": Traits(
-        stage="gateway",
         effect="Nothing: Linux always sends self-describing padding and never checks what it receives",
         mechanism="none",
         limit=(
             "No kernel switch; false refused (old style padding cannot be sent), true accepted with 'padding is "
             "not verified'"
         ),
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecPrfForceTunnelMode": Traits(
         stage="gateway",

@@ -4,22 +4,22 @@ from agent.mib.schema import Traits
 
 TRAITS = {
     "ipsecTunePeerHashLines": Traits(
-        stage="gateway",
         effect="Nothing: tables of kernel and agent size themselves",
         mechanism="none",
         limit="No fixed hash of this kind exists; only stored",
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecTuneTrafHashLines": Traits(
-        stage="gateway",
         effect="Nothing: tables of kernel and agent size themselves",
         mechanism="none",
         limit="No fixed hash of this kind exists; only stored",
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecTuneSaBIDHashLines": Traits(
-        stage="gateway",
         effect="Nothing: tables of kernel and agent size themselves",
         mechanism="none",
         limit="No fixed hash of this kind exists; only stored",
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecTuneSAIHashLines": Traits(
         stage="gateway",
@@ -29,52 +29,52 @@ TRAITS = {
         disturbs="restarts charon",
     ),
     "ipsecTuneTunRngHashLines": Traits(
-        stage="gateway",
         effect="Nothing: tables of kernel and agent size themselves",
         mechanism="none",
         limit="No fixed hash of this kind exists; only stored",
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecTuneBundleIdxHashLines": Traits(
-        stage="gateway",
         effect="Nothing: tables of kernel and agent size themselves",
         mechanism="none",
         limit="No fixed hash of this kind exists; only stored",
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecTuneIfcHashLines": Traits(
-        stage="gateway",
         effect="Nothing: tables of kernel and agent size themselves",
         mechanism="none",
         limit="No fixed hash of this kind exists; only stored",
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecTuneDevHashLines": Traits(
-        stage="gateway",
         effect="Nothing: tables of kernel and agent size themselves",
         mechanism="none",
         limit="No fixed hash of this kind exists; only stored",
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecTuneRtHashLines": Traits(
-        stage="gateway",
         effect="Nothing: tables of kernel and agent size themselves",
         mechanism="none",
         limit="No fixed hash of this kind exists; only stored",
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecTuneExtRtHashLines": Traits(
-        stage="gateway",
         effect="Nothing: tables of kernel and agent size themselves",
         mechanism="none",
         limit="No fixed hash of this kind exists; only stored",
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecTuneMaxCacheEntries": Traits(
-        stage="gateway",
         effect="Nothing: Linux has no IPsec flow cache since 4.14",
         mechanism="none",
         limit="Only stored",
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecTuneCacheHashLines": Traits(
-        stage="gateway",
         effect="Nothing: tables of kernel and agent size themselves",
         mechanism="none",
         limit="No fixed hash of this kind exists; only stored",
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecTuneIPFragMaxBytes": Traits(
         stage="gateway",
@@ -83,27 +83,27 @@ TRAITS = {
         limit="Whole namespace; at the limit Linux refuses new fragments instead of dropping the oldest",
     ),
     "ipsecTuneIPFragMaxFragments": Traits(
-        stage="gateway",
         effect="Nothing: Linux bounds memory, not the number of fragments",
         mechanism="none",
         limit="Use ipsecTuneIPFragMaxBytes",
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecTuneIPFragMaxTraces": Traits(
-        stage="gateway",
         effect="Nothing: Linux bounds memory, not the number of reassemblies",
         mechanism="none",
         limit="Use ipsecTuneIPFragMaxBytes",
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecTuneAutoRehashMaxEntriesPerLine": Traits(
-        stage="gateway",
         effect="Nothing: the kernel grows its XFRM hashes by itself",
         mechanism="none",
         limit="No load factor can be set; only stored",
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecTuneAutoRehashMaxRehashedEntriesPerLine": Traits(
-        stage="gateway",
         effect="Nothing: the kernel grows its XFRM hashes by itself",
         mechanism="none",
         limit="No load factor can be set; only stored",
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
 }

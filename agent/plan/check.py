@@ -25,6 +25,7 @@ from agent.plan.proposals import group_problem
 from agent.plan.result import Plan
 from agent.plan.rules import RULES, After
 from agent.plan.selectors import bits, flow_bits, overlap
+from agent.plan.without_effect import REFUSED
 
 LEAST_SECONDS: Final = 10  # a shorter life would end before its renewal
 ACCEPTED_METHODS: Final = f"accepted: pre-sh-key({PSK}), default({DEFAULT_AUTH})"
@@ -172,6 +173,7 @@ VALUES: Final[Mapping[str, Callable[[Value, Capabilities], str]]] = MappingProxy
         "ipsecPropProto": _protocol,
         "ipsecTrLocalMaskLen": _mask,
         "ipsecTrRemoteMaskLen": _mask,
+        **REFUSED,
     }
 )
 """What is wrong with a value by itself, by column."""

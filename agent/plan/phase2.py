@@ -11,13 +11,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from agent.plan import cells
 from agent.plan.lifetimes import Life, idle_life, life
-from agent.plan.model import RowRef, RowView, ViciValue
+from agent.plan.model import ApplyState, RowRef, RowView, Verdict, ViciValue
 from agent.plan.proposals import IPSEC_PROPOSALS, SEEDED_ESP, ChainElement, chain_rows, ipsec_element
 from agent.plan.resolution import Resolution, first
 from agent.plan.spd import AH, ESP
+from agent.plan.without_effect import PADDING
 
 IPSEC_PROFILES: Final = "ipsecProfileTable"
+VERIFY: Final = 1  # ipsecPrfVerifyPad true
 
 
 class Phase2(NamedTuple):
@@ -48,6 +51,9 @@ def resolve(world: Resolution, own: RowView | None, global_: RowView | None) -> 
         problem = "" if offers else "no proposal of its phase 2 chain can be used"
     if own is not None and (told := idle_life(own, global_, "ipsecPrf")):
         world.verdicts[RowRef(IPSEC_PROFILES, own.number)] = told
+    for row in rows:
+        if row is not None and cells.number(row, "ipsecPrfVerifyPad") == VERIFY:
+            world.verdicts.setdefault(RowRef(IPSEC_PROFILES, row.number), Verdict(ApplyState.APPLIED, PADDING))
     settings: dict[str, ViciValue] = {
         "policies": "no",
         "start_action": "none",
