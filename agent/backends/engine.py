@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from agent.plan.daemon import DaemonSettings
 from agent.plan.model import (
     Action,
     Connection,
@@ -241,6 +242,10 @@ class Ike(Protocol):
 
     def fingerprint(self, connection: Connection) -> str:
         """Short text equal for equal settings; compared with IkeState.connections. '' when not supported."""
+
+    async def configure(self, settings: DaemonSettings) -> str:
+        """Set the daemon itself; before `start` it is what it will be started with. What can only be had by a start is
+        had by one where peers depend on it (tunnels end); else it waits, and what waits is told ('' for nothing)."""
 
     async def observe(self) -> IkeState: ...
 

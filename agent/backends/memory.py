@@ -26,6 +26,7 @@ from agent.backends.engine import (
 )
 from agent.backends.host import literal
 from agent.plan import numbers
+from agent.plan.daemon import DaemonSettings
 from agent.plan.model import Connection, Flow, Policy, PolicyKey, Secret, ViciValue
 
 HELD_BY_OTHERS = "held by a policy that is not ours"
@@ -104,6 +105,7 @@ class MemoryIke:
     def __init__(self) -> None:
         self.connections: dict[str, Connection] = {}
         self.secrets: dict[str, Secret] = {}
+        self.daemon = DaemonSettings()
         self.calls: list[tuple[str, ...]] = []
         self._fingerprints: dict[str, tuple[Connection, str]] = {}
         self.refuse: dict[str, str] = {}  # connection name or secret id → why it is not loaded
@@ -121,6 +123,10 @@ class MemoryIke:
         if known is None or known[0] is not connection:
             known = self._fingerprints[connection.name] = (connection, settings_fingerprint(connection.settings))
         return known[1]
+
+    async def configure(self, settings: DaemonSettings) -> str:
+        self.daemon = settings
+        return ""
 
     async def observe(self) -> IkeState:
         loaded = {name: self.fingerprint(connection) for name, connection in self.connections.items()}

@@ -34,11 +34,12 @@ from agent.backends.engine import (
     Spd,
 )
 from agent.backends.leftovers import LARVAL, Leftovers
-from agent.backends.rowstate import APPLY_TABLES, ApplyTables, Failures, Ledger, RowState, verdict_or
+from agent.backends.rowstate import APPLY_TABLES, ApplyTables, Failures, Ledger, RowState, display, verdict_or
 from agent.backends.surroundings import Surroundings
 from agent.backends.usage import TARGETS, Usage
 from agent.mib.schema import Schema
 from agent.plan import numbers
+from agent.plan.daemon import daemon_settings
 from agent.plan.model import (
     ApplyState,
     Capabilities,
@@ -54,6 +55,7 @@ from agent.plan.planner import Delta, Plan, difference, make_plan
 from agent.store.errors import StoreError
 from agent.store.events import Event, Kind, Severity
 from agent.store.hooks import Change, RowChange, differences
+from agent.store.labels import label
 from agent.store.snapshot import Configuration
 from agent.store.store import Store
 
@@ -68,6 +70,7 @@ INSTALLED: Final = "INSTALLED"  # charon's word for a CHILD_SA that carries traf
 NOT_IN_SERVICE: Final = "the row is not in service"
 NOT_USED: Final = "no peer, rule or default refers to it"
 PEER_TABLE: Final = "ipsecPeerTable"
+STATUS, DAEMON_PENDING = "ipsecGwStatus", "ipsecGwIkeDaemonPending"
 REQID: Final = "reqid"  # kind of the durable numbers
 
 PlanListener = Callable[[Plan, "Plan | None"], None]
@@ -114,6 +117,7 @@ class Reconciler:
         self._connections = Connections(ike, self._ledger, self._wanted, self._publish_touched, clock)
         self._surroundings = Surroundings(host, capabilities, self._surroundings_changed)
         self._usage = Usage(schema)
+        self._waiting = ""
         self._failures = Failures(self._tell_failure)
         self._tables = ApplyTables(schema, store.live, self._failures)
         self._leftovers = Leftovers(spd, ike)
@@ -132,6 +136,7 @@ class Reconciler:
         await self._spd.start()
         self._spd.subscribe(self._kernel_event)
         self._ike.subscribe(self._ike_event)
+        await self._ike.configure(daemon_settings(self._store.running))
         await self._ike.start()
         with contextlib.suppress(TimeoutError):  # policies must not wait for a daemon that hangs
             async with asyncio.timeout(ADOPTING_SECONDS):
@@ -352,9 +357,11 @@ class Reconciler:
     def _hand_over(self, plan: Plan, delta: Delta) -> None:
         """Give the daemon's part of a plan to those who work at it."""
         self._wanted.connections, self._wanted.secrets = plan.connections, plan.secrets
+        daemon, self._wanted.daemon = self._wanted.daemon, plan.daemon
         self._connections.mark(
             (*delta.connections_removed, *(c.name for c in (*delta.connections_added, *delta.connections_changed))),
             (*delta.secrets_removed, *(secret.id for secret in (*delta.secrets_added, *delta.secrets_changed))),
+            daemon=daemon != plan.daemon,
         )
 
     async def _compare(self, plan: Plan, keys: Iterable[PolicyKey]) -> tuple[list[PolicyKey], list[Policy]]:
@@ -399,7 +406,7 @@ class Reconciler:
                 continue
             new += 1
             if new <= FAILURES_LOGGED:
-                of = label(self._configuration, wanted.row) if wanted is not None else "no row"
+                of = label(self._configuration, *wanted.row) if wanted is not None else "no row"
                 where = f"{key.direction.name.lower()} {show_selector(key.selector)}"
                 logger.warning("policy %s of %s: %s", where, of, text)
         if new > FAILURES_LOGGED:
@@ -425,6 +432,11 @@ class Reconciler:
     # ---- row states -------------------------------------------------------------------
 
     def _publish_touched(self) -> None:
+        if self._connections.waiting != self._waiting:
+            self._waiting = self._connections.waiting
+            if self._waiting:
+                logger.info("%s", self._waiting)
+            self._store.live.update(STATUS, {0: {DAEMON_PENDING: display(self._waiting)}})
         if self._ledger.touched and self.plan is not None:
             self._publish(self._ledger.take_touched())
 
@@ -444,7 +456,7 @@ class Reconciler:
 
     def _tell_failure(self, ref: RowRef, text: str) -> None:
         peer = ref.number if ref.table == PEER_TABLE else 0
-        says = f"{label(self._configuration, ref)}: {text}"
+        says = f"{label(self._configuration, *ref)}: {text}"
         event = Event(Kind.APPLY_FAILED, Severity.ERR, says, peer, (ref.table, ref.number))
         self._store.events.tell(event)
 
@@ -475,20 +487,6 @@ def children_of(delta: Delta, old: Plan) -> set[str]:
 
 
 # ---- texts --------------------------------------------------------------------------------
-
-_DESCRIPTIONS: Final = {
-    "ipsecPeerTable": "ipsecPeerDescription",
-    "ipsecTrafficTable": "ipsecTrDescription",
-}
-
-
-def label(configuration: Configuration, ref: RowRef) -> str:
-    """A row as log lines name it: table, number and its description."""
-    column = _DESCRIPTIONS.get(ref.table)
-    row = configuration.row(ref.table, ref.number) if column is not None else None
-    text = row[column] if row is not None and column is not None else b""
-    described = f' "{text.decode("utf-8", "backslashreplace")}"' if isinstance(text, bytes) and text else ""
-    return f"{ref.table} {ref.number}{described}"
 
 
 def show_selector(selector: Selector) -> str:

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
-from agent.backends.reconcile import label
+from agent.store.labels import label
 from agent.check.facts import Facts
 from agent.check.finding import Finding, error, note, warning
 from agent.plan import cells
@@ -139,7 +139,7 @@ def keys(facts: Facts) -> Iterator[Finding]:
         without,
         lambda ref, _: warning(
             "no-key",
-            f"{label(configuration, ref)} has no pre-shared key",
+            f"{label(configuration, *ref)} has no pre-shared key",
             "no tunnel to this peer can come up, and its rules block",
             f"set ipsecPeerPreSharedKey.{ref.number}",
         ),
@@ -244,7 +244,7 @@ def _configuration(facts: Facts) -> Configuration | None:
 
 def _name(plan: Plan, ref: RowRef) -> str:
     assert isinstance(plan.configuration, Configuration)
-    return label(plan.configuration, ref)
+    return label(plan.configuration, *ref)
 
 
 def _some(found: Iterable[tuple[RowRef, str]], make: Callable[[RowRef, str], Finding]) -> Iterator[Finding]:

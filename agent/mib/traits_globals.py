@@ -4,37 +4,35 @@ from agent.mib.schema import Traits
 
 TRAITS = {
     "ipsecGlobMaxSysLogLevel": Traits(
-        stage="gateway",
         effect="IPsec messages less urgent than this level no longer reach syslog or the journal",
         mechanism="log",
         limit="The audit line of a SET is not filtered (it is not an IPsec message)",
+        shown="tests/test_daemon_settings.py::test_ipsec_messages_that_are_not_urgent_enough_stay_out",
     ),
     "ipsecGlobIkePort": Traits(
-        stage="gateway",
         effect="charon listens on another UDP port for IKE",
         mechanism="charon.conf",
-        limit=(
-            "socket-default reads ports only at start; peers must know the port, the MIB has no object for a "
-            "remote port"
-        ),
         disturbs="restarts charon",
+        limit="Tunnels end when it changes. Peers must know the port; there is no object for the port of a peer. 4500 is refused",
+        shown="tests/test_daemon_settings.py::test_the_file_says_what_the_settings_say; lab: ike_port",
     ),
     "ipsecGlobMaxRetries": Traits(
-        stage="gateway",
         effect="An unanswered IKE message is repeated this often before the negotiation fails",
         mechanism="charon.conf",
         limit="Counts for all peers at once; running IKE_SAs keep the old value; also the liveness test of IKEv2",
+        shown="tests/test_daemon_settings.py::test_the_file_says_what_the_settings_say; lab: retries",
     ),
     "ipsecGlobRetryTimeout0milli": Traits(
-        stage="gateway",
         effect="First repetition of an IKE message comes after this time",
         mechanism="charon.conf",
-        limit="Growth factor is not in the MIB",
+        limit="Each gap is 1.8 times the one before; the factor is not in the MIB. Accepted from 10 ms on",
+        shown="tests/test_daemon_settings.py::test_the_file_says_what_the_settings_say; lab: retries",
     ),
     "ipsecGlobRetryTimeoutMaxsec": Traits(
-        stage="gateway",
         effect="Growing gaps between repetitions never exceed this",
         mechanism="charon.conf",
+        limit="0: the gaps grow without bound",
+        shown="tests/test_daemon_settings.py::test_the_file_says_what_the_settings_say; lab: retries",
     ),
     "ipsecGlobMaxNegotiationTimeoutsec": Traits(
         stage="gateway",
@@ -256,10 +254,10 @@ TRAITS = {
         limit="as ikePrfPfsIdentity",
     ),
     "ipsecGlobContIkeLoggingLevel": Traits(
-        stage="gateway",
         effect="More or fewer details of IKE in the log",
         mechanism="log",
         limit="charon level 4 (keys in clear) is never used, 10 and more act as 9: house rule on secrets",
+        shown="tests/test_daemon_settings.py::test_lines_of_charon_reach_the_agents_log; lab: retries",
     ),
     "ipsecGlobContDialBlockTime": Traits(
         stage="later",

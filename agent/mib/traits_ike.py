@@ -21,6 +21,7 @@ TRAITS = {
     "ikePropDescription": Traits(
         effect="The label names the row in every log line, event, explain answer and notification about it",
         mechanism="log",
+        shown="tests/test_daemon_settings.py::test_a_description_names_its_row_in_events",
     ),
     "ikePropEncAlg": Traits(
         role=Role.CREATING,
@@ -76,9 +77,9 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ikePrfDescription": Traits(
-        stage="gateway",
         effect="The label names the row in every log line, event, explain answer and notification about it",
         mechanism="log",
+        shown="tests/test_daemon_settings.py::test_a_description_names_its_row_in_events",
     ),
     "ikePrfAuthMethod": Traits(
         deletes=15,

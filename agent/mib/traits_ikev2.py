@@ -22,9 +22,9 @@ TRAITS = {
         ),
     ),
     "ikev2PrfDescription": Traits(
-        stage="gateway",
         effect="The label names the row in every log line, event, explain answer and notification about it",
         mechanism="log",
+        shown="tests/test_daemon_settings.py::test_a_description_names_its_row_in_events",
     ),
     "ikev2PrfProposal": Traits(
         refers="ikeProposalTable",

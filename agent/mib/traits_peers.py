@@ -6,6 +6,7 @@ TRAITS = {
     "ipsecPeerDescription": Traits(
         effect="The label names the row in every log line, event, explain answer and notification about it",
         mechanism="log",
+        shown="tests/test_daemon_settings.py::test_a_description_names_its_row_in_events",
     ),
     "ipsecPeerPeerIds": Traits(
         effect="Only a peer with this identity is accepted",
@@ -253,6 +254,7 @@ TRAITS = {
     "ipsecTrDescription": Traits(
         effect="The label names the row in every log line, event, explain answer and notification about it",
         mechanism="log",
+        shown="tests/test_daemon_settings.py::test_a_description_names_its_row_in_events",
     ),
     "ipsecTrLocalAddress": Traits(
         effect="Packets of this local host, net or range start match",

@@ -14,6 +14,7 @@ TRAITS = {
     "ipsecPropDescription": Traits(
         effect="The label names the row in every log line, event, explain answer and notification about it",
         mechanism="log",
+        shown="tests/test_daemon_settings.py::test_a_description_names_its_row_in_events",
     ),
     "ipsecPropProto": Traits(
         role=Role.CREATING,
@@ -232,9 +233,9 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ipsecPrfDescription": Traits(
-        stage="gateway",
         effect="The label names the row in every log line, event, explain answer and notification about it",
         mechanism="log",
+        shown="tests/test_daemon_settings.py::test_a_description_names_its_row_in_events",
     ),
     "ipsecPrfProposal": Traits(
         role=Role.CREATING,

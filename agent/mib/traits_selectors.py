@@ -12,9 +12,9 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ipsecPeerTrafficDescription": Traits(
-        stage="gateway",
         effect="The label names the row in every log line, event, explain answer and notification about it",
         mechanism="log",
+        shown="tests/test_daemon_settings.py::test_a_description_names_its_row_in_events",
     ),
     "ipsecPeerTrafficLocalAddress": Traits(
         role=Role.CREATING,

@@ -22,11 +22,11 @@ TRAITS = {
         shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecTuneSAIHashLines": Traits(
-        stage="gateway",
         effect="Look-up of IKE SAs stays fast with thousands of tunnels",
         mechanism="charon.conf",
-        limit="Read only at start; applied at the next start of charon, row says pending until then",
         disturbs="restarts charon",
+        limit="Read only at start; applied at the next start of charon, ipsecGwIkeDaemonPending says so until then. The next power of two is taken, 65536 at most",
+        shown="tests/test_daemon_settings.py::test_the_daemon_is_told_and_what_waits_is_shown",
     ),
     "ipsecTuneTunRngHashLines": Traits(
         effect="Nothing: tables of kernel and agent size themselves",

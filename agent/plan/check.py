@@ -16,6 +16,7 @@ from agent.mib.ber import Value
 from agent.plan import spd
 from agent.plan.capabilities import GROUPS, IKE_CIPHERS, IKE_HASHES, LACKING_HASHES, can
 from agent.plan.connections import address_text
+from agent.plan.daemon import MOST_LINES, MOST_RETRIES, SHORTEST_MILLISECONDS, port_problem
 from agent.plan.explain import explain_all, matching
 from agent.plan.identities import IdentityError, identities, identity
 from agent.plan.model import Action, Capabilities, ConfigurationView, Direction, Flow, Policy, RowChangeView
@@ -150,6 +151,21 @@ def _own_address(value: Value, capabilities: Capabilities) -> str:
     return "no tunnel can begin there; accepted: an address of this host, 0.0.0.0 for that of the route"
 
 
+def _port(value: Value, capabilities: Capabilities) -> str:
+    assert isinstance(value, int)
+    return port_problem(value)
+
+
+def _within(low: int, high: int, why: str, unit: str = "") -> Callable[[Value, Capabilities], str]:
+    """Between two bounds of ours, where the MIB has none."""
+
+    def problem(value: Value, capabilities: Capabilities) -> str:
+        assert isinstance(value, int)
+        return "" if low <= value <= high else f"{why}; accepted: {low}..{high}{unit}"
+
+    return problem
+
+
 def _mask(value: Value, capabilities: Capabilities) -> str:
     assert isinstance(value, int)
     return spd.net_problem(bytes(4), value)
@@ -157,6 +173,13 @@ def _mask(value: Value, capabilities: Capabilities) -> str:
 
 VALUES: Final[Mapping[str, Callable[[Value, Capabilities], str]]] = MappingProxyType(
     {
+        "ipsecGlobIkePort": _port,
+        "ipsecGlobMaxRetries": _within(0, MOST_RETRIES, "a peer that is dead would never be given up"),
+        "ipsecGlobRetryTimeout0milli": _within(
+            SHORTEST_MILLISECONDS, 600_000, "repetitions would flood the peer, or never come", " ms"
+        ),
+        "ipsecGlobRetryTimeoutMaxsec": _within(0, 86_400, "no time between two repetitions", " s, 0 for no bound"),
+        "ipsecTuneSAIHashLines": _within(1, MOST_LINES, "no size of the table of IKE SAs"),
         "ikePrfAuthMethod": _method,
         "ikePrfGroup": _group,
         "ikePrfLifeSeconds": _seconds,

@@ -16,6 +16,7 @@ from agent.plan import numbers, spd, verdicts
 from agent.plan.chains import POST, PRE
 from agent.plan.claims import Claims
 from agent.plan.connections import child_settings, transport_suffices
+from agent.plan.daemon import daemon_settings
 from agent.plan.kinship import Kinship
 from agent.plan.layered import Edit, Layered
 from agent.plan.lists import Lists
@@ -87,7 +88,8 @@ class Draft:
 
     def standing_policies(self) -> None:
         """Those without a rule: exemptions and the default."""
-        for policy in spd.exemptions(self._environment.own_addresses):
+        port = daemon_settings(self._configuration).ike_port
+        for policy in spd.exemptions(self._environment.own_addresses, port):
             self._claims.offer(policy)
         self.default_rule()
 
@@ -356,6 +358,7 @@ class Draft:
             verdicts=self._verdicts.done(),
             reqids=kinship.reqids.done(),
             children=kinship.children.done(),
+            daemon=daemon_settings(self._configuration),
             state=state,
             history=history,
             token=self._token,

@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 from agent.plan import numbers
 from agent.plan.chains import POST, PRE
+from agent.plan.daemon import daemon_settings
 from agent.plan.draft import Draft
 from agent.plan.model import ConfigurationView, Environment, RowChangeView
 from agent.plan.peers import PEERS
@@ -32,6 +33,7 @@ SCALAR_GROUPS: Final = frozenset({"ipsecGlobals", "ipsecGlobalsContinued"})
 SCALARS_FOR_ALL: Final = frozenset(
     {
         SWITCH,
+        "ipsecGlobIkePort",
         "ipsecGlobIkeProfile",
         "ipsecGlobIpsecProfile",
         "ipsecGlobDPDIdleThreshold",
@@ -56,7 +58,8 @@ def make_plan(
     change while the plan lives.
     """
     if configuration.scalar(SWITCH) != ON:
-        return Plan(configuration.generation, configuration, environment, False, verdicts=SwitchedOff())
+        daemon = daemon_settings(configuration)
+        return Plan(configuration.generation, configuration, environment, False, verdicts=SwitchedOff(), daemon=daemon)
     if previous is None or changes is None or previous.state is None or _concerns_all(previous, environment, changes):
         return _whole(configuration, environment, previous)
     return _next(configuration, environment, previous, changes)

@@ -20,13 +20,15 @@ from typing import Any, Final
 
 from agent.backends.backoff import Backoff
 from agent.backends.charon.attempts import LOADING_SECONDS, Attempts
-from agent.backends.charon.config import LOADED, Options, give_up_seconds
+from agent.backends.charon.config import AT_START, LOADED, LOG, Options, give_up_seconds
 from agent.backends.charon.loaded import Journal
+from agent.backends.charon.logfile import LogFile
 from agent.backends.charon.messages import sas_of, texts
 from agent.backends.charon.process import STARTING_SECONDS, Daemon
 from agent.backends.charon.vici import ANSWER_SECONDS, Channel, Listener, NotThere, plain
 from agent.backends.engine import EngineError, IkeEvent, IkeEventKind, IkeListener, IkeSa, IkeState
 from agent.backends.memory import settings_fingerprint
+from agent.plan.daemon import DaemonSettings
 from agent.plan.model import Connection, Secret
 
 logger = logging.getLogger(__name__)
@@ -57,8 +59,11 @@ class CharonIke:
         self._open_secret = open_secret
         self._options = options or Options()
         self._journal = Journal(folder / LOADED)
+        self._log = LogFile(folder / LOG)
+        self._reading: asyncio.Task[None] | None = None
         self._listeners: list[IkeListener] = []
         self._identity = ""  # the life of charon that we last spoke with
+        self._unsure = True  # it may have other options than ours: somebody else started it
         self._there = asyncio.Event()
         self._tried = asyncio.Event()  # the first attempt to reach it is over
         self._loading = asyncio.Condition()
@@ -77,21 +82,26 @@ class CharonIke:
         self._commands = Channel("charon-commands", self.daemon.connect)
         self._ending = Channel("charon-terminate", self.daemon.connect)
         self._pulse = Channel("charon-pulse", self.daemon.connect, ANSWER_SECONDS)
-        patience = give_up_seconds(self._options) * 2 + STARTING_SECONDS
-        self._attempts = Attempts(self.daemon.connect, self._is_loaded, self._give_up, self._tell, patience)
+        self._attempts = Attempts(self.daemon.connect, self._is_loaded, self._give_up, self._tell, self._patience)
         self._supervisor = asyncio.get_running_loop().create_task(self._supervise())
+        self._log.wanted = self._options.log_level >= 0
+        self._reading = asyncio.get_running_loop().create_task(self._log.run())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(START_SECONDS):
                 await self._tried.wait()
 
+    def _patience(self) -> float:
+        return give_up_seconds(self._options) * 2 + STARTING_SECONDS
+
     async def stop(self) -> None:
         """charon and its tunnels go on. Waits for none of its answers."""
         self._there.clear()
-        if self._supervisor is not None:
-            self._supervisor.cancel()
+        for task in (self._supervisor, self._reading):
+            if task is not None:
+                task.cancel()
         await asyncio.gather(*(channel.close() for channel in self._channels()))
-        if self._supervisor is not None:
-            await asyncio.gather(self._supervisor, return_exceptions=True)
+        tasks = [task for task in (self._supervisor, self._reading) if task is not None]
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._attempts is not None:
             await self._attempts.stop()
         self._journal.close()
@@ -188,11 +198,14 @@ class CharonIke:
         running = await asyncio.to_thread(self.daemon.alive)
         if not running:
             await asyncio.to_thread(self.daemon.start, self._options)
+            self._unsure = False
         connection = await self._connect()
         identity = self.daemon.identity(connection)
         listener = Listener(connection, self._tell)
         await listener.start()
         restarted = not running or (bool(self._identity) and identity != self._identity)
+        if running and identity != self._identity:
+            self._unsure = True
         logger.info("charon %s (process %s)", "started" if not running else "adopted", identity.partition(":")[0])
         try:
             for channel in self._channels():
@@ -293,13 +306,41 @@ class CharonIke:
         except EngineError as error:
             logger.debug("unloading %s: %s", id, error)
 
+    # ---- the daemon itself ------------------------------------------------------------
+
+    async def configure(self, settings: DaemonSettings) -> str:
+        options = self._options.of(settings)
+        if self._commands is None:  # not started yet
+            self._options = options
+            return ""
+        if not self._there.is_set():
+            self._options = options
+            raise NotThere("charon is not there")
+        started = await asyncio.to_thread(self.daemon.started_with)
+        if started["port"] != options.port:
+            self._options = options  # what it is started with next
+            logger.warning(
+                "charon is started anew for ipsecGlobIkePort %d (it was %d); tunnels end", options.port, started["port"]
+            )
+            self._there.clear()
+            await asyncio.to_thread(self.daemon.end)  # the supervisor brings it back
+            raise NotThere("charon is being started anew for another port")
+        if options != self._options or self._unsure:
+            await self._set_options(options)
+        waiting = [object_ for name, object_ in AT_START.items() if started[name] != getattr(options, name)]
+        return f"{', '.join(waiting)}: from the next start of charon on" if waiting else ""
+
+    async def _set_options(self, options: Options) -> None:
+        """In its file, and read by it."""
+        await asyncio.to_thread(self.daemon.write_options, options)
+        await self._call(lambda session: session.reload_settings())
+        self._options, self._unsure = options, False
+        self._log.wanted = options.log_level >= 0
+
     async def _set_aggressive(self, wanted: bool) -> None:
         """Answering aggressive mode with a pre-shared key is off in charon unless somebody configured it."""
         if self._options.aggressive_psk != wanted:
-            options = replace(self._options, aggressive_psk=wanted)
-            await asyncio.to_thread(self.daemon.write_options, options)
-            await self._call(lambda session: session.reload_settings())
-            self._options = options
+            await self._set_options(replace(self._options, aggressive_psk=wanted))
 
     # ---- tunnels ------------------------------------------------------------------------
 
