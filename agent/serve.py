@@ -27,6 +27,8 @@ from agent.keysizes import clamp_key_sizes
 from agent.mib import load_schema
 from agent.monitor.constants import publish_constants
 from agent.monitor.monitor import Monitor
+from agent.pki.imports import KINDS, CertificateImports
+from agent.pki.uptodate import keep_uptodate
 from agent.plan.capabilities import CHARON, MEMORY
 from agent.seed import seed, seed_edits
 from agent.setchecks import SetChecks
@@ -82,7 +84,8 @@ async def _serve(settings: Settings, notifier: Notifier, urgent: SeverityFilter)
         store.checks.append(SetChecks(reconciler, engines.host, capabilities, settings.listen))
         store.expanders.append(Clearing(seed_edits(store.schema)))
         store.commanded.append(Commands(WizardLog(store.live), reconciler.look_at_everything))
-        await stack.enter_async_context(exchanging(store, settings.state, refusal_teller(store)))
+        exchange = await stack.enter_async_context(exchanging(store, settings.state, refusal_teller(store)))
+        exchange.imports.importers.update(dict.fromkeys(KINDS, CertificateImports(store)))
         server = await stack.enter_async_context(_answering(settings, store))
         store.keep_copies()
         await stack.enter_async_context(telling(store, server))
@@ -90,6 +93,7 @@ async def _serve(settings: Settings, notifier: Notifier, urgent: SeverityFilter)
         if damaged:  # it answers, and waits for a manager to accept the copy
             _ready(notifier, settings, store, server)
         if await _sound(store, ended):
+            await stack.enter_async_context(_dated(store))
             await stack.enter_async_context(_made_real(settings.backend, store, engines, reconciler))
         if not damaged:
             _ready(notifier, settings, store, server)
@@ -105,6 +109,17 @@ def _ready(notifier: Notifier, settings: Settings, store: Store, server: SnmpSer
     where = ", ".join(str(Endpoint(*address)) for address in server.addresses)
     notifier.ready(f"answers on {where}, backend {settings.backend}, generation {store.running.generation}")
     notifier.watch()
+
+
+@contextlib.asynccontextmanager
+async def _dated(store: Store) -> AsyncIterator[None]:
+    """Certificates grow old."""
+    task = asyncio.get_running_loop().create_task(keep_uptodate(store), name="certUptodate")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager

@@ -47,7 +47,6 @@ TRAITS = {
         limit="Cap is enforced after establishment: the count overshoots for a moment",
     ),
     "ipsecGlobIgnoreCrPayloads": Traits(
-        stage="gateway",
         effect="true: own certificate is sent whether or not the peer asked, and its choice of CA is disregarded",
         mechanism="plan.ike",
         limit=(
@@ -55,12 +54,13 @@ TRAITS = {
             "connection"
         ),
         disturbs="reloads connection",
+        shown='lab: rsa_requests',
     ),
     "ipsecGlobNoCrPayloads": Traits(
-        stage="gateway",
         effect="true: our IKE messages carry no certificate request",
         mechanism="plan.ike",
         disturbs="reloads connection",
+        shown='lab: rsa_requests',
     ),
     "ipsecGlobNoKeyHashPayloads": Traits(
         effect="Nothing: key hash payloads belong to RSA encryption only",
@@ -78,11 +78,11 @@ TRAITS = {
         shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecGlobSendFullCertChains": Traits(
-        stage="gateway",
         effect="true: intermediate CA certificates accompany our certificate; false: only our own certificate is sent",
         mechanism="plan.credentials",
-        limit="With false an intermediate that also verifies a peer must stay loaded, and is sent",
         disturbs="renegotiates peer",
+        limit='With false an intermediate that is trusted itself (certIsCA) stays loaded, and is sent',
+        shown='tests/test_plan_certificates.py::test_the_chain_of_an_own_certificate; lab: rsa_chain',
     ),
     "ipsecGlobTrustIcmpMsg": Traits(
         stage="gateway",

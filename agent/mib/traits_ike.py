@@ -90,6 +90,7 @@ TRAITS = {
             "something else)"
         ),
         disturbs="renegotiates peer",
+        shown='lab: rsa_signatures',
     ),
     "ikePrfMode": Traits(
         effect="Phase 1 uses main or aggressive mode, and accepts the other one or not",
@@ -116,24 +117,26 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ikePrfCert": Traits(
-        stage="gateway",
+        refers="certTable",
         effect="Own certificate of this number is used for RSA signatures",
         mechanism="plan.credentials",
         limit="Ignored with PSK",
         disturbs="renegotiates peer",
+        shown='lab: rsa_signatures',
     ),
     "ikePrfLocalId": Traits(
         effect="We introduce ourselves by this identity; empty chooses by itself",
         mechanism="plan.ike",
-        limit="Ranges and subnets: ipv4net:/ipv4range: in IKEv1 only; not matched by every peer",
         disturbs="renegotiates peer",
+        limit='Nets and ranges in IKEv1 only; not matched by every peer. Empty with certificates: the first alternative name, else the subject',
+        shown='tests/test_identities.py::test_every_syntax; lab: identities',
     ),
     "ikePrfCaCerts": Traits(
-        stage="gateway",
         effect="Only peers certified under these CAs are accepted",
         mechanism="plan.credentials",
-        limit="A number of no CA certificate is inconsistentValue",
         disturbs="renegotiates peer",
+        limit='Up to 8 numbers of certTable with blanks or commas between. A number of no trusted CA certificate is inconsistentValue',
+        shown='tests/test_plan_certificates.py::test_a_list_of_authorities_is_what_a_peer_may_come_from; lab: rsa_foreign_ca',
     ),
     "ikePrfPfsIdentity": Traits(
         stage="gateway",

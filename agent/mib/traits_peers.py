@@ -16,6 +16,7 @@ TRAITS = {
             "by these ids"
         ),
         disturbs="renegotiates peer",
+        shown='tests/test_identities.py::test_every_syntax; lab: identities',
     ),
     "ipsecPeerLocalAddress": Traits(
         effect="IKE and ESP leave from this address",
