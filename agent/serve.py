@@ -27,6 +27,7 @@ from agent.keysizes import clamp_key_sizes
 from agent.mib import load_schema
 from agent.monitor.constants import publish_constants
 from agent.monitor.monitor import Monitor
+from agent.oldnames import rijndael_is_aes
 from agent.pki.imports import KINDS, CertificateImports
 from agent.pki.uptodate import keep_uptodate
 from agent.plan.capabilities import CHARON, MEMORY
@@ -75,7 +76,7 @@ async def _serve(settings: Settings, notifier: Notifier, urgent: SeverityFilter)
         notifier.status("opening the store")
         store = await stack.enter_async_context(_opened(settings))
         publish_constants(store.live)
-        store.expanders.append(clamp_key_sizes)
+        store.expanders.extend((clamp_key_sizes, rijndael_is_aes))
         await _seeded(store)
         store.subscribe(urgent, replay=True)
         engines = make_engines(settings, store.secrets)

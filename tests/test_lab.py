@@ -46,3 +46,11 @@ def test_lifetimes_and_dead_peers(tmp_path: Path) -> None:
 
 def test_settings_of_both_phases(tmp_path: Path) -> None:
     play("third", tmp_path)
+
+
+def test_every_algorithm_of_both_phases(tmp_path: Path) -> None:
+    play("algorithms", tmp_path)
+
+
+def test_version_2_and_what_moves_lapses_or_is_full(tmp_path: Path) -> None:
+    play("version2", tmp_path)

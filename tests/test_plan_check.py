@@ -209,8 +209,9 @@ def test_names_are_read_back_and_others_are_not_ours() -> None:
     assert numbers.connection_name(7, responder=True) == "peer-7-r"
     assert numbers.peer_of_connection(numbers.connection_name(7, identity=8, responder=True)) == 7
     assert numbers.peer_and_rule_of_child(numbers.child_name(7, 12)) == (7, 12)
+    assert numbers.peer_and_rule_of_child(numbers.child_name(7, 0)) == (7, 0)  # all rules of the peer
     assert numbers.peer_of_secret(numbers.secret_id(7)) == 7
-    for name in ("peer-", "peer-0", "peer-01", "peer-7-x", "peer-7-i1", "home", "peer-7-rule-0", "psk-x", ""):
+    for name in ("peer-", "peer-0", "peer-01", "peer-7-x", "peer-7-i1", "home", "peer-7-rule-00", "psk-x", ""):
         assert not numbers.is_our_connection(name)
         assert not numbers.is_our_child(name)
         assert not numbers.is_our_secret(name)

@@ -352,7 +352,6 @@ def test_a_peer_that_has_to_call_us() -> None:
     [
         ({"ipsecPeerPreSharedKeyData": b""}, ApplyState.FAILED, "no pre-shared key"),
         ({"ipsecPeerLocalAddress": packed("192.0.2.77")}, ApplyState.FAILED, "not an address of this host"),
-        ({"ipsecPeerIkeVersion": 2}, ApplyState.FAILED, "not supported yet"),
         ({"ipsecPeerDynamicAddress": b"gate.example"}, ApplyState.PENDING, "being resolved"),
         ({"ipsecPeerDynamicAddress": b"nowhere.example"}, ApplyState.FAILED, "does not resolve"),
         ({"ipsecPeerAdminStatus": 2}, ApplyState.APPLIED, "administratively down"),

@@ -23,6 +23,7 @@ APPLY_TABLES: Final[Mapping[str, tuple[str, str]]] = {
     "ipsecTrafficTable": ("ipsecGwTrafficApplyTable", "ipsecGwTraffic"),
     "ikeProposalTable": ("ipsecGwIkeProposalApplyTable", "ipsecGwIkeProposal"),
     "ikeProfileTable": ("ipsecGwIkeProfileApplyTable", "ipsecGwIkeProfile"),
+    "ikev2ProfileTable": ("ipsecGwIkev2ProfileApplyTable", "ipsecGwIkev2Profile"),
     "ipsecProposalTable": ("ipsecGwIpsecProposalApplyTable", "ipsecGwIpsecProposal"),
     "ipsecProfileTable": ("ipsecGwIpsecProfileApplyTable", "ipsecGwIpsecProfile"),
 }

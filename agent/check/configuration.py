@@ -6,13 +6,13 @@ import socket
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
-from agent.store.labels import label
 from agent.check.facts import Facts
 from agent.check.finding import Finding, error, note, warning
 from agent.plan import cells
 from agent.plan.explain import DROP, explain_all
 from agent.plan.model import ApplyState, Flow, RowRef, RowView
 from agent.plan.planner import Plan
+from agent.store.labels import label
 from agent.store.snapshot import Configuration
 
 Look = Callable[[Facts], Iterator[Finding]]

@@ -13,7 +13,10 @@ TRAITS = {
         effect="charon listens on another UDP port for IKE",
         mechanism="charon.conf",
         disturbs="restarts charon",
-        limit="Tunnels end when it changes. Peers must know the port; there is no object for the port of a peer. 4500 is refused",
+        limit=(
+            "Tunnels end when it changes. Peers must know the port; there is no object for the port of a peer. "
+            "4500 is refused"
+        ),
         shown="tests/test_daemon_settings.py::test_the_file_says_what_the_settings_say; lab: ike_port",
     ),
     "ipsecGlobMaxRetries": Traits(
@@ -54,13 +57,13 @@ TRAITS = {
             "connection"
         ),
         disturbs="reloads connection",
-        shown='lab: rsa_requests',
+        shown="lab: rsa_requests",
     ),
     "ipsecGlobNoCrPayloads": Traits(
         effect="true: our IKE messages carry no certificate request",
         mechanism="plan.ike",
         disturbs="reloads connection",
-        shown='lab: rsa_requests',
+        shown="lab: rsa_requests",
     ),
     "ipsecGlobNoKeyHashPayloads": Traits(
         effect="Nothing: key hash payloads belong to RSA encryption only",
@@ -81,8 +84,8 @@ TRAITS = {
         effect="true: intermediate CA certificates accompany our certificate; false: only our own certificate is sent",
         mechanism="plan.credentials",
         disturbs="renegotiates peer",
-        limit='With false an intermediate that is trusted itself (certIsCA) stays loaded, and is sent',
-        shown='tests/test_plan_certificates.py::test_the_chain_of_an_own_certificate; lab: rsa_chain',
+        limit="With false an intermediate that is trusted itself (certIsCA) stays loaded, and is sent",
+        shown="tests/test_plan_certificates.py::test_the_chain_of_an_own_certificate; lab: rsa_chain",
     ),
     "ipsecGlobTrustIcmpMsg": Traits(
         stage="gateway",
@@ -109,7 +112,6 @@ TRAITS = {
         shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecGlobMaxKeyLength": Traits(
-        stage="gateway",
         effect="Proposals with a longer cipher key than this are neither offered nor accepted",
         mechanism="plan.ike",
         limit=(
@@ -119,7 +121,6 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ipsecGlobNoInitialContact": Traits(
-        stage="gateway",
         effect="true: our first contact message no longer tells the peer to forget older SAs",
         mechanism="plan.ike",
         limit=(
@@ -165,13 +166,11 @@ TRAITS = {
         mechanism="monitor",
     ),
     "ipsecGlobDPDIdleThreshold": Traits(
-        stage="gateway",
         effect="Silence of this length makes the gateway probe the peer",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
     ),
     "ipsecGlobDPDMaxRetries": Traits(
-        stage="gateway",
         effect="More unanswered probes delay the verdict that a peer is dead (IKEv1)",
         mechanism="plan.ike",
         limit=(
@@ -181,14 +180,12 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ipsecGlobDPDRetryTimeout": Traits(
-        stage="gateway",
         effect="Longer probe spacing delays the verdict that a peer is dead (IKEv1)",
         mechanism="plan.ike",
         limit="Spacing itself cannot be set; no effect in IKEv2",
         disturbs="renegotiates peer",
     ),
     "ipsecGlobIkev2Enabled": Traits(
-        stage="gateway",
         effect="false: IKEv2 peers are taken down and IKEv2 requests are not answered",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
@@ -271,14 +268,12 @@ TRAITS = {
         mechanism="monitor",
     ),
     "ipsecGlobContHeartbeatInterval": Traits(
-        stage="gateway",
         effect="Silence after which a peer under heartbeat supervision is probed",
         mechanism="plan.ike",
         limit="The vendor heartbeat packets are proprietary: DPD instead",
         disturbs="renegotiates peer",
     ),
     "ipsecGlobContHeartbeatTolerance": Traits(
-        stage="gateway",
         effect="More missed beats delay the verdict that the peer is dead (IKEv1)",
         mechanism="plan.ike",
         limit="As DPDMaxRetries",
@@ -300,21 +295,18 @@ TRAITS = {
         ),
     ),
     "ipsecGlobContHwAccel": Traits(
-        stage="gateway",
         effect="yes: ESP is offloaded to the network card where it can",
         mechanism="plan.ike",
         limit="Separate crypto engines are used by the kernel by itself; auto falls back silently",
         disturbs="renegotiates peer",
     ),
     "ipsecGlobContSupportVarKeyLength4Twofish": Traits(
-        stage="gateway",
         effect="no: Twofish is offered with 128 bits only and ipsecAlgorithmTable says 128..128",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
     ),
     "ipsecGlobContIkev2Profile": Traits(
         refers="ikev2ProfileTable",
-        stage="gateway",
         effect="IKEv2 peers without a profile, and every inherited value, use this row",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
@@ -353,7 +345,6 @@ TRAITS = {
         limit="charon follows by itself; table columns of selectors stay empty",
     ),
     "ipsecGlobContMobikeFactor": Traits(
-        stage="gateway",
         effect="MOBIKE peers are probed this many times less often",
         mechanism="plan.ike",
         disturbs="renegotiates peer",

@@ -50,7 +50,6 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ikePropAuthMethod": Traits(
-        stage="gateway",
         effect="The alternative counts only for peers that authenticate this way",
         mechanism="plan.ike",
         limit="One method per connection in charon, so methods cannot be mixed in one offer; 2, 4 refused",
@@ -63,14 +62,12 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ikePropEncKeySizeMin": Traits(
-        stage="gateway",
         effect="Shortest key accepted from the peer",
         mechanism="plan.ike",
         limit="What is accepted is also offered",
         disturbs="renegotiates peer",
     ),
     "ikePropEncKeySizeMax": Traits(
-        stage="gateway",
         effect="Longest key accepted from the peer",
         mechanism="plan.ike",
         limit="as Min",
@@ -90,7 +87,7 @@ TRAITS = {
             "something else)"
         ),
         disturbs="renegotiates peer",
-        shown='lab: rsa_signatures',
+        shown="lab: rsa_signatures",
     ),
     "ikePrfMode": Traits(
         effect="Phase 1 uses main or aggressive mode, and accepts the other one or not",
@@ -122,21 +119,30 @@ TRAITS = {
         mechanism="plan.credentials",
         limit="Ignored with PSK",
         disturbs="renegotiates peer",
-        shown='lab: rsa_signatures',
+        shown="lab: rsa_signatures",
     ),
     "ikePrfLocalId": Traits(
         effect="We introduce ourselves by this identity; empty chooses by itself",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
-        limit='Nets and ranges in IKEv1 only; not matched by every peer. Empty with certificates: the first alternative name, else the subject',
-        shown='tests/test_identities.py::test_every_syntax; lab: identities',
+        limit=(
+            "Nets and ranges in IKEv1 only; not matched by every peer. Empty with certificates: the first "
+            "alternative name, else the subject"
+        ),
+        shown="tests/test_identities.py::test_every_syntax; lab: identities",
     ),
     "ikePrfCaCerts": Traits(
         effect="Only peers certified under these CAs are accepted",
         mechanism="plan.credentials",
         disturbs="renegotiates peer",
-        limit='Up to 8 numbers of certTable with blanks or commas between. A number of no trusted CA certificate is inconsistentValue',
-        shown='tests/test_plan_certificates.py::test_a_list_of_authorities_is_what_a_peer_may_come_from; lab: rsa_foreign_ca',
+        limit=(
+            "Up to 8 numbers of certTable with blanks or commas between. A number of no trusted CA certificate is "
+            "inconsistentValue"
+        ),
+        shown=(
+            "tests/test_plan_certificates.py::test_a_list_of_authorities_is_what_a_peer_may_come_from; lab: "
+            "rsa_foreign_ca"
+        ),
     ),
     "ikePrfPfsIdentity": Traits(
         stage="gateway",
@@ -148,7 +154,6 @@ TRAITS = {
         ),
     ),
     "ikePrfHeartbeats": Traits(
-        stage="gateway",
         effect="Dead peers are noticed and their SAs removed, or not",
         mechanism="plan.ike",
         limit=(
@@ -163,7 +168,6 @@ TRAITS = {
         mechanism="monitor",
     ),
     "ikePrfNatT": Traits(
-        stage="gateway",
         effect="ESP travels in UDP when NAT is found, always, or a NATed peer is refused",
         mechanism="plan.ike",
         limit="charon cannot hide NAT-T support: the vendor ids are sent also with disabled",
@@ -191,7 +195,6 @@ TRAITS = {
         ),
     ),
     "ikePrfLifeRekeyPercent": Traits(
-        stage="gateway",
         effect="Phase 1 renewal starts at this share of the lifetime",
         mechanism="plan.ike",
         limit="Vendor calls it obsolete; we honour it",

@@ -13,7 +13,6 @@ TRAITS = {
     ),
     "ikev2PrfIndex": Traits(
         role=Role.INDEX_CREATING,
-        stage="gateway",
         effect="Chooses the number peers refer to; creates the row",
         mechanism="store",
         limit=(
@@ -28,7 +27,6 @@ TRAITS = {
     ),
     "ikev2PrfProposal": Traits(
         refers="ikeProposalTable",
-        stage="gateway",
         effect="IKE_SA offers the proposals of this chain",
         mechanism="plan.ike",
         limit="as ikePrfProposal",
@@ -41,7 +39,6 @@ TRAITS = {
     ),
     "ikev2PrfNatT": Traits(
         deletes=4,
-        stage="gateway",
         effect="As ikePrfNatT; delete removes the row",
         mechanism="plan.ike",
         limit="No enforce in this table; charon cannot hide NAT-T",
@@ -54,21 +51,18 @@ TRAITS = {
         limit="as ikePrfMtuMax",
     ),
     "ikev2PrfLifeSeconds": Traits(
-        stage="gateway",
         effect="The IKE_SA is rekeyed within this time",
         mechanism="plan.ike",
         limit="Not negotiated in IKEv2",
         disturbs="renegotiates peer",
     ),
     "ikev2PrfAliveCheck": Traits(
-        stage="gateway",
         effect="enabled: dead peers are noticed",
         mechanism="plan.ike",
         limit="Time to verdict by ipsecGlobMaxRetries and retransmission times",
         disturbs="renegotiates peer",
     ),
     "ikev2PrfLifeRekeyPercent": Traits(
-        stage="gateway",
         effect="Rekeying starts at this share of the lifetime",
         mechanism="plan.ike",
         disturbs="renegotiates peer",

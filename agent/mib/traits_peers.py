@@ -16,7 +16,7 @@ TRAITS = {
             "by these ids"
         ),
         disturbs="renegotiates peer",
-        shown='tests/test_identities.py::test_every_syntax; lab: identities',
+        shown="tests/test_identities.py::test_every_syntax; lab: identities",
     ),
     "ipsecPeerLocalAddress": Traits(
         effect="IKE and ESP leave from this address",
@@ -83,6 +83,7 @@ TRAITS = {
     ),
     "ipsecPeerIkeProfile": Traits(
         refers="ikeProfileTable",
+        refers_else=("ipsecPeerIkeVersion", 2, "ikev2ProfileTable"),
         effect="Phase 1 settings come from this row of the v1 or v2 profile table",
         mechanism="plan.ike",
         limit="Missing row: inconsistentValue; changing IkeVersion re-checks it",
@@ -158,7 +159,6 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ipsecPeerIkeVersion": Traits(
-        stage="gateway",
         effect="The peer speaks IKEv1 or IKEv2 only",
         mechanism="plan.ike",
         limit="ikev2 while ipsecGlobIkev2Enabled=false: row unused",
@@ -200,7 +200,6 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ipsecPeerMobike": Traits(
-        stage="gateway",
         effect="The tunnel survives a change of our or the peer's address (IKEv2)",
         mechanism="plan.ike",
         limit="MOBIKE floats to port 4500; ignored with IKEv1; NatT disabled turns it off",
@@ -220,7 +219,6 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ipsecPeerChildAllocMode": Traits(
-        stage="gateway",
         effect="single: one SA pair for everything of the peer; multi: one per rule (IKEv2)",
         mechanism="plan.ike",
         limit="IKEv1 with single: ignored (one selector pair per child)",

@@ -5,7 +5,6 @@ from agent.mib.schema import Role, Traits
 TRAITS = {
     "ipsecPropNext": Traits(
         links="ipsecProposalTable",
-        stage="gateway",
         effect="Adds the next row as further alternatives",
         mechanism="plan.ike",
         limit="Ring: inconsistentValue",
@@ -25,7 +24,6 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ipsecPropIpcomp": Traits(
-        stage="gateway",
         effect="Packets are compressed before encryption: never, if both can, or always",
         mechanism="plan.ike",
         limit=(
@@ -40,86 +38,73 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ipsecPropEspTwofish": Traits(
-        stage="gateway",
         effect="Cipher is offered at this place, 0 = not at all",
         mechanism="plan.ike",
         limit="Private number: charon.accept_private_algs=yes, kernel module twofish",
         disturbs="renegotiates peer",
     ),
     "ipsecPropEspBlowfish": Traits(
-        stage="gateway",
         effect="Cipher is offered at this place, 0 = not at all",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
     ),
     "ipsecPropEspCast": Traits(
-        stage="gateway",
         effect="Cipher is offered at this place, 0 = not at all",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
     ),
     "ipsecPropEspDes3": Traits(
-        stage="gateway",
         effect="Cipher is offered at this place, 0 = not at all",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
     ),
     "ipsecPropEspDes": Traits(
-        stage="gateway",
         effect="Cipher is offered at this place, 0 = not at all",
         mechanism="plan.ike",
         limit="Weak; kernel needs des_generic; row warns",
         disturbs="renegotiates peer",
     ),
     "ipsecPropEspNull": Traits(
-        stage="gateway",
         effect="Cipher is offered at this place, 0 = not at all",
         mechanism="plan.ike",
         limit="Not in one row with NoMac (guide 3.2.4): charon and kernel would accept NULL with no MAC",
         disturbs="renegotiates peer",
     ),
     "ipsecPropEspRijndael": Traits(
-        stage="gateway",
         effect="Old name: any rank written here becomes the AES rank",
         mechanism="store",
         limit="Naming both with different ranks in one SET: inconsistentValue",
         disturbs="renegotiates peer",
     ),
     "ipsecPropEspMd5": Traits(
-        stage="gateway",
         effect="MAC is offered at this place, 0 = not at all",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
     ),
     "ipsecPropEspSha1": Traits(
-        stage="gateway",
         effect="MAC is offered at this place, 0 = not at all",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
     ),
     "ipsecPropEspNoMac": Traits(
-        stage="gateway",
         effect="MAC is offered at this place, 0 = not at all",
         mechanism="plan.ike",
         limit="Unauthenticated encryption: row warns; not together with NULL; combined ciphers have their own MAC",
         disturbs="renegotiates peer",
     ),
     "ipsecPropAhMd5": Traits(
-        stage="gateway",
         effect="AH offers this MAC at this place, 0 = not",
         mechanism="plan.ike",
         limit="Only with ipsecPropProto=ah",
         disturbs="renegotiates peer",
     ),
     "ipsecPropAhSha1": Traits(
-        stage="gateway",
         effect="AH offers this MAC at this place, 0 = not",
         mechanism="plan.ike",
         limit="Only with ipsecPropProto=ah",
         disturbs="renegotiates peer",
     ),
     "ipsecPropIpcompDeflate": Traits(
-        stage="gateway",
         effect="0: IPComp has no algorithm left and is off",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
@@ -130,21 +115,18 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ipsecPropAesKeySizeMin": Traits(
-        stage="gateway",
         effect="Shortest key accepted",
         mechanism="plan.ike",
         limit="What is accepted is also offered",
         disturbs="renegotiates peer",
     ),
     "ipsecPropAesKeySizeMax": Traits(
-        stage="gateway",
         effect="Longest key accepted",
         mechanism="plan.ike",
         limit="What is accepted is also offered",
         disturbs="renegotiates peer",
     ),
     "ipsecPropBlowfishKeySize": Traits(
-        stage="gateway",
         effect="Key length offered first",
         mechanism="plan.ike",
         limit=(
@@ -154,7 +136,6 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ipsecPropBlowfishKeySizeMin": Traits(
-        stage="gateway",
         effect="Shortest key accepted",
         mechanism="plan.ike",
         limit=(
@@ -164,7 +145,6 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ipsecPropBlowfishKeySizeMax": Traits(
-        stage="gateway",
         effect="Longest key accepted",
         mechanism="plan.ike",
         limit=(
@@ -174,20 +154,17 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ipsecPropTwofishKeySize": Traits(
-        stage="gateway",
         effect="Key length offered first",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
     ),
     "ipsecPropTwofishKeySizeMin": Traits(
-        stage="gateway",
         effect="Shortest key accepted",
         mechanism="plan.ike",
         limit="What is accepted is also offered",
         disturbs="renegotiates peer",
     ),
     "ipsecPropTwofishKeySizeMax": Traits(
-        stage="gateway",
         effect="Longest key accepted",
         mechanism="plan.ike",
         limit="What is accepted is also offered",
@@ -200,33 +177,28 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ipsecPropEspSha384": Traits(
-        stage="gateway",
         effect="MAC is offered at this place, 0 = not at all",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
     ),
     "ipsecPropEspSha512": Traits(
-        stage="gateway",
         effect="MAC is offered at this place, 0 = not at all",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
     ),
     "ipsecPropAhSha256": Traits(
-        stage="gateway",
         effect="AH offers this MAC at this place, 0 = not",
         mechanism="plan.ike",
         limit="Only with ipsecPropProto=ah",
         disturbs="renegotiates peer",
     ),
     "ipsecPropAhSha384": Traits(
-        stage="gateway",
         effect="AH offers this MAC at this place, 0 = not",
         mechanism="plan.ike",
         limit="Only with ipsecPropProto=ah",
         disturbs="renegotiates peer",
     ),
     "ipsecPropAhSha512": Traits(
-        stage="gateway",
         effect="AH offers this MAC at this place, 0 = not",
         mechanism="plan.ike",
         limit="Only with ipsecPropProto=ah",
@@ -246,7 +218,6 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ipsecPrfPfsGroup": Traits(
-        stage="gateway",
         effect="Phase 2 keys come from their own key exchange, or not",
         mechanism="plan.ike",
         limit=(
@@ -256,7 +227,6 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ipsecPrfHeartbeats": Traits(
-        stage="gateway",
         effect="As ikePrfHeartbeats, asked for by a phase 2 profile",
         mechanism="plan.ike",
         limit=(
@@ -266,7 +236,6 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ipsecPrfPmtuDiscovery": Traits(
-        stage="gateway",
         effect=(
             "enabled: the DF bit goes to the outer packet and path MTU is learnt; disabled: outer packets may be "
             "fragmented"
@@ -287,7 +256,6 @@ TRAITS = {
     ),
     "ipsecPrfKeepAlive": Traits(
         deletes=4,
-        stage="gateway",
         effect="true: idle SAs are rekeyed; false: an SA unused for a whole period lapses; delete removes the row",
         mechanism="plan.ike",
         limit="charon closes the idle SA at that age instead of merely not rekeying it",
@@ -322,7 +290,6 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ipsecPrfLifeKBytes": Traits(
-        stage="gateway",
         effect="Phase 2 SAs are replaced after this many kB",
         mechanism="plan.ike",
         limit="Counted per direction by the kernel; with IPComp after compression",

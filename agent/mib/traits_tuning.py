@@ -25,7 +25,10 @@ TRAITS = {
         effect="Look-up of IKE SAs stays fast with thousands of tunnels",
         mechanism="charon.conf",
         disturbs="restarts charon",
-        limit="Read only at start; applied at the next start of charon, ipsecGwIkeDaemonPending says so until then. The next power of two is taken, 65536 at most",
+        limit=(
+            "Read only at start; applied at the next start of charon, ipsecGwIkeDaemonPending says so until then. "
+            "The next power of two is taken, 65536 at most"
+        ),
         shown="tests/test_daemon_settings.py::test_the_daemon_is_told_and_what_waits_is_shown",
     ),
     "ipsecTuneTunRngHashLines": Traits(

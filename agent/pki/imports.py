@@ -142,7 +142,9 @@ class _Work:
         for certificate in certificates:
             if not is_authority(certificate):
                 subject = name_text(certificate.subject)
-                raise JobFailed(f"<{subject}> is no certificate of an authority (basicConstraints); accepted: one that is")
+                raise JobFailed(
+                    f"<{subject}> is no certificate of an authority (basicConstraints); accepted: one that is"
+                )
         for at, certificate in enumerate(certificates):
             trust = TRUE if is_self_issued(certificate) else FALSE
             self._certificate(certificate, CA, name if not at else "", certIsCA=trust)
@@ -203,8 +205,12 @@ class _Work:
 
     def _same(self, certificate: x509.Certificate) -> int:
         """Row of the same certificate, 0 for none."""
-        fingerprint = certificate.fingerprint(SHA1())  # noqa: S303 -- to find it among those that are here
-        found = (row.number for row in self.configuration.rows_any_status(CERTIFICATES) if row["certSHA1Fingerprint"] == fingerprint)
+        fingerprint = certificate.fingerprint(SHA1())
+        found = (
+            row.number
+            for row in self.configuration.rows_any_status(CERTIFICATES)
+            if row["certSHA1Fingerprint"] == fingerprint
+        )
         return next(found, 0)
 
     def _free(self, table: str, highest: int) -> int:

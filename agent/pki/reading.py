@@ -11,6 +11,7 @@ import base64
 import binascii
 import enum
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -74,8 +75,7 @@ def _blocks(octets: bytes, secret: bytes | None) -> Bundle:
     for block in BLOCK.finditer(octets):
         kind = block[1]
         if kind in CERTIFICATES:
-            text = block[0].replace(b" " + kind + b"-----", b" CERTIFICATE-----")
-            bundle.certificates.append(_certificate(lambda text=text: x509.load_pem_x509_certificate(text)))  # type: ignore[misc]
+            bundle.certificates.append(_certificate(block[0].replace(b" " + kind + b"-----", b" CERTIFICATE-----")))
         elif kind.endswith(b"PRIVATE KEY"):
             bundle.keys.append(_key(load_pem_private_key, block[0], secret))
         elif kind not in SKIPPED:
@@ -112,18 +112,14 @@ def _binary(octets: bytes, secret: bytes | None) -> Bundle:
     return Bundle(keys=[_key(load_der_private_key, octets, secret)])
 
 
-def _certificate(load: object) -> x509.Certificate:
-    assert callable(load)
+def _certificate(block: bytes) -> x509.Certificate:
     try:
-        certificate = load()
+        return x509.load_pem_x509_certificate(block)
     except ValueError as error:
         raise UnreadableFile(f"a certificate in the file is damaged: {error}") from None
-    assert isinstance(certificate, x509.Certificate)
-    return certificate
 
 
-def _key(load: object, octets: bytes, secret: bytes | None) -> RSAPrivateKey:
-    assert callable(load)
+def _key(load: Callable[[bytes, bytes | None], object], octets: bytes, secret: bytes | None) -> RSAPrivateKey:
     try:
         try:
             return _rsa(load(octets, secret))

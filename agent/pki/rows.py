@@ -58,8 +58,8 @@ def certificate_cells(certificate: x509.Certificate, now: float) -> dict[str, Va
         "certValidNotAfter": end,
         "certUptodate": uptodate(begin, end, now),
         "certKeyUsage": _usage(certificate),
-        "certMD5Fingerprint": certificate.fingerprint(MD5()),  # noqa: S303 -- what the object is defined as
-        "certSHA1Fingerprint": certificate.fingerprint(SHA1()),  # noqa: S303
+        "certMD5Fingerprint": certificate.fingerprint(MD5()),
+        "certSHA1Fingerprint": certificate.fingerprint(SHA1()),
         "certSource": CONFIG,
         "ipsecGwCertificateCaFlag": TRUE if is_authority(certificate) else FALSE,
         "ipsecGwCertificateData": certificate.public_bytes(Encoding.DER),

@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from agent.plan import numbers
+from agent.plan import liveness, numbers
 from agent.plan.identities import ANY
 from agent.plan.model import Child, Connection, Prefix, Verdict, ViciValue
-from agent.plan.phase1 import Phase1
+from agent.plan.phase1 import NAT_DISABLED, Phase1
 from agent.plan.phase2 import Phase2
+from agent.plan.proposals import V1, V2
 from agent.plan.spd import Rule
+
+EVERYTHING: Final = ("0.0.0.0/0", "::/0")
 
 
 class Peer(NamedTuple):
     """What the plan needs of a row of ipsecPeerTable. `local`, `remote`: outer addresses, None where not known (yet).
     `usable`: its connection is loaded; else its protect rules block, and `verdict` says why. `name`: the host name
-    `remote` comes from, '' for none. `identities`: what the peer may call itself, never empty when usable."""
+    `remote` comes from, '' for none. `identities`: what the peer may call itself, never empty when usable. `version`,
+    `method`: ipsecPeerIkeVersion, ipsecPeerAuthMethod. `single`: one child for all rules. `roams`: `local` is only
+    where it is now, and the tunnel follows when that changes."""
 
     number: int
     priority: int
@@ -36,6 +41,12 @@ class Peer(NamedTuple):
     local_id: str
     identities: tuple[str, ...]
     sealed: bytes
+    version: int = V1
+    method: int = 0
+    mobike: bool = False
+    roams: bool = False
+    always_up: bool = False
+    single: bool = False
 
 
 def address_text(address: bytes) -> str:
@@ -67,6 +78,7 @@ def child_settings(rule: Rule, peer: Peer, phase2: Phase2, reqid: int) -> dict[s
     outward = rule.outward
     return {
         **phase2.settings,
+        **_lapse(peer, phase2),
         "mode": "transport" if transport_suffices(rule, peer.local, peer.remote) else "tunnel",
         "reqid": str(reqid),
         "local_ts": [traffic_selector(outward.source, outward.protocol, outward.source_port.port)],
@@ -74,10 +86,29 @@ def child_settings(rule: Rule, peer: Peer, phase2: Phase2, reqid: int) -> dict[s
     }
 
 
+def shared_child_settings(peer: Peer, phase2: Phase2, reqid: int) -> dict[str, ViciValue]:
+    """One child for all rules of a peer (ipsecPeerChildAllocMode single): it carries everything, and the policies
+    decide what goes through it."""
+    return {
+        **phase2.settings,
+        **_lapse(peer, phase2),
+        "mode": "tunnel",
+        "reqid": str(reqid),
+        "local_ts": list(EVERYTHING),
+        "remote_ts": list(EVERYTHING),
+    }
+
+
+def _lapse(peer: Peer, phase2: Phase2) -> dict[str, ViciValue]:
+    """A tunnel that nobody uses lapses, unless it has to stand without traffic."""
+    return {"inactivity": f"{phase2.idle}s"} if phase2.idle and not peer.always_up else {}
+
+
 class Common(NamedTuple):
-    """What the connections of a peer have in common."""
+    """What the connections of a peer have in common. `own`: what of phase 1 depends on the peer, before `phase1`."""
 
     phase1: Mapping[str, ViciValue]
+    own: Mapping[str, ViciValue]
     local: bytes | None
     remote: bytes | None
     local_id: str
@@ -102,6 +133,7 @@ class PeerConnection(Connection):
         aggressive: bool,
         children: tuple[Child, ...],
         initiator: bool,
+        nat: bool,
     ) -> None:
         for field, value in (
             ("name", name),
@@ -111,6 +143,7 @@ class PeerConnection(Connection):
             ("_aggressive", aggressive),
             ("children", children),
             ("initiator", initiator),
+            ("nat", nat),
         ):
             object.__setattr__(self, field, value)
 
@@ -122,6 +155,7 @@ class PeerConnection(Connection):
             local["id"] = common.local_id
         return {
             **common.phase1,
+            **common.own,
             "local_addrs": [address_text(common.local) if common.local is not None else ANY],
             "remote_addrs": [address_text(common.remote) if common.remote is not None else ANY],
             "local": local,
@@ -138,6 +172,7 @@ class PeerConnection(Connection):
             and self._identity == other._identity
             and self._aggressive == other._aggressive
             and self.initiator == other.initiator
+            and self.nat == other.nat
             and self._common == other._common
             and self.children == other.children
         )
@@ -145,12 +180,21 @@ class PeerConnection(Connection):
     __hash__ = None  # type: ignore[assignment]
 
 
+def own_settings(peer: Peer, phase1: Phase1, details: tuple[Child, ...]) -> Mapping[str, ViciValue]:
+    """What of phase 1 is not the same for all peers of a profile: how it is found to be dead, and MOBIKE."""
+    if phase1.version == V2:
+        return liveness.version2(phase1.probing, phase1.alive, peer.mobike and phase1.nat != NAT_DISABLED)
+    wish = liveness.strongest((phase1.heartbeats, *(child.heartbeats for child in details)))
+    return liveness.version1(phase1.probing, wish)
+
+
 def connections(
     peer: Peer, phase1: Phase1, children: Mapping[str, ViciValue], details: tuple[Child, ...]
 ) -> list[Connection]:
     """The connections of a usable peer: one for each identity it may have, and each again for answering in the other
     phase 1 mode (the daemon picks by the mode of the first message)."""
-    common = Common(phase1.settings, peer.local, peer.remote, peer.local_id, children)
+    local = None if peer.roams else peer.local
+    common = Common(phase1.settings, own_settings(peer, phase1, details), local, peer.remote, peer.local_id, children)
     return [
         PeerConnection(
             numbers.connection_name(peer.number, identity=place, responder=responder),
@@ -160,6 +204,7 @@ def connections(
             phase1.aggressive != responder,
             details,
             place == 1 and not responder,
+            phase1.nat != NAT_DISABLED,
         )
         for place, identity in enumerate(peer.identities, 1)
         for responder in (False, True)[: 1 + phase1.answers_other]

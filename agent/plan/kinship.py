@@ -99,7 +99,9 @@ class Kinship:
             children += tuple(child for name in changes if (child := self.children.get(name)) is not None)
         found: list[Connection] = []
         if peer is not None and peer.usable and children:
-            found = connections(peer, self._profiles.phase1(peer.ike_profile), settings, children)
+            found = connections(
+                peer, self._profiles.phase1(peer.ike_profile, peer.version, peer.method), settings, children
+            )
             self.secrets.put(numbers.secret_id(number), secret(peer))
         else:
             self.secrets.put(numbers.secret_id(number), None)

@@ -10,16 +10,18 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from agent.plan import cells
-from agent.plan.capabilities import DEFAULT_GROUP, GROUPS
+from agent.plan.capabilities import ALL_GROUPS, DEFAULT_GROUP
 from agent.plan.lifetimes import Life, idle_life, life
+from agent.plan.liveness import DEFAULT, UNSAID, Probing
 from agent.plan.model import ApplyState, RowRef, RowView, Verdict, ViciValue
-from agent.plan.proposals import IKE_PROPOSALS, SEEDED_IKE, chain_rows, group_problem, ike_element
-from agent.plan.resolution import Resolution, first
+from agent.plan.proposals import IKE_PROPOSALS, V1, Asked, chain_rows, group_problem, ike_element, seeded
+from agent.plan.resolution import YES, Resolution, first, first_group, nothing_left
 
 IKE_PROFILES: Final = "ikeProfileTable"
 
 PSK, DEFAULT_AUTH = 1, 14  # ikePrfAuthMethod
 MAIN, AGGRESSIVE, DEFAULT_MODE, MAIN_ONLY, AGGRESSIVE_ONLY = 1, 2, 3, 4, 5  # ikePrfMode
+NAT_ENABLED, NAT_DISABLED, NAT_DEFAULT, NAT_ENFORCE = 1, 2, 3, 4  # ikePrfNatT, ikev2PrfNatT without the last
 
 AUTH_NAMES: Final = {2: "DSA signatures", 3: "RSA signatures", 4: "RSA encryption"}
 
@@ -30,8 +32,9 @@ GUESSABLE: Final = Verdict(
 
 
 class Phase1(NamedTuple):
-    """A phase 1 profile resolved. `settings`: keys of a connection that all its peers share. `answers_other`: it also
-    answers in the other mode. `problem`: why no peer can use it."""
+    """A profile of phase 1 or of an IKEv2 SA resolved. `settings`: keys of a connection that all its peers share.
+    `answers_other`: it also answers in the other mode. `problem`: why no peer can use it. `nat`: as ikePrfNatT.
+    `heartbeats`: as ikePrfHeartbeats, UNSAID for default; `alive`: ikev2PrfAliveCheck."""
 
     aggressive: bool
     answers_other: bool
@@ -39,6 +42,11 @@ class Phase1(NamedTuple):
     life: Life
     settings: Mapping[str, ViciValue]
     problem: str
+    probing: Probing
+    version: int = V1
+    nat: int = NAT_ENABLED
+    heartbeats: int = UNSAID
+    alive: bool = True
 
 
 def resolve(world: Resolution, own: RowView | None, global_: RowView | None) -> Phase1:
@@ -47,34 +55,26 @@ def resolve(world: Resolution, own: RowView | None, global_: RowView | None) -> 
     own_or_global = own if own is not None else global_
     method = first(rows, "ikePrfAuthMethod", (DEFAULT_AUTH,), PSK)
     mode = first(rows, "ikePrfMode", (DEFAULT_MODE,), MAIN)
-    group = first(rows, "ikePrfGroup", (0,), 0)
-    head = first(rows, "ikePrfProposal", (0,), 0)
     its_life = life(own, global_, "ikePrf")
+    proposals: list[str] = []
     problem = "" if method == PSK else f"{AUTH_NAMES.get(method, 'this method')} is not supported yet"
-    proposals = [f"{algorithms}-{GROUPS[DEFAULT_GROUP]}" for algorithms in SEEDED_IKE]
-    problem = problem or group_problem(group)
-    if head and not problem:
-        chain = chain_rows(world.configuration, IKE_PROPOSALS, head, "ikePropNextChoice")
-        proposals = world.take([ike_element(row, group, world.capabilities, method) for row in chain])
-        problem = "" if proposals else "no proposal of its phase 1 chain can be used"
-    elif group and not problem:
-        proposals = [f"{algorithms}-{GROUPS[group]}" for algorithms in SEEDED_IKE]
+    if not problem:
+        asked = Asked(
+            world.capabilities, V1, world.bounds, first_group(rows, "ikePrfGroup", "ipsecGwIkePrfGroup"), method
+        )
+        proposals, problem = offered(world, first(rows, "ikePrfProposal", (0,), 0), asked)
     if own is not None and (told := idle_life(own, global_, "ikePrf")):
         world.verdicts[RowRef(IKE_PROFILES, own.number)] = told
     naming = next((row for row in rows if row is not None and cells.number(row, "ikePrfMode") != DEFAULT_MODE), None)
     if naming is not None and mode != MAIN_ONLY:
         world.verdicts.setdefault(RowRef(IKE_PROFILES, naming.number), GUESSABLE)
-    idle = world.scalar("ipsecGlobDPDIdleThreshold")
-    patience = idle + world.scalar("ipsecGlobDPDMaxRetries") * world.scalar("ipsecGlobDPDRetryTimeout")
+    nat = first(rows, "ikePrfNatT", (NAT_DEFAULT,), NAT_ENABLED)
     settings: dict[str, ViciValue] = {
         "version": "1",
         "proposals": proposals,
-        "unique": "no",
-        "encap": "no",
+        "encap": "yes" if nat == NAT_ENFORCE else "no",
         "mobike": "no",
-        "keyingtries": "1",
-        "dpd_delay": f"{idle}s",
-        "dpd_timeout": f"{patience}s",
+        **usual(world),
         "rekey_time": "0s",
         "reauth_time": f"{its_life.renewal()}s",
         "over_time": f"{its_life.seconds - its_life.renewal()}s",
@@ -87,4 +87,49 @@ def resolve(world: Resolution, own: RowView | None, global_: RowView | None) -> 
         life=its_life,
         settings=settings,
         problem=problem,
+        probing=probing(world),
+        nat=nat,
+        heartbeats=first(rows, "ikePrfHeartbeats", (DEFAULT,), UNSAID),
+    )
+
+
+def offered(world: Resolution, head: int, asked: Asked) -> tuple[list[str], str]:
+    """Proposal strings of the chain from `head` on, of the seeded ones for 0; and why there are none."""
+    problem = group_problem(asked.group)
+    if problem:
+        return [], problem
+    if not head:
+        group = ALL_GROUPS[asked.group or DEFAULT_GROUP]
+        found = [f"{algorithms}-{group}" for algorithms in seeded(asked.bounds)]
+        return found, "" if found else f"{AES_SEEDED} is longer than ipsecGlobMaxKeyLength"
+    elements = [
+        ike_element(row, asked) for row in chain_rows(world.configuration, IKE_PROPOSALS, head, "ikePropNextChoice")
+    ]
+    found = world.take(elements)
+    return found, "" if found else nothing_left(1, elements)
+
+
+AES_SEEDED: Final = "AES, which is offered where no proposal is named,"
+
+
+def usual(world: Resolution) -> dict[str, ViciValue]:
+    """What connections of both versions have. charon tells a peer of its first contact, and believes that of the
+    peer, unless it is `never` unique."""
+    silent = world.scalar("ipsecGlobNoInitialContact") == YES
+    return {"unique": "never" if silent else "no", "keyingtries": "1"}
+
+
+def probing(world: Resolution) -> Probing:
+    return Probing(
+        *map(
+            world.scalar,
+            (
+                "ipsecGlobDPDIdleThreshold",
+                "ipsecGlobDPDMaxRetries",
+                "ipsecGlobDPDRetryTimeout",
+                "ipsecGlobContHeartbeatInterval",
+                "ipsecGlobContHeartbeatTolerance",
+                "ipsecGlobContMobikeFactor",
+            ),
+        )
     )

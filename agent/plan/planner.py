@@ -28,7 +28,9 @@ V = TypeVar("V")
 
 SWITCH: Final = "ipsecGlobEnabled"
 ON: Final = 1
-CONCERN_ALL: Final = frozenset({"ikeProposalTable", "ikeProfileTable", "ipsecProposalTable", "ipsecProfileTable"})
+CONCERN_ALL: Final = frozenset(
+    {"ikeProposalTable", "ikeProfileTable", "ikev2ProfileTable", "ipsecProposalTable", "ipsecProfileTable"}
+)
 SCALAR_GROUPS: Final = frozenset({"ipsecGlobals", "ipsecGlobalsContinued"})
 SCALARS_FOR_ALL: Final = frozenset(
     {
@@ -39,6 +41,15 @@ SCALARS_FOR_ALL: Final = frozenset(
         "ipsecGlobDPDIdleThreshold",
         "ipsecGlobDPDMaxRetries",
         "ipsecGlobDPDRetryTimeout",
+        "ipsecGlobContHeartbeatInterval",
+        "ipsecGlobContHeartbeatTolerance",
+        "ipsecGlobContMobikeFactor",
+        "ipsecGlobIkev2Enabled",
+        "ipsecGlobContIkev2Profile",
+        "ipsecGlobMaxKeyLength",
+        "ipsecGlobContSupportVarKeyLength4Twofish",
+        "ipsecGlobNoInitialContact",
+        "ipsecGlobContHwAccel",
     }
 )
 LISTS: Final = {"ipsecGlobContPreIpsecRules": PRE, "ipsecGlobContPostIpsecRules": POST}

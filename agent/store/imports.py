@@ -158,7 +158,6 @@ class _Import:
         shown = f"document {self._number} {name.decode('utf-8', 'replace')}".strip()
         return await load_file(self._store, octets, self._password.decode(), self._origin, shown, self._named)
 
-
     def _asked(self, octets: bytes) -> FileImport:
         name, coding = self._values["ipsecGwImportName"], self._values["ipsecGwImportCoding"]
         assert isinstance(name, bytes) and isinstance(coding, int)
