@@ -159,7 +159,10 @@ def make_engines(settings: Settings, secrets: Secrets) -> Engines:
     def open_secret(peer: int, sealed: bytes) -> bytes:
         return secrets.open("ipsecPeerTable", peer, "ipsecPeerPreSharedKeyData", sealed)
 
-    return linux_engines(settings.state / CHARON_FOLDER, open_secret)
+    def open_key(number: int, sealed: bytes) -> bytes:
+        return secrets.open("ipsecPublicKeyTable", number, "ipsecGwPublicKeyData", sealed)
+
+    return linux_engines(settings.state / CHARON_FOLDER, open_secret, open_key)
 
 
 def refusal_teller(store: Store) -> Callable[[str], None]:

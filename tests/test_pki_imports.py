@@ -89,6 +89,10 @@ class Desk:
         return caught.value.text
 
 
+def all_octets(folder: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
+
+
 @pytest.fixture
 async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     store = Store.open(SCHEMA, "", tmp_path)
@@ -131,7 +135,7 @@ async def test_the_key_is_sealed_and_shown_nowhere(desk: Desk, tmp_path: Path) -
     blob = row["ipsecGwPublicKeyData"]
     assert isinstance(blob, bytes) and secret not in blob
     assert secret in desk.store.secrets.open("ipsecPublicKeyTable", 1, "ipsecGwPublicKeyData", blob)
-    assert secret not in b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    assert secret not in all_octets(tmp_path)
     text = write_configuration(desk.store.running)
     assert secret.hex() not in text and "ipsecGwPublicKeyData" not in text
     assert SCHEMA.columns["ipsecGwPublicKeyData"] not in SCHEMA.ordered
@@ -140,7 +144,7 @@ async def test_the_key_is_sealed_and_shown_nowhere(desk: Desk, tmp_path: Path) -
 async def test_exported_with_secrets_and_loaded_again_nothing_differs(desk: Desk) -> None:
     await desk.imported(GATEWAY.pkcs12(b"x", [MIDDLE.certificate]), OWN, Password=b"x")
     await desk.imported(ROOT.pem, CA)
-    lock = PassphraseLock.new("a passphrase")
+    lock = PassphraseLock("a passphrase")
     text = write_configuration(desk.store.running, secrets=desk.store.secrets, lock=lock)
     contents = read_configuration(SCHEMA, text).contents(desk.store.secrets, "a passphrase")
     _, rows = await desk.store.load(contents, ADMIN, "a file")

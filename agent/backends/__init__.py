@@ -31,11 +31,11 @@ def memory_engines() -> Engines:
     return Engines(MemorySpd(), MemoryIke(), MemoryHost())
 
 
-def linux_engines(run_folder: Path, open_secret: OpenSecret) -> Engines:
+def linux_engines(run_folder: Path, open_secret: OpenSecret, open_key: OpenSecret) -> Engines:
     """Kernel and private charon. `run_folder`: charon's socket and files; `open_secret(peer, sealed)` gives the
-    pre-shared key of a peer in plain."""
+    pre-shared key of a peer in plain, `open_key(number, sealed)` a private key of ipsecPublicKeyTable in DER."""
     from agent.backends.charon.ike import CharonIke
     from agent.backends.host import LinuxHost
     from agent.backends.spd import KernelSpd
 
-    return Engines(KernelSpd(), CharonIke(run_folder, open_secret), LinuxHost())
+    return Engines(KernelSpd(), CharonIke(run_folder, open_secret, open_key=open_key), LinuxHost())

@@ -26,8 +26,8 @@ from agent.backends.engine import (
 )
 from agent.backends.host import literal
 from agent.plan import numbers
-from agent.plan.daemon import DaemonSettings
-from agent.plan.model import Connection, Flow, Policy, PolicyKey, Secret, ViciValue
+from agent.plan.daemon import USUAL, DaemonSettings
+from agent.plan.model import Connection, Credential, Flow, Policy, PolicyKey, Secret, ViciValue
 
 HELD_BY_OTHERS = "held by a policy that is not ours"
 
@@ -105,7 +105,8 @@ class MemoryIke:
     def __init__(self) -> None:
         self.connections: dict[str, Connection] = {}
         self.secrets: dict[str, Secret] = {}
-        self.daemon = DaemonSettings()
+        self.daemon = USUAL
+        self.credentials: dict[str, Credential] = {}
         self.calls: list[tuple[str, ...]] = []
         self._fingerprints: dict[str, tuple[Connection, str]] = {}
         self.refuse: dict[str, str] = {}  # connection name or secret id → why it is not loaded
@@ -128,9 +129,21 @@ class MemoryIke:
         self.daemon = settings
         return ""
 
+    def credentials_fingerprint(self, credentials: Mapping[str, Credential]) -> str:
+        return credentials_fingerprint(credentials)
+
+    async def load_credentials(self, credentials: Mapping[str, Credential]) -> bool:
+        self.calls.append(("load-credentials", *credentials))
+        cleared = any(credentials.get(id) != held for id, held in self.credentials.items())
+        if cleared:  # as charon does it
+            self.secrets.clear()
+        self.credentials = dict(credentials)
+        return cleared
+
     async def observe(self) -> IkeState:
         loaded = {name: self.fingerprint(connection) for name, connection in self.connections.items()}
-        return IkeState(loaded, frozenset(self.secrets), tuple(self.sas))
+        held = credentials_fingerprint(self.credentials)
+        return IkeState(loaded, frozenset(self.secrets), tuple(self.sas), held)
 
     async def load_connection(self, connection: Connection) -> None:
         self.calls.append(("load", connection.name))
@@ -217,6 +230,17 @@ class MemoryHost:
     def changed(self) -> None:
         for listener in self._listeners:
             listener()
+
+
+def credentials_fingerprint(credentials: Mapping[str, Credential]) -> str:
+    """Sixteen hex digits equal for equal sets, '' for the empty one."""
+    if not credentials:
+        return ""
+    digest = hashlib.blake2b(digest_size=8)
+    for id, each in sorted(credentials.items()):
+        for part in (id.encode(), each.pem.encode(), each.sealed):
+            digest.update(len(part).to_bytes(4, "big") + part)
+    return digest.hexdigest()
 
 
 def settings_fingerprint(settings: Mapping[str, ViciValue]) -> str:

@@ -21,7 +21,7 @@ from operator import attrgetter
 from typing import Final
 
 from agent.backends.backoff import Backoff
-from agent.backends.connections import Connections, Wanted
+from agent.backends.connections import CREDENTIALS, DAEMON, FIRST, Connections, Wanted
 from agent.backends.engine import (
     EngineError,
     Host,
@@ -357,11 +357,13 @@ class Reconciler:
     def _hand_over(self, plan: Plan, delta: Delta) -> None:
         """Give the daemon's part of a plan to those who work at it."""
         self._wanted.connections, self._wanted.secrets = plan.connections, plan.secrets
-        daemon, self._wanted.daemon = self._wanted.daemon, plan.daemon
+        wanted = self._wanted
+        changed = {DAEMON: wanted.daemon != plan.daemon, CREDENTIALS: wanted.credentials != plan.credentials}
+        wanted.daemon, wanted.credentials = plan.daemon, plan.credentials
         self._connections.mark(
             (*delta.connections_removed, *(c.name for c in (*delta.connections_added, *delta.connections_changed))),
             (*delta.secrets_removed, *(secret.id for secret in (*delta.secrets_added, *delta.secrets_changed))),
-            daemon=daemon != plan.daemon,
+            [item for item in FIRST if changed[item]],
         )
 
     async def _compare(self, plan: Plan, keys: Iterable[PolicyKey]) -> tuple[list[PolicyKey], list[Policy]]:
@@ -522,6 +524,8 @@ async def flush(spd: Spd, ike: Ike) -> tuple[int, int]:
         await ike.terminate(connection=name)
     for id in sorted(filter(numbers.is_our_secret, state.secrets)):
         await ike.unload_secret(id)
+    if state.credentials:
+        await ike.load_credentials({})
     for sa in await spd.sas():  # of a charon that was killed, too
         if numbers.is_our_reqid(sa.reqid) and sa.spi != LARVAL:
             await spd.delete_sa(sa)

@@ -165,32 +165,35 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ipsecPeerLocalId": Traits(
-        stage="gateway",
         effect="Own identity of an IKEv2 peer",
         mechanism="plan.ike",
         limit="Ranges and nets refused; ignored with IKEv1 (row unaffected)",
         disturbs="renegotiates peer",
+        shown="tests/test_identities.py::test_who_we_say_we_are; lab: rsa_ikev2",
     ),
     "ipsecPeerAuthMethod": Traits(
-        stage="gateway",
         effect="IKEv2 peer proves itself by PSK or certificate",
         mechanism="plan.ike",
         limit="dss-sig 2 refused; ignored with IKEv1",
         disturbs="renegotiates peer",
+        shown="lab: rsa_ikev2",
     ),
     "ipsecPeerCert": Traits(
-        stage="gateway",
+        refers="certTable",
         effect="Own certificate of an IKEv2 peer",
         mechanism="plan.credentials",
         limit="ignored with PSK or IKEv1",
         disturbs="renegotiates peer",
+        shown="tests/test_plan_certificates.py::test_which_certificate_is_ours; lab: rsa_ikev2",
     ),
     "ipsecPeerCaCerts": Traits(
-        stage="gateway",
         effect="CAs accepted for an IKEv2 peer",
         mechanism="plan.credentials",
-        limit="ignored with IKEv1",
         disturbs="renegotiates peer",
+        limit="Ignored with IKEv1. As ikePrfCaCerts",
+        shown=(
+            "tests/test_plan_certificates.py::test_a_list_of_authorities_is_what_a_peer_may_come_from; lab: rsa_ikev2"
+        ),
     ),
     "ipsecPeerDynAddrMode": Traits(
         stage="later",

@@ -94,8 +94,9 @@ class _Work:
         if kind == OWN:
             self._own(bundle, name)
         elif bundle.keys:
-            text = "the file has a private key, which goes with a certificate of this gateway; accepted: own-certificate(2)"
-            raise JobFailed(text)
+            raise JobFailed(
+                "the file has a private key, which goes with a certificate of this gateway; accepted: own-certificate(2)"
+            )
         elif not bundle.certificates:
             raise JobFailed("there is no certificate in the file")
         elif kind == CA:

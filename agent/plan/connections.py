@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from agent.plan import liveness, numbers
+from agent.plan.certificates import Proof
 from agent.plan.identities import ANY
 from agent.plan.model import Child, Connection, Prefix, Verdict, ViciValue
 from agent.plan.phase1 import NAT_DISABLED, Phase1
@@ -26,7 +27,8 @@ class Peer(NamedTuple):
     `usable`: its connection is loaded; else its protect rules block, and `verdict` says why. `name`: the host name
     `remote` comes from, '' for none. `identities`: what the peer may call itself, never empty when usable. `version`,
     `method`: ipsecPeerIkeVersion, ipsecPeerAuthMethod. `single`: one child for all rules. `roams`: `local` is only
-    where it is now, and the tunnel follows when that changes."""
+    where it is now, and the tunnel follows when that changes. `proof`: with signatures, None for a pre-shared key;
+    `forced`: per identity certificates that are accepted as they are, in place of any authority."""
 
     number: int
     priority: int
@@ -47,6 +49,8 @@ class Peer(NamedTuple):
     roams: bool = False
     always_up: bool = False
     single: bool = False
+    proof: Proof | None = None
+    forced: tuple[tuple[str, ...], ...] = ()
 
 
 def address_text(address: bytes) -> str:
@@ -113,14 +117,16 @@ class Common(NamedTuple):
     remote: bytes | None
     local_id: str
     children: Mapping[str, ViciValue]
+    proof: Proof | None = None
 
 
 class PeerConnection(Connection):
     """A Connection that makes its settings when it is asked for them: there may be 100,000 peers, and what they have
     of their own is little."""
 
-    __slots__ = ("_aggressive", "_common", "_identity")
+    __slots__ = ("_aggressive", "_common", "_forced", "_identity")
     _aggressive: bool
+    _forced: tuple[str, ...]
     _common: Common
     _identity: str
 
@@ -134,6 +140,7 @@ class PeerConnection(Connection):
         children: tuple[Child, ...],
         initiator: bool,
         nat: bool,
+        forced: tuple[str, ...] = (),
     ) -> None:
         for field, value in (
             ("name", name),
@@ -144,6 +151,7 @@ class PeerConnection(Connection):
             ("children", children),
             ("initiator", initiator),
             ("nat", nat),
+            ("_forced", forced),
         ):
             object.__setattr__(self, field, value)
 
@@ -151,15 +159,20 @@ class PeerConnection(Connection):
     def settings(self) -> Mapping[str, ViciValue]:
         common = self._common
         local: dict[str, ViciValue] = {"auth": "psk"}
+        remote: dict[str, ViciValue] = {"auth": "psk", "id": self._identity}
+        requests: Mapping[str, ViciValue] = {}
+        if common.proof is not None:
+            requests = signed(common.proof, self._forced, local, remote)
         if common.local_id:
             local["id"] = common.local_id
         return {
             **common.phase1,
+            **requests,
             **common.own,
             "local_addrs": [address_text(common.local) if common.local is not None else ANY],
             "remote_addrs": [address_text(common.remote) if common.remote is not None else ANY],
             "local": local,
-            "remote": {"auth": "psk", "id": self._identity},
+            "remote": remote,
             "aggressive": "yes" if self._aggressive else "no",
             "children": common.children,
         }
@@ -170,6 +183,7 @@ class PeerConnection(Connection):
         return (
             self.name == other.name
             and self._identity == other._identity
+            and self._forced == other._forced
             and self._aggressive == other._aggressive
             and self.initiator == other.initiator
             and self.nat == other.nat
@@ -178,6 +192,21 @@ class PeerConnection(Connection):
         )
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def signed(
+    proof: Proof, forced: tuple[str, ...], local: dict[str, ViciValue], remote: dict[str, ViciValue]
+) -> dict[str, ViciValue]:
+    """Has both sides authenticate by signatures; the keys of the connection that go with it. A certificate that is
+    trusted as it is has no authority above it."""
+    local["auth"] = remote["auth"] = "pubkey"
+    if proof.certificate is not None:
+        local["certs"] = [proof.certificate.pem]
+    if forced:
+        remote["certs"] = list(forced)
+    elif proof.authorities:
+        remote["cacerts"] = list(proof.authorities)
+    return {"send_cert": "always" if proof.always else "ifasked", "send_certreq": "yes" if proof.asks else "no"}
 
 
 def own_settings(peer: Peer, phase1: Phase1, details: tuple[Child, ...]) -> Mapping[str, ViciValue]:
@@ -194,7 +223,9 @@ def connections(
     """The connections of a usable peer: one for each identity it may have, and each again for answering in the other
     phase 1 mode (the daemon picks by the mode of the first message)."""
     local = None if peer.roams else peer.local
-    common = Common(phase1.settings, own_settings(peer, phase1, details), local, peer.remote, peer.local_id, children)
+    common = Common(
+        phase1.settings, own_settings(peer, phase1, details), local, peer.remote, peer.local_id, children, peer.proof
+    )
     return [
         PeerConnection(
             numbers.connection_name(peer.number, identity=place, responder=responder),
@@ -205,6 +236,7 @@ def connections(
             details,
             place == 1 and not responder,
             phase1.nat != NAT_DISABLED,
+            peer.forced[place - 1] if peer.forced else (),
         )
         for place, identity in enumerate(peer.identities, 1)
         for responder in (False, True)[: 1 + phase1.answers_other]

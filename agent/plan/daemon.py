@@ -47,6 +47,10 @@ class DaemonSettings(NamedTuple):
     sa_lines: int = 256
 
 
+USUAL: Final = DaemonSettings()
+"""The vendor's DEFVALs."""
+
+
 def daemon_settings(configuration: ConfigurationView) -> DaemonSettings:
     """Of one configuration. What a value outside the bounds would mean is the nearest that can be: such values are
     refused in SETs, but an older store may hold them."""
@@ -56,17 +60,16 @@ def daemon_settings(configuration: ConfigurationView) -> DaemonSettings:
         assert isinstance(value, int)
         return value
 
-    defaults = DaemonSettings()
     port = number("ipsecGlobIkePort")
     level = number("ipsecGlobContIkeLoggingLevel")
     half_open = number("ipsecGlobMaxNegotiationTimeoutsec")
     lines = max(1, min(number("ipsecTuneSAIHashLines"), MOST_LINES))
     return DaemonSettings(
-        port if not port_problem(port) else defaults.ike_port,
+        port if not port_problem(port) else USUAL.ike_port,
         max(0, min(number("ipsecGlobMaxRetries"), MOST_RETRIES)),
         max(SHORTEST_MILLISECONDS, number("ipsecGlobRetryTimeout0milli")),
         max(0, number("ipsecGlobRetryTimeoutMaxsec")),
-        half_open if half_open > 0 else defaults.half_open_seconds,
+        half_open if half_open > 0 else USUAL.half_open_seconds,
         next(charons for lowest, charons in LEVELS if level >= lowest),
         1 << (lines - 1).bit_length(),
     )

@@ -118,7 +118,8 @@ class Draft:
             phase1 = self._profiles.phase1(
                 *(cells.number(row, f"ipsecPeer{name}") for name in ("IkeProfile", "IkeVersion", "AuthMethod"))
             )
-            new = read_peer(row, self._environment, phase1, self._configuration.scalar(IKEV2_SWITCH) == ON)
+            ikev2 = self._configuration.scalar(IKEV2_SWITCH) == ON
+            new = read_peer(row, self._environment, phase1, ikev2, self._profiles.certificates)
         self._todo.judge_peers.add(number)
         if new == old:
             return
@@ -403,6 +404,7 @@ class Draft:
             reqids=kinship.reqids.done(),
             children=kinship.children.done(),
             daemon=daemon_settings(self._configuration),
+            credentials=self._profiles.certificates.credentials,
             state=state,
             history=history,
             token=self._token,

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, TypeVar
 
 from agent.plan import numbers
+from agent.plan.certificates import CERTIFICATES, KEYS
 from agent.plan.chains import POST, PRE
 from agent.plan.daemon import daemon_settings
 from agent.plan.draft import Draft
@@ -29,8 +30,13 @@ V = TypeVar("V")
 SWITCH: Final = "ipsecGlobEnabled"
 ON: Final = 1
 CONCERN_ALL: Final = frozenset(
-    {"ikeProposalTable", "ikeProfileTable", "ikev2ProfileTable", "ipsecProposalTable", "ipsecProfileTable"}
+    {
+        *("ikeProposalTable", "ikeProfileTable", "ikev2ProfileTable", "ipsecProposalTable", "ipsecProfileTable"),
+        *(CERTIFICATES, KEYS),
+    }
 )
+CONCERN_NOBODY: Final = frozenset({"certUptodate", "certDescription", "ipsecGwCertificateRowGeneration"})
+"""Columns of these tables that mean nothing to a plan; the first changes with the calendar."""
 SCALAR_GROUPS: Final = frozenset({"ipsecGlobals", "ipsecGlobalsContinued"})
 SCALARS_FOR_ALL: Final = frozenset(
     {
@@ -50,6 +56,9 @@ SCALARS_FOR_ALL: Final = frozenset(
         "ipsecGlobContSupportVarKeyLength4Twofish",
         "ipsecGlobNoInitialContact",
         "ipsecGlobContHwAccel",
+        "ipsecGlobIgnoreCrPayloads",
+        "ipsecGlobNoCrPayloads",
+        "ipsecGlobSendFullCertChains",
     }
 )
 LISTS: Final = {"ipsecGlobContPreIpsecRules": PRE, "ipsecGlobContPostIpsecRules": POST}
@@ -114,7 +123,7 @@ def _concerns_all(previous: Plan, environment: Environment, changes: Iterable[Ro
     if environment.capabilities != known.capabilities or environment.own_addresses != known.own_addresses:
         return True
     return any(
-        change.table in CONCERN_ALL
+        (change.table in CONCERN_ALL and not change.columns <= CONCERN_NOBODY)
         or (change.table in SCALAR_GROUPS and not change.columns.isdisjoint(SCALARS_FOR_ALL))
         for change in changes
     )

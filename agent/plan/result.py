@@ -10,13 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
-from agent.plan.daemon import DaemonSettings
+from agent.plan.daemon import USUAL, DaemonSettings
 from agent.plan.layered import Layered
 from agent.plan.model import (
     ApplyState,
     Child,
     ConfigurationView,
     Connection,
+    Credential,
     Environment,
     Policy,
     PolicyKey,
@@ -64,7 +65,8 @@ class Plan:
     verdicts: Mapping[RowRef, Verdict] = field(default_factory=Layered)
     reqids: Mapping[str, int] = field(default_factory=Layered)
     children: Mapping[str, Child] = field(default_factory=Layered)
-    daemon: DaemonSettings = DaemonSettings()
+    daemon: DaemonSettings = USUAL
+    credentials: Mapping[str, Credential] = field(default_factory=dict)
     state: State | None = None  # the planner's own, for the next plan
     history: tuple[Touched, ...] = ()
     token: object = field(default_factory=object)

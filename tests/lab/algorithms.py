@@ -33,8 +33,8 @@ PAYLOAD = b"compress me " * 80
 
 
 class Case(NamedTuple):
-    """`cells` of proposal and profile at both gateways, without their number; `at_b`: others at gwb. `shows`: what charon
-    says of the SA; None: no SA stands. `versions` of IKE that it is about."""
+    """`cells` of proposal and profile at both gateways, without their number; `at_b`: others at gwb. `shows`: what
+    charon says of the SA; None: no SA stands. `versions` of IKE that it is about."""
 
     cells: Mapping[str, str | int]
     shows: Mapping[str, str] | None

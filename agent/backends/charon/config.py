@@ -36,6 +36,7 @@ SEGMENTS: Final = 16  # locks of the table of IKE SAs, at most
 
 PLUGINS: Final = (
     *("random", "nonce", "drbg"),
+    *("pem", "pkcs1", "pkcs8", "x509", "constraints"),  # certificates and keys
     *("openssl", "gcrypt", "aes", "sha1", "sha2", "md5", "hmac", "kdf", "gmp"),  # gcrypt: twofish
     *("kernel-netlink", "socket-default", "vici"),
 )
@@ -95,6 +96,8 @@ charon {{
     ikesa_table_size = {options.sa_lines}
     ikesa_table_segments = {min(SEGMENTS, options.sa_lines)}
     half_open_timeout = {options.half_open_timeout}
+    # names are written either way round
+    rdn_matching = reordered
     # policies and addresses are the agent's
     install_routes = no
     install_virtual_ip = no

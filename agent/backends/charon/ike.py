@@ -27,12 +27,14 @@ from agent.backends.charon.messages import sas_of, texts
 from agent.backends.charon.process import STARTING_SECONDS, Daemon
 from agent.backends.charon.vici import ANSWER_SECONDS, Channel, Listener, NotThere, plain
 from agent.backends.engine import EngineError, IkeEvent, IkeEventKind, IkeListener, IkeSa, IkeState
-from agent.backends.memory import settings_fingerprint
+from agent.backends.memory import credentials_fingerprint, settings_fingerprint
 from agent.plan.daemon import DaemonSettings
-from agent.plan.model import Connection, Secret
+from agent.plan.model import Connection, Credential, CredentialKind, Secret
 
 logger = logging.getLogger(__name__)
 
+CREDENTIALS: Final = "credentials"  # in the journal, beside connections
+UNKNOWN: Final = "?"  # there: nobody can tell what is loaded
 AGGRESSIVE: Final = "-aggressive"  # ends the fingerprint of a connection that needs the option of that name
 STEADY_SECONDS: Final = 10.0  # having lived so long, it is restarted at once
 START_SECONDS: Final = 5.0  # so long the agent's start waits for it; policies must not wait longer
@@ -49,14 +51,22 @@ OpenSecret = Callable[[int, bytes], bytes]
 
 
 class CharonIke:
-    """`folder`: run folder; `open_secret(peer, sealed)`: a peer's pre-shared key, opened at the moment of loading.
-    `prefix`: as of Daemon."""
+    """`folder`: run folder; `open_secret(peer, sealed)`: a peer's pre-shared key, opened at the moment of loading;
+    `open_key(number, sealed)`: the same of a row of ipsecPublicKeyTable. `prefix`: as of Daemon."""
 
     def __init__(
-        self, folder: Path, open_secret: OpenSecret, *, options: Options | None = None, prefix: Sequence[str] = ()
+        self,
+        folder: Path,
+        open_secret: OpenSecret,
+        *,
+        open_key: OpenSecret | None = None,
+        options: Options | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
         self.daemon = Daemon(folder, prefix=prefix)
         self._open_secret = open_secret
+        self._open_key = open_key or open_secret
+        self._credentials: dict[str, Credential] = {}
         self._options = options or Options()
         self._journal = Journal(folder / LOADED)
         self._log = LogFile(folder / LOG)
@@ -254,12 +264,16 @@ class CharonIke:
 
     def fingerprint(self, connection: Connection) -> str:
         settings = connection.settings
-        return settings_fingerprint(settings) + (AGGRESSIVE if settings.get("aggressive") == "yes" else "")
+        local = settings.get("local")
+        by_key = not isinstance(local, Mapping) or local.get("auth") == "psk"
+        aggressive = settings.get("aggressive") == "yes" and by_key
+        return settings_fingerprint(settings) + (AGGRESSIVE if aggressive else "")
 
     async def observe(self) -> IkeState:
         names, secrets, sas = await self._call(_look)
         known = self._journal.fingerprints
-        return IkeState({name: known.get(name, "") for name in names}, frozenset(secrets), sas)
+        loaded = {name: known.get(name, "") for name in names}
+        return IkeState(loaded, frozenset(secrets), sas, known.get(CREDENTIALS, ""))
 
     async def sas(self) -> tuple[IkeSa, ...]:
         """The IKE_SAs alone; costs less than `observe`."""
@@ -288,6 +302,45 @@ class CharonIke:
         self._journal.loaded(name, "")
         if not any(text.endswith(AGGRESSIVE) for text in self._journal.fingerprints.values()):
             await self._set_aggressive(False)
+
+    def credentials_fingerprint(self, credentials: Mapping[str, Credential]) -> str:
+        return credentials_fingerprint(credentials)
+
+    async def load_credentials(self, credentials: Mapping[str, Credential]) -> bool:
+        wanted, known = credentials_fingerprint(credentials), self._journal.fingerprints.get(CREDENTIALS, "")
+        if known == wanted:
+            self._credentials = dict(credentials)
+            return False
+        held = self._credentials if known == credentials_fingerprint(self._credentials) else None
+        cleared = held is None or any(credentials.get(id) != each for id, each in held.items())
+        self._journal.loaded(CREDENTIALS, UNKNOWN)  # should we die in between
+        if cleared or held is None:
+            await self._call(lambda session: session.clear_creds())
+            held = {}
+        for id, each in credentials.items():
+            if id not in held:
+                await self._load_credential(each)
+        self._credentials = dict(credentials)
+        self._journal.loaded(CREDENTIALS, wanted)
+        return cleared
+
+    async def _load_credential(self, credential: Credential) -> None:
+        """One that charon does not take is no reason to keep the others from it."""
+        try:
+            if credential.kind is CredentialKind.KEY:
+                try:
+                    key = self._open_key(credential.number, credential.sealed)
+                except Exception as error:
+                    raise EngineError("the private key cannot be opened with this key file") from error
+                await self._call(lambda session: session.load_key({"type": "any", "data": key}))
+            else:
+                flag = "CA" if credential.kind is CredentialKind.AUTHORITY else "NONE"
+                message = {"type": "X509", "flag": flag, "data": credential.pem}
+                await self._call(lambda session: session.load_cert(message))
+        except NotThere:
+            raise
+        except EngineError as error:
+            logger.error("%s is not taken by charon: %s", credential.id, error)
 
     async def load_secret(self, secret: Secret) -> None:
         """Raises EngineError also when the sealed key cannot be opened."""
