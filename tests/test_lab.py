@@ -54,3 +54,7 @@ def test_every_algorithm_of_both_phases(tmp_path: Path) -> None:
 
 def test_version_2_and_what_moves_lapses_or_is_full(tmp_path: Path) -> None:
     play("version2", tmp_path)
+
+
+def test_certificates_identities_and_the_daemon(tmp_path: Path) -> None:
+    play("certificates", tmp_path)

@@ -12,8 +12,8 @@ TRAITS = {
         effect="Only a peer with this identity is accepted",
         mechanism="plan.ike",
         limit=(
-            "Ranges (ipv4range:) and nets (ipv4net:) for IKEv1 only, refused for IKEv2; PSK of the peer is owned "
-            "by these ids"
+            "Ranges and nets for IKEv1 only, refused for IKEv2. Of several the first is called; PSK of the peer is "
+            "owned by these ids"
         ),
         disturbs="renegotiates peer",
         shown="tests/test_identities.py::test_every_syntax; lab: identities",

@@ -95,7 +95,7 @@ class _Work:
             self._own(bundle, name)
         elif bundle.keys:
             raise JobFailed(
-                "the file has a private key, which goes with a certificate of this gateway; accepted: own-certificate(2)"
+                "the file has a private key, which goes with an own certificate; accepted: own-certificate(2)"
             )
         elif not bundle.certificates:
             raise JobFailed("there is no certificate in the file")

@@ -26,7 +26,7 @@ ATTRIBUTES: Final = (
 )
 """Attribute types of names that the daemon knows (strongSwan 5.9.8, identification.c)."""
 _ATTRIBUTES: Final = frozenset(name.casefold() for name in ATTRIBUTES)
-_GROUPS: Final = ("ipv4range:", "ipv6range:", "ipv4net:", "ipv6net:")
+_GROUP: Final = re.compile(r"[0-9a-f.:]+[-/][0-9a-f.:]+")  # its prefixes ipv4net: and ipv4range: are not for this form
 
 
 class IdentityError(ValueError):
@@ -50,9 +50,9 @@ def _between_bars(text: str) -> str:
             low, high = ipaddress.ip_address(first.strip()), ipaddress.ip_address(last.strip())
             if low.version != high.version or int(low) > int(high):
                 raise IdentityError(f"the range ends before it begins; {_FORMS}")
-            return f"ipv{low.version}range:{low}-{high}"
+            return f"{low}-{high}"
         net = ipaddress.ip_network(text, strict=True)
-        return f"ipv{net.version}net:{net}"
+        return str(net)
     except IdentityError:
         raise
     except ValueError:
@@ -83,7 +83,7 @@ def dn_key(text: str) -> tuple[str, ...] | None:
 
 def is_group(name: str) -> bool:
     """Whether an identity in the daemon's notation is a net or a range, which IKEv2 does not have."""
-    return name.startswith(_GROUPS)
+    return _GROUP.fullmatch(name) is not None
 
 
 def identity(text: str) -> str:

@@ -13,11 +13,18 @@ from pathlib import Path
 from tests.lab.topology import run
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
-MIBS = ["-M", f"{PROJECT}/mibs:{PROJECT}/mibs/base", "-m", "IPSEC-GATEWAY-MIB:IPSEC-GATEWAY-EXT-MIB"]
+MIBS = [
+    "-M",
+    f"{PROJECT}/mibs:{PROJECT}/mibs/base",
+    "-m",
+    "IPSEC-GATEWAY-MIB:IPSEC-GATEWAY-EXT-MIB:IPSEC-GATEWAY-CERT-MIB",
+]
 ADDRESS = "127.0.0.1:1161"
 COMMUNITY = "lab"
+SEGMENT = 2048  # octets of a document in one value
+DONE = 3  # ipsecGwImportState
 
-Value = str | int
+Value = str | int | bytes
 
 
 class Refused(Exception):
@@ -38,10 +45,23 @@ class Station:
         """One SET of all the cells. Raises Refused."""
         words: list[str] = []
         for instance, value in values.items():
-            words += [instance, "=", str(value)]
+            words += [instance, "x", value.hex()] if isinstance(value, bytes) else [instance, "=", str(value)]
         output = self._run("snmpset", ["-OqseU"], words)
         if re.search(r"^(Error in packet|Reason:|Timeout|snmpset:)|Unknown|Bad (value|variable)", output, re.MULTILINE):
             raise Refused(f"{self.gateway}: {output.strip()} ({self.refusal()})")
+
+    def import_file(self, number: int, octets: bytes, **columns: Value) -> str:
+        """Upload a document of certificates and import it as job `number`; '' once that is done, else its message."""
+        cells: dict[str, Value] = {
+            f"ipsecGwDocumentName.{number}": "file",
+            f"ipsecGwDocumentKind.{number}": "certificate",
+        }
+        for place in range(0, len(octets), SEGMENT):
+            cells[f"ipsecGwSegmentData.{(number << 16) + place // SEGMENT + 1}"] = octets[place : place + SEGMENT]
+        job = {f"ipsecGwImport{name}.{number}": value for name, value in columns.items()}
+        self.set({**cells, f"ipsecGwImportDocument.{number}": number, **job})
+        state = self.eventually(f"ipsecGwImportState.{number}", DONE, 10)
+        return "" if state == DONE else f"state {state}: {self.get(f'ipsecGwImportMessage.{number}')}"
 
     def refusal(self) -> str:
         """What the agent said of its latest refusal."""
