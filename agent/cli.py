@@ -1,4 +1,4 @@
-"""The command `ipsec-agent`: serve, explain, flush, user, export, import, load-spd, check, version.
+"""The command `ipsec-agent`: serve, shell, explain, flush, user, export, import, load-spd, check, version.
 
 Only argument handling; each command's work is imported when it is called, so that
 `version` and mistakes answer at once.
@@ -77,6 +77,55 @@ def serve(
         run(settings)
     except StartError as error:
         fail(str(error))
+
+
+@app.command()
+def shell(
+    command: Annotated[
+        str | None, typer.Option("--command", "-c", help="Commands to carry out, ; between them, instead of asking.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Name or address of an agent elsewhere, with :PORT if need be.")] = "",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="UDP port of the agent.", show_default=False)] = 0,
+    asking: Annotated[str, typer.Option("--user", help="Ask as this SNMPv3 user; passwords are prompted for.")] = "",
+    auth: Annotated[str, typer.Option(help="Authentication protocol of --user (sha256).")] = "",
+    priv: Annotated[str, typer.Option(help="Privacy protocol of --user (aes128).")] = "",
+    password_file: Annotated[
+        Path | None, typer.Option(help="Passwords of --user; a second line is that of privacy.")
+    ] = None,
+    community: Annotated[str, typer.Option(help="Ask by SNMPv2c with this community.")] = "",
+    community_file: Annotated[Path | None, typer.Option(help="File with the community.")] = None,
+    snmp_version: Annotated[str, typer.Option("--version", help="1 or 2c, with a community.")] = "2c",
+    conf: Annotated[Path | None, typer.Option(help="snmp.conf that says who asks.")] = None,
+    columns: Annotated[int, typer.Option(min=0, help="Width of tables in scripts; else COLUMNS or 80.")] = 0,
+    state: State = None,
+    backend: Backend = None,
+    store: Store = None,
+    config: Config = None,
+) -> None:
+    """The SNMP shell: look at the gateway's tables and change them, at a terminal or by a script."""
+    settings = _settings(config, state=state, backend=backend, store=store)
+    from agent.shell_command import Asked, ShellError, run_shell
+
+    asked = Asked(
+        settings,
+        host,
+        port,
+        asking,
+        auth,
+        priv,
+        password_file,
+        community,
+        community_file,
+        snmp_version,
+        conf,
+        command,
+        columns,
+    )
+    try:
+        status = run_shell(asked)
+    except ShellError as error:
+        fail(str(error))
+    raise typer.Exit(status)
 
 
 @app.command()

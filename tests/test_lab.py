@@ -48,6 +48,10 @@ def test_settings_of_both_phases(tmp_path: Path) -> None:
     play("third", tmp_path)
 
 
+def test_kills_of_agents_and_charons(tmp_path: Path) -> None:
+    play("chaos", tmp_path)
+
+
 def test_every_algorithm_of_both_phases(tmp_path: Path) -> None:
     play("algorithms", tmp_path)
 

@@ -1,0 +1,50 @@
+"""The packet that `explain` is asked about, as it is typed."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from agent.shell.outcome import Problem
+from agent.shell.values import harmless
+
+USAGE: Final = "explain source destination [protocol [port [source-port]]] [forwarded] [decrypted=peer]"
+PORT_MOST: Final = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """`protocol`: name or number. `decrypted`: number of the peer whose tunnel it came out of, 0 = none."""
+
+    source: str
+    destination: str
+    protocol: str = "icmp"
+    source_port: int = 0
+    port: int = 0
+    forwarded: bool = False
+    decrypted: int = 0
+
+
+def read_packet(arguments: Sequence[str]) -> Packet:
+    """Raises Problem."""
+    rest = [argument for argument in arguments if argument != "forwarded" and not argument.startswith("decrypted=")]
+    decrypted = next((a.partition("=")[2] for a in arguments if a.startswith("decrypted=")), "0")
+    if not 2 <= len(rest) <= 5:
+        raise Problem(f"usage: {USAGE}")
+    for address in rest[:2]:
+        try:
+            ipaddress.ip_address(address)
+        except ValueError:
+            raise Problem(f"{harmless(address)!r} is no address; usage: {USAGE}") from None
+    protocol, port, source_port = (*rest[2:], *("icmp", "0", "0")[len(rest) - 2 :])
+    if not re.fullmatch(r"[a-z][a-z0-9-]*|\d{1,3}", protocol):
+        raise Problem(f"{harmless(protocol)!r} is no protocol; accepted: icmp, tcp, udp, … or a number")
+    for number in (port, source_port):
+        if not re.fullmatch(r"\d{1,5}", number) or int(number) > PORT_MOST:
+            raise Problem(f"{harmless(number)!r} is no port; accepted: 0..{PORT_MOST}")
+    if not re.fullmatch(r"\d{1,9}", decrypted):
+        raise Problem(f"{harmless(decrypted)!r} is no number of a peer")
+    return Packet(rest[0], rest[1], protocol, int(source_port), int(port), "forwarded" in arguments, int(decrypted))
