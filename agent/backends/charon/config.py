@@ -32,6 +32,7 @@ INITIATES: Final = 32  # at the same time; each occupies a thread of charon, and
 THREADS: Final = INITIATES + 16  # 16 is what charon has without us
 
 RETRANSMIT_BASE: Final = 1.8
+BLOCK_THRESHOLD: Final = 50  # charon's own are 5 half-open IKE SAs in 30 s
 SEGMENTS: Final = 16  # locks of the table of IKE SAs, at most
 
 PLUGINS: Final = (
@@ -96,6 +97,9 @@ charon {{
     ikesa_table_size = {options.sa_lines}
     ikesa_table_segments = {min(SEGMENTS, options.sa_lines)}
     half_open_timeout = {options.half_open_timeout}
+    # of one address, of what a peer began and left: it stays ten times as long as with charon's own timeout, and a peer
+    # that fails some times would be ignored
+    block_threshold = {BLOCK_THRESHOLD}
     # names are written either way round
     rdn_matching = reordered
     # policies and addresses are the agent's
