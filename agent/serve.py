@@ -25,7 +25,7 @@ from agent.clear import Clearing, Commands, WizardLog
 from agent.config import Endpoint, Settings
 from agent.keysizes import clamp_key_sizes
 from agent.mib import load_schema
-from agent.monitor.constants import publish_constants
+from agent.monitor.constants import TwofishSizes, publish_constants
 from agent.monitor.monitor import Monitor
 from agent.oldnames import rijndael_is_aes
 from agent.pki.imports import KINDS, CertificateImports
@@ -76,6 +76,7 @@ async def _serve(settings: Settings, notifier: Notifier, urgent: SeverityFilter)
         notifier.status("opening the store")
         store = await stack.enter_async_context(_opened(settings))
         publish_constants(store.live)
+        store.subscribe(TwofishSizes(store.live), replay=True)
         store.expanders.extend((clamp_key_sizes, rijndael_is_aes))
         await _seeded(store)
         store.subscribe(urgent, replay=True)

@@ -48,16 +48,16 @@ def test_settings_of_both_phases(tmp_path: Path) -> None:
     play("third", tmp_path)
 
 
-def test_kills_of_agents_and_charons(tmp_path: Path) -> None:
-    play("chaos", tmp_path)
-
-
 def test_every_algorithm_of_both_phases(tmp_path: Path) -> None:
     play("algorithms", tmp_path)
 
 
 def test_version_2_and_what_moves_lapses_or_is_full(tmp_path: Path) -> None:
     play("version2", tmp_path)
+
+
+def test_kills_of_agents_and_charons(tmp_path: Path) -> None:
+    play("chaos", tmp_path)
 
 
 def test_certificates_identities_and_the_daemon(tmp_path: Path) -> None:

@@ -17,11 +17,15 @@ TRAITS = {
         mechanism="plan.ike",
         limit="A ring is inconsistentValue; deleting a middle row closes the chain",
         disturbs="renegotiates peer",
+        shown="lab: settings; tests/test_plan_ike.py::test_a_chain_of_proposals_is_offered_in_its_order",
     ),
     "ikePropDescription": Traits(
         effect="The label names the row in every log line, event, explain answer and notification about it",
         mechanism="log",
-        shown="tests/test_daemon_settings.py::test_a_description_names_its_row_in_events",
+        shown=(
+            "tests/test_daemon_settings.py::test_a_description_names_its_row_in_events; "
+            "tests/test_profile_references.py::test_the_description_names_a_profile_in_what_is_told"
+        ),
     ),
     "ikePropEncAlg": Traits(
         role=Role.CREATING,
@@ -32,6 +36,7 @@ TRAITS = {
             " read per negotiation)"
         ),
         disturbs="renegotiates peer",
+        shown="lab: phase1_version1; lab: phase1_version2",
     ),
     "ikePropHashAlg": Traits(
         deletes=1,
@@ -42,41 +47,50 @@ TRAITS = {
             "`failed`"
         ),
         disturbs="renegotiates peer",
+        shown="lab: phase1_version1; lab: phase1_version2",
     ),
     "ikePropGroup": Traits(
         effect="Diffie-Hellman group of this alternative where the profile names none; rules in IKEv2",
         mechanism="plan.ike",
         limit="Other numbers refused",
         disturbs="renegotiates peer",
+        shown="lab: phase1_version1; lab: phase1_version2",
     ),
     "ikePropAuthMethod": Traits(
         effect="The alternative counts only for peers that authenticate this way",
         mechanism="plan.ike",
         limit="One method per connection in charon, so methods cannot be mixed in one offer; 2, 4 refused",
         disturbs="renegotiates peer",
+        shown="tests/test_plan_algorithms.py::test_a_method_filters_the_chain",
     ),
     "ikePropEncKeySize": Traits(
         effect="Key length offered first",
         mechanism="plan.ike",
         limit="Stored within the limits of ipsecAlgorithmTable; lengths between are rounded down, row says so",
         disturbs="renegotiates peer",
+        shown="lab: phase1_version1; lab: phase1_version2",
     ),
     "ikePropEncKeySizeMin": Traits(
         effect="Shortest key accepted from the peer",
         mechanism="plan.ike",
         limit="What is accepted is also offered",
         disturbs="renegotiates peer",
+        shown="tests/test_plan_algorithms.py::test_what_is_accepted_lies_between_min_and_max",
     ),
     "ikePropEncKeySizeMax": Traits(
         effect="Longest key accepted from the peer",
         mechanism="plan.ike",
         limit="as Min",
         disturbs="renegotiates peer",
+        shown="tests/test_plan_algorithms.py::test_what_is_accepted_lies_between_min_and_max",
     ),
     "ikePrfDescription": Traits(
         effect="The label names the row in every log line, event, explain answer and notification about it",
         mechanism="log",
-        shown="tests/test_daemon_settings.py::test_a_description_names_its_row_in_events",
+        shown=(
+            "tests/test_daemon_settings.py::test_a_description_names_its_row_in_events; "
+            "tests/test_profile_references.py::test_the_description_names_a_profile_in_what_is_told"
+        ),
     ),
     "ikePrfAuthMethod": Traits(
         deletes=15,
@@ -98,6 +112,7 @@ TRAITS = {
             "a row exists; offline dictionary attack is possible and the row warns"
         ),
         disturbs="renegotiates peer",
+        shown="lab: settings; tests/test_plan_ike.py::test_modes_and_who_answers_in_the_other_one",
     ),
     "ikePrfProposal": Traits(
         role=Role.CREATING,
@@ -106,12 +121,14 @@ TRAITS = {
         mechanism="plan.ike",
         limit="An element the engine lacks is left out and that proposal row is `failed`; none left = peer failed",
         disturbs="renegotiates peer",
+        shown="lab: settings",
     ),
     "ikePrfGroup": Traits(
         effect="Phase 1 uses this Diffie-Hellman group, whatever the proposals say (IKEv1)",
         mechanism="plan.ike",
         limit="3, 4, 6..13 refused",
         disturbs="renegotiates peer",
+        shown="lab: settings",
     ),
     "ikePrfCert": Traits(
         refers="certTable",
@@ -161,6 +178,7 @@ TRAITS = {
             "data; one-way send is only answering"
         ),
         disturbs="renegotiates peer",
+        shown="lab: dead_peers; tests/test_plan_ikev2.py::test_heartbeats_of_phase_1",
     ),
     "ikePrfBlockTime": Traits(
         stage="gateway",
@@ -172,6 +190,11 @@ TRAITS = {
         mechanism="plan.ike",
         limit="charon cannot hide NAT-T support: the vendor ids are sent also with disabled",
         disturbs="renegotiates peer",
+        shown=(
+            "lab: nat_traversal; "
+            "tests/test_plan_ikev2.py::test_nat_traversal; "
+            "tests/test_enforcement.py::test_where_nat_is_disabled_an_sa_through_nat_is_ended"
+        ),
     ),
     "ikePrfMtuMax": Traits(
         stage="gateway",
@@ -184,6 +207,7 @@ TRAITS = {
         mechanism="plan.ike",
         limit="Values 1..9 refused (bound of ours)",
         disturbs="renegotiates peer",
+        shown="lab: rekeys",
     ),
     "ikePrfLifeKBytes": Traits(
         stage="gateway",
@@ -199,6 +223,7 @@ TRAITS = {
         mechanism="plan.ike",
         limit="Vendor calls it obsolete; we honour it",
         disturbs="renegotiates peer",
+        shown="tests/test_plan_ike.py::test_renewal_begins_in_time",
     ),
     "ikePrfLifePolicy": Traits(
         effect="Peer proposals of other lifetimes are taken, or the SA is ended",

@@ -15,15 +15,16 @@ TRAITS = {
         role=Role.INDEX_CREATING,
         effect="Chooses the number peers refer to; creates the row",
         mechanism="store",
-        limit=(
-            "Rows are only stored as yet. Value must equal the instance number (our rows are column.N), else"
-            " inconsistentValue"
-        ),
+        limit="Value must equal the instance number (our rows are column.N), else inconsistentValue",
+        shown=("lab: start_version2; tests/test_profile_references.py::test_a_row_in_use_stays_and_its_namesake_goes"),
     ),
     "ikev2PrfDescription": Traits(
         effect="The label names the row in every log line, event, explain answer and notification about it",
         mechanism="log",
-        shown="tests/test_daemon_settings.py::test_a_description_names_its_row_in_events",
+        shown=(
+            "tests/test_daemon_settings.py::test_a_description_names_its_row_in_events; "
+            "tests/test_profile_references.py::test_the_description_names_a_profile_in_what_is_told"
+        ),
     ),
     "ikev2PrfProposal": Traits(
         refers="ikeProposalTable",
@@ -31,6 +32,7 @@ TRAITS = {
         mechanism="plan.ike",
         limit="as ikePrfProposal",
         disturbs="renegotiates peer",
+        shown="lab: profiles",
     ),
     "ikev2PrfBlockTime": Traits(
         stage="gateway",
@@ -43,6 +45,7 @@ TRAITS = {
         mechanism="plan.ike",
         limit="No enforce in this table; charon cannot hide NAT-T",
         disturbs="renegotiates peer",
+        shown="lab: nat_traversal; lab: profiles",
     ),
     "ikev2PrfMtuMax": Traits(
         stage="gateway",
@@ -55,16 +58,19 @@ TRAITS = {
         mechanism="plan.ike",
         limit="Not negotiated in IKEv2",
         disturbs="renegotiates peer",
+        shown="lab: full_and_old",
     ),
     "ikev2PrfAliveCheck": Traits(
         effect="enabled: dead peers are noticed",
         mechanism="plan.ike",
         limit="Time to verdict by ipsecGlobMaxRetries and retransmission times",
         disturbs="renegotiates peer",
+        shown="lab: dead_peers",
     ),
     "ikev2PrfLifeRekeyPercent": Traits(
         effect="Rekeying starts at this share of the lifetime",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
+        shown="lab: full_and_old",
     ),
 }

@@ -88,6 +88,11 @@ TRAITS = {
         mechanism="plan.ike",
         limit="Missing row: inconsistentValue; changing IkeVersion re-checks it",
         disturbs="renegotiates peer",
+        shown=(
+            "lab: settings; "
+            "lab: profiles; "
+            "tests/test_profile_references.py::test_the_version_says_which_table_has_to_have_the_row"
+        ),
     ),
     "ipsecPeerIpsecProfile": Traits(
         refers="ipsecProfileTable",
@@ -95,6 +100,7 @@ TRAITS = {
         mechanism="plan.ike",
         limit="Missing row: inconsistentValue",
         disturbs="renegotiates peer",
+        shown="tests/test_plan_ike.py::test_the_phase_2_profile_is_the_rules_then_the_peers_then_the_global_one",
     ),
     "ipsecPeerAdminStatus": Traits(
         deletes=15,
@@ -163,6 +169,7 @@ TRAITS = {
         mechanism="plan.ike",
         limit="ikev2 while ipsecGlobIkev2Enabled=false: row unused",
         disturbs="renegotiates peer",
+        shown="lab: start_version2",
     ),
     "ipsecPeerLocalId": Traits(
         effect="Own identity of an IKEv2 peer",
@@ -207,6 +214,7 @@ TRAITS = {
         mechanism="plan.ike",
         limit="MOBIKE floats to port 4500; ignored with IKEv1; NatT disabled turns it off",
         disturbs="renegotiates peer",
+        shown="lab: address_change",
     ),
     "ipsecPeerPublicIfIndex": Traits(
         stage="gateway",
@@ -224,8 +232,12 @@ TRAITS = {
     "ipsecPeerChildAllocMode": Traits(
         effect="single: one SA pair for everything of the peer; multi: one per rule (IKEv2)",
         mechanism="plan.ike",
-        limit="IKEv1 with single: ignored (one selector pair per child)",
+        limit=(
+            "IKEv1 with single: ignored (one selector pair per child); single has the peer's phase 2 profile, not "
+            "the rules', and is always in tunnel mode"
+        ),
         disturbs="renegotiates peer",
+        shown="lab: single_child",
     ),
     "ipsecPeerIfStateMode": Traits(
         stage="gateway",
@@ -367,5 +379,6 @@ TRAITS = {
         mechanism="plan.ike",
         limit="Missing row: inconsistentValue; ignored unless protect",
         disturbs="renegotiates peer",
+        shown="lab: phase2_version1; lab: phase2_version2",
     ),
 }

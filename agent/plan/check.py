@@ -40,6 +40,7 @@ from agent.plan.selectors import bits, flow_bits, overlap
 from agent.plan.without_effect import REFUSED
 
 LEAST_SECONDS: Final = 10  # a shorter life would end before its renewal
+LEAST_KBYTES: Final = 100  # some seventy large packets
 ACCEPTED_METHODS: Final = f"accepted: pre-sh-key({PSK}), rsa-sig({RSA}), default({DEFAULT_AUTH})"
 
 Named = tuple[str, int, str, Value]
@@ -141,6 +142,12 @@ def _pfs_group(value: Value, capabilities: Capabilities) -> str:
 def _seconds(value: Value, capabilities: Capabilities) -> str:
     if isinstance(value, int) and 0 < value < LEAST_SECONDS:
         return f"a key would be renewed all the time; accepted: 0 (no limit), {LEAST_SECONDS} and more seconds"
+    return ""
+
+
+def _kbytes(value: Value, capabilities: Capabilities) -> str:
+    if isinstance(value, int) and 0 < value < LEAST_KBYTES:
+        return f"a key would be renewed all the time; accepted: 0 (no limit), {LEAST_KBYTES} and more kBytes"
     return ""
 
 
@@ -251,6 +258,7 @@ VALUES: Final[Mapping[str, Callable[[Value, Capabilities], str]]] = MappingProxy
         "ipsecPeerAuthMethod": _peer_method,
         "ipsecPeerLocalId": _one_single_identity,
         "ipsecPeerPeerIds": _some_identities,
+        "ipsecPrfLifeKBytes": _kbytes,
         "ipsecPrfLifeSeconds": _seconds,
         "ipsecPrfPfsGroup": _pfs_group,
         "ipsecPropProto": _protocol,
