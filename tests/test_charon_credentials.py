@@ -34,7 +34,7 @@ def credential(kind: CredentialKind, number: int, der: bytes = b"") -> Credentia
 KEY = credential(CredentialKind.KEY, 7)
 ANCHOR = credential(CredentialKind.AUTHORITY, 1, ROOT.der)
 OTHER = credential(CredentialKind.AUTHORITY, 2, FOREIGN.der)
-PEERS = credential(CredentialKind.PEER, 3, GATEWAY.der)
+PEERS = credential(CredentialKind.END, 3, GATEWAY.der)
 
 
 def keyed(*credentials: Credential) -> dict[str, Credential]:

@@ -202,6 +202,8 @@ def test_trusted_authorities_are_loaded() -> None:
     assert loaded(made) == {
         "ca-4": CredentialKind.AUTHORITY,
         "ca-5": CredentialKind.AUTHORITY,
+        "cert-1": CredentialKind.END,
+        "cert-2": CredentialKind.END,
         "key-7": CredentialKind.KEY,
     }
     after, _ = made.edited(("certTable", FOREIGN, {"certIsCA": 2}))
@@ -243,7 +245,7 @@ def test_a_forced_certificate_is_named_where_the_identity_fits(names: bytes, nam
     made = with_certificates(profile={"ikePrfCaCerts": b"4"}, peer={"ipsecPeerPeerIds": names})
     made.put("certTable", PEERS_OWN, **made.tables["certTable"][PEERS_OWN].cells(), certForceTrusted=1)
     plan = plan_of(made)
-    assert plan.credentials["cert-6"].kind is CredentialKind.PEER
+    assert plan.credentials["cert-6"].kind is CredentialKind.END
     for place, numbers in enumerate(named, 1):
         remote = settings(plan, "peer-1" if place == 1 else f"peer-1-i{place}")["remote"]
         assert remote.get("certs", []) == [row_pem(number) for number in numbers]

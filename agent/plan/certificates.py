@@ -140,8 +140,8 @@ class Certificates:
 
     @cached_property
     def credentials(self) -> Mapping[str, Credential]:
-        """Authorities, peers' certificates that are trusted as they are, and private keys, by name. Own certificates
-        come with the connections."""
+        """Authorities, peers' certificates that are trusted as they are, our own, and private keys, by name. Our own
+        come with connections too, but charon forgets them with everything else when something is taken away."""
         found: dict[str, Credential] = {}
 
         def give(kind: CredentialKind, number: int, pem: str = "", sealed: bytes = b"") -> None:
@@ -152,11 +152,12 @@ class Certificates:
             give(CredentialKind.AUTHORITY, each.number, each.pem)
         for each in self.all.values():
             if each.forced and not each.own:
-                give(CredentialKind.PEER, each.number, each.pem)
+                give(CredentialKind.END, each.number, each.pem)
             if not each.own:
                 continue
             key = self._configuration.row(KEYS, each.key)
             if key is not None and key["ipsecGwPublicKeyData"]:
+                give(CredentialKind.END, each.number, each.pem)
                 give(CredentialKind.KEY, each.key, sealed=cells.octets(key, "ipsecGwPublicKeyData"))
             if self._is("ipsecGlobSendFullCertChains"):
                 for above in self.chain(each):

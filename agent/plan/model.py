@@ -175,11 +175,11 @@ class Secret:
 
 
 class CredentialKind(enum.Enum):
-    """An authority that peers may come from or that completes a chain, a peer's certificate that is trusted as it is,
-    a private key of ours."""
+    """An authority that peers may come from or that completes a chain; a certificate of an end, ours or a peer's that is
+    trusted as it is; a private key of ours."""
 
     AUTHORITY = "ca"
-    PEER = "cert"
+    END = "cert"
     KEY = "key"
 
 

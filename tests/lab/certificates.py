@@ -147,8 +147,10 @@ def start_certificates(world: World) -> None:
 def rsa_chain(world: World) -> None:
     """gwb knows the root only: without gwa's intermediate authority, which it has never seen, it believes nothing."""
     world.a.station.set({"ipsecGlobSendFullCertChains.0": "false"})
-    stays_down(world, "the intermediate is not sent", "no trusted authority has certified")
+    stays_down(world, "the intermediate is not sent", "no issuer certificate found for")
     world.a.station.set({"ipsecGlobSendFullCertChains.0": "true"})
+    for state in ("down", "up"):
+        world.a.station.set({f"ipsecPeerAdminStatus.{PEER}": state})
     comes_up(world, "it is sent", ike_local_id=NAME_A)
 
 

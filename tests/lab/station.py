@@ -22,7 +22,7 @@ MIBS = [
 ADDRESS = "127.0.0.1:1161"
 COMMUNITY = "lab"
 SEGMENT = 2048  # octets of a document in one value
-DONE = 3  # ipsecGwImportState
+DONE = 3  # ipsecGwImportState; below it is under way, above it failed
 
 Value = str | int | bytes
 
@@ -60,7 +60,9 @@ class Station:
             cells[f"ipsecGwSegmentData.{(number << 16) + place // SEGMENT + 1}"] = octets[place : place + SEGMENT]
         job = {f"ipsecGwImport{name}.{number}": value for name, value in columns.items()}
         self.set({**cells, f"ipsecGwImportDocument.{number}": number, **job})
-        state = self.eventually(f"ipsecGwImportState.{number}", DONE, 10)
+        end = time.monotonic() + 10
+        while (state := self.number(f"ipsecGwImportState.{number}")) < DONE and time.monotonic() < end:
+            time.sleep(0.1)
         return "" if state == DONE else f"state {state}: {self.get(f'ipsecGwImportMessage.{number}')}"
 
     def refusal(self) -> str:
