@@ -175,8 +175,8 @@ class Secret:
 
 
 class CredentialKind(enum.Enum):
-    """An authority that peers may come from or that completes a chain; a certificate of an end, ours or a peer's that is
-    trusted as it is; a private key of ours."""
+    """An authority that peers may come from or that completes a chain; a certificate of an end, ours or a peer's that
+    is trusted as it is; a private key of ours."""
 
     AUTHORITY = "ca"
     END = "cert"
