@@ -81,3 +81,7 @@ def test_rules_about_one_interface(tmp_path: Path) -> None:
 @pytest.mark.nightly
 def test_virtual_interfaces(tmp_path: Path) -> None:
     play("interface", tmp_path, "--qemu")
+
+
+def test_certificates_identities_and_the_daemon(tmp_path: Path) -> None:
+    play("certificates", tmp_path)
