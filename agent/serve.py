@@ -184,19 +184,21 @@ async def _answering(settings: Settings, store: Store) -> AsyncIterator[SnmpServ
 
 @contextlib.asynccontextmanager
 async def _made_real(backend: str, store: Store, engines: Engines, reconciler: Reconciler) -> AsyncIterator[None]:
-    asked = getattr(engines.ike, "sas", None)  # charon can be asked for its SAs; in memory they are a list of events
     monitor = Monitor(
         store,
         store.schema,
         engines.ike,
         engines.spd,
         tunnels_changed=reconciler.environment_changed,
-        list_sas=asked if callable(asked) else None,
+        lookout=engines.lookout,
+        list_sas=engines.ike.list_sas,
     )
     reconciler.subscribe(monitor.planned)
+    store.actions.register(monitor.endings)
     try:
         sole = Sole() if backend == "linux" else None
         await reconciler.start()
+        await engines.lookout.start()
     except EngineError as error:
         raise StartError(f"backend: {error}") from None
     await monitor.start()
@@ -204,6 +206,7 @@ async def _made_real(backend: str, store: Store, engines: Engines, reconciler: R
         yield
     finally:
         await monitor.stop()
+        await engines.lookout.stop()
         await reconciler.stop()
         if sole is not None:
             sole.release()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.backends.engine import Host, Ike, Spd
+from agent.backends.lookout import Lookout
 
 OpenSecret = Callable[[int, bytes], bytes]
 
@@ -22,13 +23,17 @@ class Engines:
     spd: Spd
     ike: Ike
     host: Host
+    lookout: Lookout
 
 
 def memory_engines() -> Engines:
-    """Accepts and remembers everything, touches nothing."""
-    from agent.backends.memory import MemoryHost, MemoryIke, MemorySpd
+    """Accepts and remembers everything, touches nothing; peers are simulated."""
+    from agent.backends.lookout import NoLookout
+    from agent.backends.memory import MemoryHost
+    from agent.backends.simulated import SimulatedIke, SimulatedSpd
 
-    return Engines(MemorySpd(), MemoryIke(), MemoryHost())
+    spd = SimulatedSpd()
+    return Engines(spd, SimulatedIke(spd), MemoryHost(), NoLookout())
 
 
 def linux_engines(run_folder: Path, open_secret: OpenSecret) -> Engines:
@@ -36,6 +41,7 @@ def linux_engines(run_folder: Path, open_secret: OpenSecret) -> Engines:
     pre-shared key of a peer in plain."""
     from agent.backends.charon.ike import CharonIke
     from agent.backends.host import LinuxHost
+    from agent.backends.lookout import LinuxLookout
     from agent.backends.spd import KernelSpd
 
-    return Engines(KernelSpd(), CharonIke(run_folder, open_secret), LinuxHost())
+    return Engines(KernelSpd(), CharonIke(run_folder, open_secret), LinuxHost(), LinuxLookout())

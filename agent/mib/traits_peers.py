@@ -53,6 +53,7 @@ TRAITS = {
         effect="on-demand: first packet starts the tunnel; always-up: it stands without traffic and returns by itself",
         mechanism="monitor",
         limit="always-up without address of the peer: row says it waits for the peer",
+        shown="lab: always_up",
     ),
     "ipsecPeerPreSharedKey": Traits(
         role=Role.SECRET,
@@ -109,6 +110,7 @@ TRAITS = {
         mechanism="monitor",
         limit="Repeated dialup needs the reset to up, else diff is empty; callback without ISDN equals dialup",
         disturbs="renegotiates peer",
+        shown="lab: admin_status",
     ),
     "ipsecPeerPreSharedKeyData": Traits(
         role=Role.SEALED,
