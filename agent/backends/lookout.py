@@ -21,20 +21,22 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from agent.backends.engine import EngineError
-from agent.backends.host import ADDRESS_MESSAGE, IFA_ADDRESS, IFA_LOCAL, RTM_GETADDR, RouteSocketFactory
+from agent.backends.host import RouteSocketFactory
 from agent.backends.host import open_route_socket as open_route_socket
-from agent.backends.xfrm.messages import attributes
+from agent.backends.rtnetlink import (
+    ADDRESS_MESSAGE,
+    IFF_UP,
+    LINK_MESSAGE,
+    RTM_GETADDR,
+    RTM_GETLINK,
+    read_address,
+)
 from agent.backends.xfrm.netlink import SO_ATTACH_FILTER, NetlinkSocket, Overrun
-from agent.backends.xfrm.structures import S32, U8, U16, U32, Structure
 
 logger = logging.getLogger(__name__)
 
-RTM_GETLINK: Final = 18
-RTM_NEWLINK: Final = 16
-RTM_DELLINK: Final = 17
 LINK_GROUPS: Final = (1, 5, 9)  # RTNLGRP_LINK, _IPV4_IFADDR, _IPV6_IFADDR
-IFF_UP, IFF_RUNNING = 0x1, 0x40
-LINK_MESSAGE: Final = Structure("ifinfomsg", family=U8, pad=U8, type=U16, index=S32, flags=U32, change=U32)
+IFF_RUNNING: Final = 0x40
 
 ETH_P_ALL: Final = 3
 IKE_PORTS: Final = (500, 4500)
@@ -168,16 +170,9 @@ class LinuxLookout:
             with self._open(()) as dumper:
                 for part in dumper.dump(RTM_GETADDR, ADDRESS_MESSAGE.encode({})):
                     for message in part:
-                        head = ADDRESS_MESSAGE.decode(message.data, message.start)
-                        told = {
-                            type: message.data[start:end]
-                            for type, start, end in attributes(
-                                message.data, message.start + ADDRESS_MESSAGE.size, message.end
-                            )
-                        }
-                        address = told.get(IFA_LOCAL) or told.get(IFA_ADDRESS)
-                        if address:
-                            found[address] = head["index"]
+                        seen = read_address(message)
+                        if seen is not None:
+                            found[seen.address.address] = seen.link
         except (Overrun, EngineError) as error:
             logger.debug("addresses cannot be listed: %s", error)
         return found

@@ -308,7 +308,7 @@ class KernelSpd:
 
     def _news(self, news: PolicyNews) -> None:
         if news.record is not None and news.record.key is None:
-            return  # one that cannot meet ours: with mark, interface, or of a socket
+            return  # one that cannot meet ours: of a socket or a user
         _move_on(self._held, news)
         for journal in self._journal:
             journal.append(news)
@@ -324,7 +324,7 @@ class KernelSpd:
 
 
 def _delete(held: Observed) -> Step:
-    return Step(MSG_DELPOLICY, encode_policy_id(held.key.direction, held.policy_index), held.key, None)
+    return Step(MSG_DELPOLICY, encode_policy_id(held.key.direction, held.policy_index, held.key.scope), held.key, None)
 
 
 def _write(type: int, policy: Policy, index: int) -> Step:

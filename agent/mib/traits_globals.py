@@ -164,6 +164,7 @@ TRAITS = {
         ),
         mechanism="plan.spd",
         disturbs="renegotiates peer",
+        shown="tests/test_reconcile_kernel.py::test_policies_follow_the_configuration_exactly",
     ),
     "ipsecGlobBlockTimeout": Traits(
         effect=(
@@ -212,11 +213,14 @@ TRAITS = {
         heads="ipsecTrafficTable",
         effect="The rule chain starting here decides before all peers; rules before this head are ignored",
         mechanism="plan.spd",
+        limit="Protect rules are refused here, and skipped (row unused) where one gets in otherwise",
+        shown=("tests/test_xfrm_packets.py::test_packets_fare_as_explain_says; tests/test_plan_oracle.py::test_packet"),
     ),
     "ipsecGlobContDefaultRule": Traits(
         effect="Packets no rule matched are discarded (drop) or pass in clear (pass)",
         mechanism="plan.spd",
         limit="A SET to drop that cuts the SET's own flow is refused without ipsecGwAllowLockout",
+        shown="tests/test_xfrm_packets.py::test_packets_fare_as_explain_says; lab: lockout",
     ),
     "ipsecGlobContUse32BitCpi": Traits(
         stage="gateway",
@@ -234,22 +238,25 @@ TRAITS = {
         ),
     ),
     "ipsecGlobContDefaultPmtuTtl": Traits(
-        stage="gateway",
         effect="A path MTU learnt from ICMP is forgotten after this time",
         mechanism="backends.link",
         limit=(
-            "Valid for all traffic of the network namespace; Linux forgets at once, no stepwise raise; left alone"
-            " until written"
+            "Valid for all traffic of the network namespace; Linux forgets at once, no stepwise raise; with its"
+            " default the host's own value stays, or comes back"
+        ),
+        shown=(
+            "tests/test_kernel_settings.py::test_values_are_written_and_the_hosts_own_come_back; "
+            "tests/test_kernel_settings.py::test_minutes_become_seconds_and_zero_is_for_ever"
         ),
     ),
     "ipsecGlobContPrivateInterface": Traits(
-        stage="gateway",
         effect=(
             "Packets that claim an inside source address but do not come from this interface (or the tunnel) are "
             "dropped; negative = off"
         ),
         mechanism="backends.link",
-        limit="Needs nftables (not in User Mode Linux); without it row says failed",
+        limit="Needs nftables; refused without. Inside addresses are the local nets of protect rules; 0 is off too",
+        shown="tests/test_interfaces_kernel.py::test_a_spoofed_inside_source_is_dropped_and_counted",
     ),
     "ipsecGlobContSaSyncInterface": Traits(
         effect="true: SAs whose packets left by an interface end when that interface goes down",
@@ -264,6 +271,8 @@ TRAITS = {
         heads="ipsecTrafficTable",
         effect="The rule chain starting here decides after all peers",
         mechanism="plan.spd",
+        limit="As the pre list",
+        shown=("tests/test_xfrm_packets.py::test_packets_fare_as_explain_says; tests/test_plan_oracle.py::test_packet"),
     ),
     "ipsecGlobContDefaultPfsIdentity": Traits(
         effect="Default for replacing the phase 1 SA after each phase 2 (identity PFS)",
@@ -380,10 +389,13 @@ TRAITS = {
         shown="tests/test_plan_ikev2.py::test_version_2_probes_less_often_who_may_move_and_not_at_all_where_told",
     ),
     "ipsecGlobContDnsSelectRoundRobin": Traits(
-        stage="gateway",
         effect="enabled: each try at a peer with several addresses goes to the next one",
         mechanism="plan.ike",
         limit="Rotation only among answers we got; charon resolver not used",
         disturbs="reloads connection",
+        shown=(
+            "lab: in_turn; "
+            "tests/test_plan_interfaces.py::test_after_a_failed_attempt_the_next_address_is_called_in_turn"
+        ),
     ),
 }

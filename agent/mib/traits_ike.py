@@ -183,10 +183,17 @@ TRAITS = {
         ),
     ),
     "ikePrfMtuMax": Traits(
-        stage="gateway",
         effect="Packets into the tunnel are at most this large",
         mechanism="backends.link",
-        limit="List peers: only TCP is limited, other packets follow the kernel's path MTU; IPv4 peers only",
+        limit=(
+            "Virtual interface: MTU of the link. List peers: only TCP is limited, by its segment size, and "
+            "needs nftables; other packets follow the kernel's path MTU"
+        ),
+        shown=(
+            "tests/test_plan_interfaces.py::test_mtu_comes_from_the_profile_the_global_one_or_is_built_in; "
+            "tests/test_plan_interfaces.py::test_peers_with_another_mtu_have_sets_of_their_own; "
+            "tests/test_interfaces_kernel.py::test_the_kernel_takes_all_our_parts"
+        ),
     ),
     "ikePrfLifeSeconds": Traits(
         effect="Phase 1 is renewed before this age and never older",

@@ -48,10 +48,10 @@ TRAITS = {
         shown="lab: nat_traversal; lab: profiles",
     ),
     "ikev2PrfMtuMax": Traits(
-        stage="gateway",
         effect="As ikePrfMtuMax",
         mechanism="backends.link",
         limit="as ikePrfMtuMax",
+        shown="tests/test_plan_interfaces.py::test_mtu_comes_from_the_profile_the_global_one_or_is_built_in",
     ),
     "ikev2PrfLifeSeconds": Traits(
         effect="The IKE_SA is rekeyed within this time",

@@ -264,6 +264,9 @@ class Monitor:
         self._plan = plan
         touched = touched_peers(plan, before)
         self._dirty_peers |= touched
+        known = before.takeovers if before is not None else {}
+        if known != plan.takeovers:  # who stands for whom is shown by both
+            self._dirty_peers.update(*known.items(), *plan.takeovers.items())
         self.peers.planned(plan, touched)
         if self._looked:
             self._dial()

@@ -64,6 +64,9 @@ class PlanView(Protocol):
     def children(self) -> Mapping[str, Child]: ...
     @property
     def verdicts(self) -> Mapping[RowRef, Verdict]: ...
+    @property
+    def takeovers(self) -> Mapping[int, int]: ...
+    def mtu(self, peer: int) -> int: ...
 
 
 @dataclass(eq=False, slots=True)
@@ -348,6 +351,8 @@ class Peers:
         connection = self.connection(peer)
         if connection is None or not can_initiate(connection):
             return
+        if any(each.name == child and not each.starts for each in connection.children):
+            return  # it is the peer's to begin
         if not self._usable(peer):
             return
         record = self._record(peer)

@@ -170,6 +170,12 @@ class Tables:
             now,
         )
         standing = next((each.sa.local for each in ikes if each.sa.established or each.sa.children), b"")
+        plan = self._plan()
+        if plan is not None:
+            values["ipsecPeerStatMtu"] = plan.mtu(peer)
+            values["ipsecPeerStatSecondaryPeerIndex"] = plan.takeovers.get(peer, 0)
+            primaries = (primary for primary, backup in plan.takeovers.items() if backup == peer)
+            values["ipsecPeerStatPrimaryPeerIndex"] = next(primaries, 0)
         values["ipsecPeerStatNextIndex"] = self.chain.after(peer)
         values["ipsecPeerStatPfsIdentity"] = 1 if self._upkeep(peer).fresh_identity else 2
         values["ipsecPeerStatPublicInterface"] = self._interface(standing) if standing else -1
