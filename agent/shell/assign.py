@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from agent.mib.ber import Value
 from agent.mib.schema import Column, Role, Table
 from agent.shell import values
-from agent.shell.display import row_of, variable_line
+from agent.shell.display import row_of, shown_rows, variable_line
 from agent.shell.language import Assignment
 from agent.shell.outcome import CannotDo
 from agent.shell.refusals import said_of
@@ -87,7 +87,8 @@ async def assign(session: Session, assignments: Sequence[Assignment]) -> None:
             continue
         break
     for name, number in numbers.items():
-        if number not in (rows := session.shown_rows.setdefault(name, [])):
+        rows = await shown_rows(session, session.schema.tables[name])
+        if number not in rows:
             rows.append(number)
     await _echo(session, named)
 

@@ -61,7 +61,7 @@ def show(column: Column, value: Value | Missing) -> str:
     if isinstance(value, Missing):
         return "-"
     if column.traits.role in SECRETS:
-        return '"*"'
+        return '"*"' if value else '""'  # there is one, or none
     if isinstance(value, int):
         return _show_number(column, value)
     if isinstance(value, tuple):

@@ -116,13 +116,14 @@ class Vocabulary:
         return table is not None and any(self.short(c).lower() == name.lower() for c in self.columns(table))
 
     def beginning(self, start: str, selected: Table | None) -> list[str]:
-        """Names that begin so, for completion: those of the selected table without its prefix, then full ones."""
+        """Names that begin so, for completion: those of the selected table without its prefix, and tables; columns of
+        others only where there are none of these."""
         key = start.lower()
         own = [self.short(column) for column in self.columns(selected)] if selected is not None else []
-        found = [name for name in own if name.lower().startswith(key)]
-        if key:
-            full = [*self.schema.tables, *(c.name for c in self.schema.columns.values() if c.access is not _HIDDEN)]
-            found += [name for name in full if name.lower().startswith(key)]
+        found = [name for name in (*own, *(table.name for table in self.tables)) if name.lower().startswith(key)]
+        if not found:
+            columns = (c.name for c in self.schema.columns.values() if c.access is not _HIDDEN)
+            found = [name for name in columns if name.lower().startswith(key)]
         return list(dict.fromkeys(found))
 
     def _only(self, name: str, among: Mapping[str, Found]) -> Found | None:
