@@ -104,7 +104,7 @@ def cells_of(display: str) -> tuple[list[str], list[list[str]]]:
     for line in lines[:end]:
         places = [found.start() for found in re.finditer(r"\S+", line) if found.start() >= indent]
         layout.append(places)
-        header += [word for word in line[indent:].split()]
+        header += line[indent:].split()
     rows: list[list[str]] = []
     at = end + 1
     while at < len(lines):

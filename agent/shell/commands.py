@@ -40,7 +40,7 @@ OVERVIEW: Final = """\
 name              displays a table and selects it, a group, or a variable
 name?             what can be assigned to it
 name:inx=value    changes the row shown as inx; name.N=value that of number N
-name=value        changes a scalar; in a table it makes a new row, which needs a
+name=value        changes a scalar; in a table it makes a new row, and needs a
                   variable marked (*rw)
 table:inx=delete  removes a row
 a=1 b=2           assignments on a line are carried out together or not at all
