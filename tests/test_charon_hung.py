@@ -59,6 +59,7 @@ async def until(events: list[IkeEvent], kind: IkeEventKind, seconds: float) -> I
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.slow
 async def test_start_and_stop_are_bounded_and_the_tunnels_daemon_is_adopted_once_it_answers(
     ike: CharonIke, namespace: str, tmp_path: Path
 ) -> None:
@@ -90,6 +91,7 @@ async def test_start_and_stop_are_bounded_and_the_tunnels_daemon_is_adopted_once
         await successor.stop()
 
 
+@pytest.mark.slow
 async def test_one_that_hangs_while_running_is_killed_and_started_again(
     ike: CharonIke, monkeypatch: MonkeyPatch
 ) -> None:
@@ -128,6 +130,7 @@ async def test_one_that_hangs_from_the_start_is_killed_and_started_again(
     assert ike.daemon.pid() not in (0, pid)
 
 
+@pytest.mark.slow
 async def test_shutdown_ends_one_that_is_stopped(ike: CharonIke) -> None:
     os.kill(ike.daemon.pid(), signal.SIGSTOP)
     begun = time.monotonic()

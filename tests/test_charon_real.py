@@ -271,6 +271,7 @@ async def test_the_next_agent_adopts_it_with_its_tunnels(
     await a.ike.start()  # for the fixture to end it
 
 
+@pytest.mark.slow
 async def test_a_monitor_shows_what_charon_tells(pair: tuple[Side, Side], tmp_path: Path) -> None:
     """Events and lists of a real charon become rows; another monitor, later, shows the same from lists alone."""
     a, b = pair

@@ -93,6 +93,7 @@ def test_it_serves_the_copy_and_makes_nothing_real_until_it_is_accepted(agent: A
     assert read(station, STATE) == 1 and read(station, "ipsecPeerDescription", 3) == b"peer 3"
 
 
+@pytest.mark.slow
 def test_stopped_before_it_is_accepted_it_ends_cleanly(agent: Agent) -> None:
     agent.start()
     assert agent.stop() == 0

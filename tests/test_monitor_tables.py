@@ -123,6 +123,7 @@ def acquire() -> KernelEvent:
     return KernelEvent(KernelEventKind.ACQUIRE, template=Template(OURS, THEIRS, 50, 1, REQID))
 
 
+@pytest.mark.slow
 async def test_from_the_first_packet_to_the_counter_and_back(bench: Bench) -> None:
     await bench.reads("ipsecPeerStatOperStatus", 5)
     assert bench.cell("ipsecPeerStatPeerAddress") == THEIRS

@@ -82,6 +82,7 @@ def tunnel(ike: MemoryIke, up: bool) -> None:
         ike.emit(IkeEvent(kind, ike=sa, child=child if of_child else None, connection=CONNECTION, child_name=name))
 
 
+@pytest.mark.slow
 @needs_snmptrapd
 async def test_a_flapping_peer_is_paced_and_its_last_state_told(tmp_path: Path) -> None:
     ike, spd = MemoryIke(), MemorySpd()

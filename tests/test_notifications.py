@@ -70,6 +70,7 @@ async def test_an_inform_is_acknowledged_and_not_repeated(tmp_path: Path) -> Non
         assert agent.status("ipsecGwNotificationsFailed") == 0
 
 
+@pytest.mark.slow
 async def test_a_trap_of_v1_has_enterprise_and_specific_number(tmp_path: Path) -> None:
     async with receiver(tmp_path / "trapd") as trapd, gateway(tmp_path / "state") as agent:
         await agent.target(1, trapd, Version=V1)
@@ -161,6 +162,7 @@ async def test_wrong_passwords_of_v3_are_told_and_can_be_switched_off(tmp_path: 
         assert AUTHENTICATION_FAILURE not in trapd.names()
 
 
+@pytest.mark.slow
 async def test_equal_ones_are_held_back_and_the_last_is_told_with_their_number(tmp_path: Path) -> None:
     async with receiver(tmp_path / "trapd") as trapd, gateway(tmp_path / "state", pause=1) as agent:
         await asyncio.sleep(1.1)  # the pause after the change that set it

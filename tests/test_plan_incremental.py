@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -257,6 +258,7 @@ def test_one_changed_rule_of_many_touches_its_own_policies_only() -> None:
         plan = after
 
 
+@pytest.mark.slow
 def test_rules_put_in_at_one_place_again_and_again_keep_the_priorities_of_nearly_all() -> None:
     configuration = chain_of(600)
     plan = make_plan(configuration, environment())

@@ -71,6 +71,7 @@ def killed_start(state: Path, seconds: float) -> None:
     process.wait()
 
 
+@pytest.mark.slow
 async def test_everything_acknowledged_is_there_and_nothing_half(tmp_path: Path) -> None:
     dice = random.Random(20261124)
     acknowledged: dict[int, int] = {}

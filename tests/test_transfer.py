@@ -95,6 +95,7 @@ def test_from_one_running_agent_to_another(agents: list[Agent], tmp_path: Path, 
     assert "document 1 one.toml loaded, 4 rows differ" in two.log.read_text()
 
 
+@pytest.mark.slow
 def test_without_secrets_and_to_a_host(agents: list[Agent], tmp_path: Path) -> None:
     one, _ = agents
     station = one.start()
@@ -113,6 +114,7 @@ def test_without_secrets_and_to_a_host(agents: list[Agent], tmp_path: Path) -> N
     assert stored(one.state) == found
 
 
+@pytest.mark.slow
 def test_a_stopped_agent(agents: list[Agent], tmp_path: Path, passphrase_file: Path) -> None:
     one, two = agents
     make_peer(one.start(), 1, b"a long secret")
@@ -129,6 +131,7 @@ def test_a_stopped_agent(agents: list[Agent], tmp_path: Path, passphrase_file: P
     make_peer(two.start(), 2, b"x")
 
 
+@pytest.mark.slow
 def test_mistakes_before_anything_is_sent(agents: list[Agent], tmp_path: Path, passphrase_file: Path) -> None:
     one, _ = agents
     one.start()

@@ -77,6 +77,7 @@ def options(name: str, auth: str, auth_password: str, priv: str, priv_password: 
 net_snmp = pytest.mark.skipif(not shutil.which("snmpget"), reason="net-snmp's tools are not installed")
 
 
+@pytest.mark.slow
 @net_snmp
 def test_a_user_is_added_listed_changed_and_removed(either: Agent) -> None:
     assert rows(either) == [["admin", "admin", "sha256", "aes128", "any", "active"]]
@@ -103,6 +104,7 @@ def test_a_user_is_added_listed_changed_and_removed(either: Agent) -> None:
         assert not [path for path in either.state.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
 
 
+@pytest.mark.slow
 @net_snmp
 def test_the_state_folders_snmp_conf_follows_the_user_it_names(either: Agent) -> None:
     path = either.state / "snmp.conf"
