@@ -16,7 +16,7 @@ import platformdirs
 
 from agent.config import DEFAULT_PORT, Settings
 from agent.mib import load_schema
-from agent.shell.outcome import INTERRUPTED, CannotDo
+from agent.shell.outcome import FAILED, INTERRUPTED, CannotDo
 from agent.shell.packet import Packet
 from agent.shell.session import Session, Terminal
 from agent.snmp.client import Community, SnmpClient, SnmpError, UsmUser, read_configuration
@@ -78,6 +78,9 @@ def run_shell(asked: Asked) -> int:
         raise ShellError(str(error)) from None
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:  # whoever reads has had enough: `… | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
 
 
 async def _session(asked: Asked, place: Place, credentials: Credentials) -> int:
