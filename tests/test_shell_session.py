@@ -175,7 +175,7 @@ REFUSALS = [
     ("ipsecPear", 2, "'ipsecPear' is no name; did you mean "),
     ("ipsecP", 2, "'ipsecP' may be "),
     ("99", 2, "99 is no table; accepted: 00.."),
-    ('ipsecTrDescription="x', 2, "the quotation mark at character 18 has no end"),
+    ('ipsecTrDescription="x', 2, "the quotation mark at character 20 has no end"),
     (
         'ipsecPeerPreSharedKey.1="secret"x',
         2,
