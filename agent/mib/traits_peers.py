@@ -279,7 +279,10 @@ TRAITS = {
         effect="Puts the next rule behind this one",
         mechanism="plan.spd",
         limit="Ring: inconsistentValue",
-        shown="tests/test_xfrm_packets.py::test_packets_fare_as_explain_says",
+        shown=(
+            "tests/test_plan_first_match.py::test_the_first_rule_that_matches_decides;"
+            " tests/test_xfrm_packets.py::test_packets_fare_as_explain_says"
+        ),
     ),
     "ipsecTrDescription": Traits(
         effect="The label names the row in every log line, event, explain answer and notification about it",
