@@ -23,7 +23,6 @@ from agent.backends.kernel_settings import HOST_OWN, KernelSettings
 from agent.backends.links import probe as probe_links
 from agent.backends.nftables import probe as probe_nftables
 from agent.backends.reconcile import Reconciler
-from agent.backends.rowstate import display
 from agent.backends.sole import Sole
 from agent.clear import Clearing, Commands, WizardLog
 from agent.config import Endpoint, Settings
@@ -41,6 +40,7 @@ from agent.snmp.presence import announce, withdraw
 from agent.snmp.server import SnmpServer, SnmpSettings
 from agent.snmp.sockets import ListenError
 from agent.store.errors import Refused, StoreError
+from agent.store.events import display
 from agent.store.exchange import exchanging
 from agent.store.secrets import Secrets
 from agent.store.store import Store
@@ -204,23 +204,25 @@ async def _answering(settings: Settings, store: Store) -> AsyncIterator[SnmpServ
 
 @contextlib.asynccontextmanager
 async def _made_real(backend: str, store: Store, engines: Engines, reconciler: Reconciler) -> AsyncIterator[None]:
-    asked = getattr(engines.ike, "sas", None)  # charon can be asked for its SAs; in memory they are a list of events
     monitor = Monitor(
         store,
         store.schema,
         engines.ike,
         engines.spd,
         tunnels_changed=reconciler.environment_changed,
-        list_sas=asked if callable(asked) else None,
+        lookout=engines.lookout,
+        list_sas=engines.ike.list_sas,
     )
     reconciler.subscribe(monitor.planned)
     reconciler.peer_states.on_takeover(lambda peer: monitor.peers.dial(peer, "a peer it stands for"))
     host_settings = None
     if backend == "linux":
         host_settings = KernelSettings(store.numbers(HOST_OWN), partial(store.remember, HOST_OWN))
+    store.actions.register(monitor.endings)
     try:
         sole = Sole() if backend == "linux" else None
         await reconciler.start()
+        await engines.lookout.start()
     except EngineError as error:
         raise StartError(f"backend: {error}") from None
     await monitor.start()
@@ -233,6 +235,7 @@ async def _made_real(backend: str, store: Store, engines: Engines, reconciler: R
         if host_settings is not None:
             await host_settings.stop()
         await monitor.stop()
+        await engines.lookout.stop()
         await reconciler.stop()
         if sole is not None:
             sole.release()

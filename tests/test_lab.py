@@ -45,6 +45,10 @@ def test_lifetimes_and_dead_peers(tmp_path: Path) -> None:
     play("second", tmp_path)
 
 
+def test_tables_limits_and_what_ends_an_sa(tmp_path: Path) -> None:
+    play("monitoring", tmp_path)
+
+
 def test_settings_of_both_phases(tmp_path: Path) -> None:
     play("third", tmp_path)
 

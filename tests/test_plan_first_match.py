@@ -43,7 +43,7 @@ WORLD = Environment(
     own_addresses=frozenset({*GATEWAY[4], *GATEWAY[16]}),
     sources={address(FAR): ROUTE},
     default_sources={family: own[1] for family, own in GATEWAY.items()},
-    link_names={LEFT_LINK: "l0", RIGHT_LINK: "r0"},
+    interfaces={LEFT_LINK: "l0", RIGHT_LINK: "r0"},
 )
 
 

@@ -52,8 +52,8 @@ class Bench:
         spd: Spd,
         ike: Ike,
         host: Host,
-        *,
         filter: PacketFilter | None = None,
+        *,
         links: Links | None = None,
     ) -> None:
         self.schema = load_schema()

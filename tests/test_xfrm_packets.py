@@ -39,7 +39,7 @@ def world(place: Town, **more: object) -> Environment:
         "own_addresses": frozenset({*GATEWAY[4], *GATEWAY[16]}),
         "sources": {address(FAR): GATEWAY[4][1]},
         "default_sources": {family: own[1] for family, own in GATEWAY.items()},
-        "link_names": {place.left: "l0", place.right: "r0"},
+        "interfaces": {place.left: "l0", place.right: "r0"},
     }
     return Environment(**(fields | more))  # type: ignore[arg-type]
 

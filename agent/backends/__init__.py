@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.backends.engine import Host, Ike, Links, PacketFilter, Spd
+from agent.backends.lookout import Lookout
 
 OpenSecret = Callable[[int, bytes], bytes]
 
@@ -25,14 +26,18 @@ class Engines:
     host: Host
     filter: PacketFilter
     links: Links
+    lookout: Lookout
 
 
 def memory_engines() -> Engines:
-    """Accepts and remembers everything, touches nothing."""
-    from agent.backends.memory import MemoryFilter, MemoryHost, MemoryIke, MemoryLinks, MemorySpd
+    """Accepts and remembers everything, touches nothing; peers are simulated."""
+    from agent.backends.lookout import NoLookout
+    from agent.backends.memory import MemoryFilter, MemoryHost, MemoryLinks
+    from agent.backends.simulated import SimulatedIke, SimulatedSpd
 
-    host = MemoryHost(link_names=dict(socket.if_nameindex()))
-    return Engines(MemorySpd(), MemoryIke(), host, MemoryFilter(), MemoryLinks())
+    spd = SimulatedSpd()
+    host = MemoryHost(interfaces=dict(socket.if_nameindex()))
+    return Engines(spd, SimulatedIke(spd), host, MemoryFilter(), MemoryLinks(), NoLookout())
 
 
 def linux_engines(run_folder: Path, open_secret: OpenSecret) -> Engines:
@@ -41,7 +46,9 @@ def linux_engines(run_folder: Path, open_secret: OpenSecret) -> Engines:
     from agent.backends.charon.ike import CharonIke
     from agent.backends.host import LinuxHost
     from agent.backends.links import KernelLinks
+    from agent.backends.lookout import LinuxLookout
     from agent.backends.nftables import NftTable
     from agent.backends.spd import KernelSpd
 
-    return Engines(KernelSpd(), CharonIke(run_folder, open_secret), LinuxHost(), NftTable(), KernelLinks())
+    ike = CharonIke(run_folder, open_secret)
+    return Engines(KernelSpd(), ike, LinuxHost(), NftTable(), KernelLinks(), LinuxLookout())

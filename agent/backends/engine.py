@@ -64,6 +64,8 @@ class SaRecord(NamedTuple):
     reqid: int
     mode: int
     counters: SaCounters
+    replayed: int = 0  # packets refused because they came twice or too late
+    forged: int = 0  # packets whose check value was wrong
 
 
 class KernelEventKind(enum.Enum):
@@ -118,6 +120,11 @@ class Spd(Protocol):
     async def delete_sa(self, sa: SaRecord) -> None:
         """Remove one SA; nothing when it is gone already. Raises EngineError."""
 
+    def statistics(self) -> Mapping[str, int]:
+        """Counters of the whole host by the kernel's names: those of xfrm_stat (`XfrmInNoStates` …), packets of IP
+        (`InReceives`, `OutRequests`, both families together), and what waits for reassembly (`FragInUse`,
+        `FragMemory`). What cannot be read is left out."""
+
     def subscribe(self, listener: KernelListener) -> None: ...
 
 
@@ -128,7 +135,8 @@ class Spd(Protocol):
 class ChildSa:
     """One CHILD_SA as charon tells it. `name` is that of the child configuration, `state` charon's word (INSTALLED …).
 
-    mode 0 transport, 1 tunnel; protocol 50 or 51; `ipcomp`: the cpi fields are there; counters as charon knows them
+    mode 0 transport, 1 tunnel; protocol 50 or 51; `ipcomp`: the cpi fields are there, `cpi_in` and `cpi_out` with two
+    octets; counters as charon knows them
     (packets-out of a rekeyed one is lost there, see KernelEvent). Times in seconds, 0 where charon says nothing.
     `encryption`, `integrity`, `group` are charon's keywords ('AES_CBC', 'HMAC_SHA2_256_128', 'MODP_2048')."""
 
@@ -155,6 +163,8 @@ class ChildSa:
     life_left: int = 0
     local_selectors: tuple[str, ...] = ()
     remote_selectors: tuple[str, ...] = ()
+    cpi_in: bytes = b""
+    cpi_out: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +194,7 @@ class IkeSa:
     reauth_in: int = 0
     nat_local: bool = False
     nat_remote: bool = False
+    xauth_user: str = ""
     children: tuple[ChildSa, ...] = ()
 
 
@@ -246,6 +257,9 @@ class Ike(Protocol):
 
     async def observe(self) -> IkeState: ...
 
+    async def list_sas(self) -> tuple[IkeSa, ...]:
+        """The IKE_SAs alone; costs less than `observe`."""
+
     async def load_connection(self, connection: Connection) -> None:
         """Load or replace; running SAs are left alone (see terminate)."""
 
@@ -259,8 +273,12 @@ class Ike(Protocol):
     async def initiate(self, child: str, connection: str, reason: str) -> None:
         """Ask for a tunnel; returns at once, INITIATED tells how it went. `reason` is for the log."""
 
-    async def terminate(self, *, connection: str = "", child: str = "", ike_id: int = 0) -> None:
-        """End all IKE_SAs of a connection, or only CHILD_SAs of a child name, or one IKE_SA; none there is no error."""
+    async def terminate(self, *, connection: str = "", child: str = "", ike_id: int = 0, child_id: int = 0) -> None:
+        """End all IKE_SAs of a connection, or only CHILD_SAs of a child name, or one IKE_SA or CHILD_SA by its unique
+        id; none there is no error."""
+
+    async def renew(self, ike_id: int) -> None:
+        """Replace an IKE_SA by a fresh one, with authentication; its children move to that. None there is no error."""
 
     def subscribe(self, listener: IkeListener) -> None: ...
 
@@ -292,7 +310,7 @@ class Host(Protocol):
     def own_addresses(self) -> frozenset[bytes]:
         """Addresses of all interfaces, loopback too."""
 
-    def interfaces(self) -> Mapping[int, tuple[bytes, ...]]:
+    def link_addresses(self) -> Mapping[int, tuple[bytes, ...]]:
         """Addresses of global scope by the number of their link, in the kernel's order."""
 
     def source_for(self, peer: bytes) -> bytes | None:
@@ -300,8 +318,8 @@ class Host(Protocol):
 
     def route_to(self, peer: bytes) -> Route: ...
 
-    def link_names(self) -> Mapping[int, str]:
-        """Names of all links by index, up or down."""
+    def interfaces(self) -> Mapping[int, str]:
+        """Names of all interfaces by index, up or down."""
 
     async def resolve(self, name: str) -> tuple[bytes, ...]:
         """Addresses of a host name, IPv4 first; () when it does not resolve. Never raises."""

@@ -1,8 +1,8 @@
 """The engines without kernel and charon: everything is accepted, remembered and can be looked at.
 
-This is the default backend, so that the agent runs anywhere without root, and the test
-double of reconciler and monitor. Tunnels stay down unless a test says otherwise; what a
-test wants to happen is done by the methods below each `for tests` line.
+The test double of reconciler and monitor: tunnels stay down unless a test says otherwise, by
+the methods below each `for tests` line. With peers that answer (simulated.py) it is the default
+backend, so that the agent runs anywhere without root.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class MemorySpd:
         self.policies: dict[PolicyKey, Observed] = {}
         self.batches: list[int] = []
         self.kernel_sas: list[SaRecord] = []
+        self.counted: dict[str, int] = {}  # what `statistics` tells
         self.refuse: dict[PolicyKey, str] = {}
         self._listeners: list[KernelListener] = []
         self._next = numbers.POLICY_INDEX_FIRST
@@ -83,6 +84,9 @@ class MemorySpd:
 
     async def sas(self) -> Sequence[SaRecord]:
         return list(self.kernel_sas)
+
+    def statistics(self) -> Mapping[str, int]:
+        return dict(self.counted)
 
     async def delete_sa(self, sa: SaRecord) -> None:
         self.kernel_sas = [other for other in self.kernel_sas if other[:4] != sa[:4]]
@@ -133,6 +137,9 @@ class MemoryIke:
         loaded = {name: self.fingerprint(connection) for name, connection in self.connections.items()}
         return IkeState(loaded, frozenset(self.secrets), tuple(self.sas))
 
+    async def list_sas(self) -> tuple[IkeSa, ...]:
+        return tuple(self.sas)
+
     async def load_connection(self, connection: Connection) -> None:
         self.calls.append(("load", connection.name))
         if connection.name in self.refuse:
@@ -156,10 +163,16 @@ class MemoryIke:
     async def initiate(self, child: str, connection: str, reason: str) -> None:
         self.calls.append(("initiate", connection, child))
 
-    async def terminate(self, *, connection: str = "", child: str = "", ike_id: int = 0) -> None:
+    async def terminate(self, *, connection: str = "", child: str = "", ike_id: int = 0, child_id: int = 0) -> None:
+        if child_id:
+            self.calls.append(("terminate-child", str(child_id)))
+            return
         self.calls.append(("terminate", connection, child, str(ike_id) if ike_id else ""))
         if connection and not child:
             self.sas = [sa for sa in self.sas if sa.connection != connection]
+
+    async def renew(self, ike_id: int) -> None:
+        self.calls.append(("renew", str(ike_id)))
 
     def subscribe(self, listener: IkeListener) -> None:
         self._listeners.append(listener)
@@ -179,13 +192,13 @@ class MemoryHost:
         own: Iterable[bytes] = (),
         sources: Mapping[bytes, bytes] | None = None,
         names: Mapping[str, tuple[bytes, ...]] | None = None,
-        link_names: Mapping[int, str] | None = None,
+        interfaces: Mapping[int, str] | None = None,
     ) -> None:
         self.own = frozenset(own)
-        self.named = dict(link_names or {})
+        self.links = dict(interfaces or {})
         self.sources = dict(sources or {})
         self.names = dict(names or {})
-        self.links: dict[int, tuple[bytes, ...]] = {}
+        self.addresses: dict[int, tuple[bytes, ...]] = {}
         self.tcp: tuple[Flow, ...] = ()
         self._listeners: list[HostListener] = []
 
@@ -206,15 +219,15 @@ class MemoryHost:
         loopback = bytes([127, 0, 0, 1]) if len(peer) == 4 else bytes(15) + b"\x01"
         return min((own for own in self.own if len(own) == len(peer)), default=loopback)
 
+    def link_addresses(self) -> Mapping[int, tuple[bytes, ...]]:
+        return self.addresses
+
     def route_to(self, peer: bytes) -> Route:
-        """By the first link that is not loopback."""
-        others = sorted(index for index, name in self.named.items() if name != "lo")
+        """By the first interface that is not loopback."""
+        others = sorted(index for index, name in self.links.items() if name != "lo")
         return Route(self.source_for(peer), others[0] if others else 0)
 
-    def link_names(self) -> Mapping[int, str]:
-        return self.named
-
-    def interfaces(self) -> Mapping[int, tuple[bytes, ...]]:
+    def interfaces(self) -> Mapping[int, str]:
         return self.links
 
     async def resolve(self, name: str) -> tuple[bytes, ...]:

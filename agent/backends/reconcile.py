@@ -473,7 +473,7 @@ class Reconciler:
                 continue
             self._backoff.failed(key)
             wanted = plan.policies.get(key)
-            if not self._ledger.fail(key, (wanted.row,) if wanted is not None else (), text):
+            if not self._ledger.fail(key, _showing(wanted), text):
                 continue
             new += 1
             if new <= FAILURES_LOGGED:
@@ -552,11 +552,19 @@ def children_of(delta: Delta, old: Plan) -> set[str]:
     return {child.name for connection in connections for child in connection.children}
 
 
+def _showing(policy: Policy | None) -> tuple[RowRef, ...]:
+    """The rows that show that a policy is not real: its own, or the peer's where that has no state."""
+    if policy is None:
+        return ()
+    return (policy.row if policy.row.table in APPLY_TABLES else RowRef(PEER_TABLE, policy.peer),)
+
+
 # ---- texts --------------------------------------------------------------------------------
 
 _DESCRIPTIONS: Final = {
     "ipsecPeerTable": "ipsecPeerDescription",
     "ipsecTrafficTable": "ipsecTrDescription",
+    "ipsecPeerTrafficTable": "ipsecPeerTrafficDescription",
     "ikeProposalTable": "ikePropDescription",
     "ikeProfileTable": "ikePrfDescription",
     "ikev2ProfileTable": "ikev2PrfDescription",

@@ -15,6 +15,7 @@ import logging
 import struct
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from agent.backends.engine import (
@@ -26,6 +27,7 @@ from agent.backends.engine import (
     SaRecord,
 )
 from agent.backends.memory import HELD_BY_OTHERS
+from agent.backends.statistics import read_statistics
 from agent.backends.xfrm.messages import (
     GROUP_ACQUIRE,
     GROUP_EXPIRE,
@@ -108,10 +110,10 @@ class Indices:
 
 
 class KernelSpd:
-    """`agent.backends.engine.Spd` on XFRM netlink. `open_socket` lets tests use another network namespace."""
+    """`agent.backends.engine.Spd` on XFRM netlink. `open_socket` and `proc` let tests use another network namespace."""
 
-    def __init__(self, *, open_socket: XfrmSocketFactory = open_xfrm_socket) -> None:
-        self._open = open_socket
+    def __init__(self, *, open_socket: XfrmSocketFactory = open_xfrm_socket, proc: Path = Path("/proc/net")) -> None:
+        self._open, self._proc = open_socket, proc
         self._requests: NetlinkSocket | None = None
         self._events: NetlinkSocket | None = None
         self._listeners: list[KernelListener] = []
@@ -257,6 +259,9 @@ class KernelSpd:
                 continue
             return found
         raise EngineError("the SAs change too fast to be listed")
+
+    def statistics(self) -> Mapping[str, int]:
+        return read_statistics(self._proc)
 
     async def delete_sa(self, sa: SaRecord) -> None:
         assert self._requests is not None

@@ -301,6 +301,7 @@ USERS = {
         limit="8 octets or more",
     ),
     "ipsecGwUserSourceList": Traits(effect="The user is accepted from these networks only", mechanism="snmp"),
+    "ipsecGwUserPublic": Traits(effect="usmUserPublic reads and writes it", mechanism="snmp"),
     "ipsecGwTargetName": Traits(effect="snmpTargetAddrName reads it", mechanism="snmp"),
     "ipsecGwTargetAddress": Traits(
         role=Role.CREATING, effect="Notifications go to this address; creates the row", mechanism="snmp"

@@ -48,7 +48,8 @@ TRAITS = {
         mechanism="backends.link",
         limit=(
             "Kernel without xfrm_interface (User Mode Linux): row failed with reason; peers 1..2147383647; what"
-            " is forwarded out of it passes a default rule of drop only where there is nftables"
+            " is forwarded out of it passes a default rule of drop only where there is nftables, and IPv6 from this"
+            " host into it only with a pass rule"
         ),
         disturbs="renegotiates peer",
         shown=(
@@ -61,6 +62,7 @@ TRAITS = {
         effect="on-demand: first packet starts the tunnel; always-up: it stands without traffic and returns by itself",
         mechanism="monitor",
         limit="always-up without address of the peer: row says it waits for the peer",
+        shown="lab: always_up",
     ),
     "ipsecPeerPreSharedKey": Traits(
         role=Role.SECRET,
@@ -118,6 +120,7 @@ TRAITS = {
         mechanism="monitor",
         limit="Repeated dialup needs the reset to up, else diff is empty; callback without ISDN equals dialup",
         disturbs="renegotiates peer",
+        shown="lab: admin_status",
     ),
     "ipsecPeerPreSharedKeyData": Traits(
         role=Role.SEALED,
@@ -159,6 +162,7 @@ TRAITS = {
     ),
     "ipsecPeerXauthProfile": Traits(
         stage="later",
+        refers="xauthProfileTable",
         effect="A login is asked for, or given, after phase 1",
         mechanism="plan.ike",
         limit="IKEv1 only; with IKEv2 refused (EAP is the equivalent)",
@@ -194,6 +198,7 @@ TRAITS = {
     ),
     "ipsecPeerCert": Traits(
         stage="gateway",
+        refers="certTable",
         effect="Own certificate of an IKEv2 peer",
         mechanism="plan.credentials",
         limit="ignored with PSK or IKEv1",
@@ -386,10 +391,10 @@ TRAITS = {
         limit=(
             "Number of the interface, -1 or 0 for any. What leaves: the kernel's own selector, but it does not"
             " tell the interface of IPv6 packets that the gateway itself makes, so these meet no such rule (row"
-            " says so). What arrives: nftables marks it with the number in bits 12 to 29 of the packet's mark"
+            " says so). What arrives: nftables marks it with the number in the upper 20 bits of the packet's mark"
             " (policy routing: use masks within the lower 12); without nftables a rule with an inbound part is"
             " failed, protect and drop then drop what leaves. An interface that is not there is waited for (row"
-            " pending); numbers up to 262,143"
+            " pending); numbers up to 1,048,575"
         ),
         shown=(
             "tests/test_xfrm_packets.py::test_packets_fare_as_explain_says;"

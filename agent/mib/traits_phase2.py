@@ -383,13 +383,14 @@ TRAITS = {
         effect="Other lifetimes from the peer are taken, or the SA is ended",
         mechanism="monitor",
         limit="strict acts just after the SA is up; no RESPONDER-LIFETIME is sent; IKEv2 does not negotiate lifetimes",
+        shown="lab: strict",
     ),
     "ipsecBundleState": Traits(
         deletes=3,
-        stage="gateway",
         effect="delete ends the SAs of the bundle",
         mechanism="monitor",
         limit="Any other value than delete answers inconsistentValue (the state is live)",
         disturbs="renegotiates peer",
+        shown="lab: delete_bundle; tests/test_monitor_endings.py::test_delete_ends_it",
     ),
 }

@@ -46,7 +46,7 @@ class Profiles:
             self._phase1[key] = found
         return found
 
-    def mtu(self, profile: int, version: int) -> int:
+    def mtu(self, profile: int, version: int = V1) -> int:
         """Largest packet into a tunnel of peers with this profile, in octets (ikePrfMtuMax, ikev2PrfMtuMax)."""
         table, column, global_ = (
             (IKEV2_PROFILES, "ikev2PrfMtuMax", self._global1_v2)

@@ -85,6 +85,21 @@ class Plan:
         """Whether some rule depends on the interface of a packet."""
         return self.state is not None and any(key > 0 for key in self.state.bound)
 
+    @property
+    def takeovers(self) -> Mapping[int, int]:
+        """Peers and the backup peers that stand for them now."""
+        return self.environment.takeovers
+
+    def mtu(self, peer: int) -> int:
+        """Largest packet into a tunnel of a peer, in octets; 0 while IPsec is switched off."""
+        if self.state is None:
+            return 0
+        clamped = self.state.clamped.get(peer)
+        link = self.links.get(peer)
+        if clamped is not None or link is not None:
+            return clamped.mtu if clamped is not None else link.mtu if link is not None else 0
+        return self.state.profiles.mtu(0)
+
     def touched_since(self, old: Plan) -> Touched | None:
         """Everything touched since an ancestor; None when it is not known to be one."""
         if old.token is self.token:

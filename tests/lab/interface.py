@@ -37,17 +37,12 @@ def interface(letter: str, remote: Site) -> Cells:
         f"ipsecPeerDynamicAddress.{PEER}": remote.outer,
         f"ipsecPeerPreSharedKey.{PEER}": recipes.KEY,
         "ipsecGwPeerAddressPeer.1": PEER,
-        "ipsecGwPeerAddressAddress.1": hexadecimal(ENDS[letter]),
+        "ipsecGwPeerAddressAddress.1": socket.inet_aton(ENDS[letter]),
         "ipsecGwPeerAddressPrefixLength.1": 30,
         "ipsecGwPeerRoutePeer.1": PEER,
-        "ipsecGwPeerRouteDestination.1": hexadecimal(remote.net),
+        "ipsecGwPeerRouteDestination.1": socket.inet_aton(remote.net),
         "ipsecGwPeerRoutePrefixLength.1": 24,
     }
-
-
-def hexadecimal(address: str) -> str:
-    """Octets as snmpset takes them."""
-    return "0x" + socket.inet_aton(address).hex()
 
 
 def shows(gateway: Gateway, *words: str) -> str:

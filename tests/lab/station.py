@@ -13,7 +13,12 @@ from pathlib import Path
 from tests.lab.topology import run
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
-MIBS = ["-M", f"{PROJECT}/mibs:{PROJECT}/mibs/base", "-m", "IPSEC-GATEWAY-MIB:IPSEC-GATEWAY-EXT-MIB"]
+MIBS = [
+    "-M",
+    f"{PROJECT}/mibs:{PROJECT}/mibs/base",
+    "-m",
+    "IPSEC-GATEWAY-MIB:IPSEC-GATEWAY-IKEV2-MIB:IPSEC-GATEWAY-EXT-MIB",
+]
 ADDRESS = "127.0.0.1:1161"
 COMMUNITY = "lab"
 

@@ -176,6 +176,8 @@ def backup(world: World) -> None:
     batch(WAN, "link set dev b down")
     world.eventually(partial(passes, SHARED.address), "with the primary gone the ping passes again", 25)
     world.check(targets(world, SHARED.address) == {C.outer}, "by the backup")
+    shown = world.a.station.get(f"ipsecPeerStatSecondaryPeerIndex.{PEER}")
+    world.check(shown == str(BACKUP), "ipsecPeerStatSecondaryPeerIndex says so", shown)
     batch(WAN, "link set dev b up", f"route add {B.net}/24 via {B.outer}", f"route add {MOVED} via {B.outer}")
     world.eventually(partial(established, world.a, PEER), "the primary is up again", 40)
     world.check(targets(world, SHARED.address) == {C.outer}, "at first the backup keeps the traffic")

@@ -304,6 +304,9 @@ _SA_FIELDS: Final = (
     "reqid",
     "family",
     "mode",
+    "stats.replay_window",
+    "stats.replay",
+    "stats.integrity_failed",
 )
 _read_sa = SA.picker(*_SA_FIELDS)
 _write_sa_id = SA_ID.packer("daddr", "spi", "family", "proto")
@@ -314,10 +317,12 @@ _POLICY_IN_ACQUIRE: Final = next(p.offset for p in ACQUIRE.places if p.name == "
 
 def read_sa(buffer: Buffer, start: int) -> SaRecord:
     """A xfrm_usersa_info. Raises struct.error when it is cut short."""
-    destination, spi, protocol, source, octets, packets, added, used, reqid, family, mode = _read_sa(buffer, start)
+    found = _read_sa(buffer, start)
+    destination, spi, protocol, source, octets, packets, added, used, reqid, family, mode = found[:11]
+    late, twice, forged = found[11:]
     size = _ADDRESS_SIZE.get(family, 16)
     counters = SaCounters(octets, packets, added, used)
-    return SaRecord(source[:size], destination[:size], protocol, spi, reqid, mode, counters)
+    return SaRecord(source[:size], destination[:size], protocol, spi, reqid, mode, counters, late + twice, forged)
 
 
 def encode_sa_id(sa: SaRecord) -> bytes:
