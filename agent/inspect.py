@@ -76,7 +76,7 @@ def explain_packet(
 
 def _interface(plan: Plan, text: str) -> int:
     """Index of an interface by name or index."""
-    interfaces = plan.environment.link_names
+    interfaces = plan.environment.interfaces
     for index, name in interfaces.items():
         if text in (name, str(index)):
             return index
@@ -228,7 +228,7 @@ async def plan_of(
     if settings.backend == "memory":
         from agent.backends.memory import MemoryHost
 
-        host = MemoryHost(link_names=dict(socket.if_nameindex()))
+        host = MemoryHost(interfaces=dict(socket.if_nameindex()))
     else:
         from agent.backends.host import LinuxHost
 

@@ -209,7 +209,7 @@ def environment(**more: object) -> Environment:
         "own_addresses": frozenset(map(packed, (OUR_ADDRESS, "10.1.0.1", "127.0.0.1", "::1", "2001:db8::1"))),
         "sources": ROUTES,
         "default_sources": {4: packed(OUR_ADDRESS), 16: packed("2001:db8::1")},
-        "link_names": {2: "eth0", 3: "eth1"},
+        "interfaces": {2: "eth0", 3: "eth1"},
         "capabilities": Capabilities(nftables=True),
     }
     return Environment(**(fields | more))  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ from agent.backends.spd import KernelSpd
 from agent.backends.xfrm.netlink import NetlinkSocket
 from agent.mib.ber import Value
 from agent.plan.inbound import PART, marking
-from agent.plan.interfaces import SPOOFED, interfaces_part, mss_part, private_part
+from agent.plan.interfaces import SPOOFED, mss_part, private_part
 from agent.plan.model import ApplyState, Prefix
 from agent.plan.state import Clamped
 from tests.test_reconcile_run import ON, Bench, peer, rule
@@ -201,26 +201,10 @@ async def test_the_kernel_takes_all_our_parts(world: World) -> None:
     table = nft_in(world.gateway)
     await table.start()
     table.want("private", private_part(2, [Prefix(bytes([10, 0, 0, 0]), 8), Prefix(b"\xfd" + bytes(15), 8)]))
-    table.want(PART, marking([7, 100_001]))
-    table.want("interfaces", interfaces_part([100_001, 100_007]))
+    table.want(PART, marking([100_001, 100_007]))
     table.want("mss", mss_part(1418, [Clamped(1200, (65_536, 65_540)), Clamped(1300, (65_537,))]))
     await table.idle.wait()
-    assert [table.problem(name) for name in ("private", PART, "interfaces", "mss")] == [""] * 4
+    assert [table.problem(name) for name in ("private", PART, "mss")] == ["", "", ""]
     text = world.gateway.command("nft", "list", "ruleset").stdout
     assert "maxseg size set 1160" in text and "maxseg size set 1378" in text and "100007" in text
-    await table.stop()
-
-
-async def test_an_interface_takes_the_mark_of_what_comes_out_of_it(world: World) -> None:
-    """Any link shows it: here i0 stands for a virtual interface, and the packets are counted by their mark."""
-    gateway, _, inside = world
-    needs_nft(gateway)
-    table = nft_in(gateway)
-    await table.start()
-    table.want("interfaces", interfaces_part([number_of(gateway, "i0")]))
-    await table.idle.wait()
-    gateway.command("nft", "add table inet seen; add chain inet seen in { type filter hook input priority 0; };")
-    gateway.command("nft", "add rule inet seen in meta mark & 0x40000000 == 0x40000000 counter")
-    assert inside.command("ping", "-c", "2", "-i", "0.01", "10.1.0.1").returncode == 0
-    assert "packets 2" in gateway.command("nft", "list", "table", "inet", "seen").stdout
     await table.stop()

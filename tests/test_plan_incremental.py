@@ -104,7 +104,7 @@ def profile_edits(draw: st.DrawFn) -> tuple[str, int, Mapping[str, Value] | None
 
 
 ONE_EDIT = st.one_of(*[rule_edits()] * 3, *[peer_edits()] * 2, scalar_edits(), profile_edits())
-PLACES = st.sampled_from([{}, {"link_names": {2: "eth0"}}, {"default_sources": {4: packed("192.0.2.7")}}])
+PLACES = st.sampled_from([{}, {"interfaces": {2: "eth0"}}, {"default_sources": {4: packed("192.0.2.7")}}])
 SETS = st.lists(ONE_EDIT, min_size=1, max_size=3).map(tuple)
 TUNNELS = st.dictionaries(
     st.tuples(st.sampled_from(PEER_NUMBERS), st.sampled_from(RULES)).map(lambda pair: numbers.child_name(*pair)),

@@ -14,7 +14,8 @@ from agent.mib.ber import Value
 from agent.plan import numbers
 from agent.plan.capabilities import CHARON
 from agent.plan.explain import explain
-from agent.plan.interfaces import interfaces_part, mss_part, private_part
+from agent.plan.inbound import PART, marking
+from agent.plan.interfaces import mss_part, private_part
 from agent.plan.links import Address, CallRoute, Route
 from agent.plan.model import (
     Action,
@@ -137,37 +138,18 @@ def test_other_policies_let_through_what_is_routed_to_it_and_nothing_else() -> N
     flow = Flow(packed("10.3.0.1"), packed("10.4.0.1"), 6, 1, 2)
     assert explain(plan, flow).decision == "drop"  # to no rule and no interface: the default rule
     there = flow._replace(way="forward", to_interface=NUMBER)
-    assert str(explain(plan, there)) == "protect: virtual interface of peer 7: tunnel of peer 7"
+    assert str(explain(plan, there)) == "protect: the interface of peer 7: tunnel of peer 7"
     back = flow._replace(way="forward", from_interface=NUMBER, decrypted=7)
-    assert str(explain(plan, back)) == f"pass: built in: {WHY_CAME}"
+    assert str(explain(plan, back)) == f"pass: the interface of peer 7: {WHY_CAME}"
     assert explain(plan, back._replace(decrypted=9)).decision == "drop"  # out of another's tunnel
-
-
-def test_explain_goes_into_the_interface_and_out_of_it() -> None:
-    plan = make_plan(virtual(), WORLD)
-    here, there, seven = packed("10.3.0.1"), packed("10.7.0.9"), "virtual interface of peer 7"
-
-    def told(way: str, *, decrypted: int = 0, came: int = 0, goes: int = 0) -> str:
-        ends = (here, there) if goes == NUMBER else (there, here)
-        found = explain(plan, Flow(*ends, 6, 1, 2, way, decrypted, came, goes))
-        return str(found)
-
-    assert told("out", goes=NUMBER).startswith(f"protect: {seven}")
-    assert told("forward", came=2, goes=NUMBER).startswith(f"protect: {seven}")
-    assert told("in", decrypted=7, came=NUMBER).startswith(f"protect: {seven}")
-    assert told("in", came=NUMBER) == f"drop: {seven}: expected out of the tunnel of peer 7, came in plain"
-    assert told("forward", decrypted=7, came=NUMBER, goes=2).startswith("pass: ")
-    assert told("in", decrypted=9, came=NUMBER).startswith(
-        "drop: virtual interface of peer 7: expected out of the tunnel of peer 7"
-    )
-    assert told("in", decrypted=7).startswith("drop: ")  # its tunnel leads into its interface
 
 
 def test_what_came_out_of_it_goes_on_where_there_is_a_packet_filter() -> None:
     plan = make_plan(virtual(), WORLD)
     marked = [p for key, p in plan.policies.items() if key.scope.mask]
     assert {p.key.direction for p in marked} == {Direction.OUT} and len(marked) == 2
-    assert plan.filters["interfaces"].part == interfaces_part([NUMBER])
+    assert {key.scope.mark for key in plan.policies if key.scope.mask} == {numbers.interface_mark(NUMBER)}
+    assert plan.filters[PART].part == marking([NUMBER]) and plan.filters[PART].rows == {RowRef(PEER, 7)}
     without = environment(capabilities=replace(CHARON, nftables=False, nftables_lack="no nft"))
     plan = make_plan(virtual(), without)
     assert not any(key.scope.mask for key in plan.policies) and plan.filters == {}
@@ -329,29 +311,29 @@ LINKS = {3: (packed("192.0.2.33"), packed("2001:db8::33")), 4: (packed("2001:db8
 def test_force_takes_the_links_address_and_a_host_route() -> None:
     """ipsecPeerPublicIfIndexMode force: even against a better route."""
     made = configuration({7: [RULE]}, peers={7: {"ipsecPeerPublicIfIndex": 3}})
-    plan = make_plan(made, environment(interfaces=LINKS))
+    plan = make_plan(made, environment(link_addresses=LINKS))
     assert plan.calls == {7: CallRoute(7, packed("198.51.100.7"), 3)}
     assert plan.connections["peer-7"].settings["local_addrs"] == ["192.0.2.33"]
     assert {
         p.templates[0].source for p in plan.policies.values() if p.templates and p.key.direction is Direction.OUT
     } == {packed("192.0.2.33")}
     after, changes = made.edited((PEER, 7, {"ipsecPeerPublicIfIndex": -1}))
-    assert not make_plan(after, environment(interfaces=LINKS), plan, changes).calls
+    assert not make_plan(after, environment(link_addresses=LINKS), plan, changes).calls
 
 
 def test_preferred_makes_no_route_and_yields_to_a_better_one() -> None:
     cells: Mapping[str, Value] = {"ipsecPeerPublicIfIndex": 3, "ipsecPeerPublicIfIndexMode": 2}
     made = configuration({7: [RULE]}, peers={7: cells})
-    elsewhere = make_plan(made, environment(interfaces=LINKS))
+    elsewhere = make_plan(made, environment(link_addresses=LINKS))
     assert not elsewhere.calls and elsewhere.connections["peer-7"].settings["local_addrs"] == ["192.0.2.1"]
-    there = environment(interfaces={3: (packed("192.0.2.33"), packed("192.0.2.1"))})
+    there = environment(link_addresses={3: (packed("192.0.2.33"), packed("192.0.2.1"))})
     assert make_plan(made, there).connections["peer-7"].settings["local_addrs"] == ["192.0.2.33"]
 
 
 @pytest.mark.parametrize("link", [4, 9])
 def test_a_link_without_a_fitting_address_fails_the_row(link: int) -> None:
     plan = make_plan(
-        configuration({7: [RULE]}, peers={7: {"ipsecPeerPublicIfIndex": link}}), environment(interfaces=LINKS)
+        configuration({7: [RULE]}, peers={7: {"ipsecPeerPublicIfIndex": link}}), environment(link_addresses=LINKS)
     )
     verdict = plan.verdicts[RowRef(PEER, 7)]
     assert verdict.state is ApplyState.FAILED and f"number {link} has an IPv4 address" in verdict.text

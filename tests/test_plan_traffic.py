@@ -162,7 +162,7 @@ def test_an_interface_that_is_not_there_is_waited_for_with_the_policies_in_place
     made = one_peer("protect 10.1.0.0/16 10.2.0.0/16 if7")
     plan = make_plan(made, environment())
     assert plan.verdicts[RULE] == (ApplyState.PENDING, "there is no interface 7; the rule counts once there is")
-    there = environment(link_names={7: "eth7"})
+    there = environment(interfaces={7: "eth7"})
     after = make_plan(made, there, plan, [])
     assert RULE not in after.verdicts
     assert not difference(plan, after).policies_changed and not difference(plan, after).policies_added

@@ -99,7 +99,7 @@ async def test_drift_heals_in_one_pass_whatever_was_done(bench: Bench, gateway: 
         "xfrm policy delete src 10.0.1.0/24 dst 0.0.0.0/0 dir out",
         "xfrm policy update src 10.0.1.0/24 dst 0.0.0.0/0 dir out priority 4 action block",
         "xfrm policy delete src 10.0.5.8/31 dst 0.0.0.0/0 dev v0 dir out",
-        f"xfrm policy delete src 0.0.0.0/0 dst 10.0.5.8/31 dir in mark {index << 12:#x} mask 0x3ffff000",
+        f"xfrm policy delete src 0.0.0.0/0 dst 10.0.5.8/31 dir in mark {index << 12:#x} mask 0xfffff000",
         "xfrm policy flush",
     ):
         told.clear()

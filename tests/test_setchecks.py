@@ -35,7 +35,7 @@ class Host(MemoryHost):
     """Has one ssh session."""
 
     def __init__(self) -> None:
-        super().__init__(link_names={1: "lo", 7: "eth0", 8: "eth1"})
+        super().__init__(interfaces={1: "lo", 7: "eth0", 8: "eth1"})
 
     def flows(self) -> tuple[Flow, ...]:
         return (Flow(socket.inet_aton("198.51.100.7"), socket.inet_aton("192.0.2.1"), 6, 40000, 22, "in"),)

@@ -36,7 +36,7 @@ def memory_engines() -> Engines:
     from agent.backends.simulated import SimulatedIke, SimulatedSpd
 
     spd = SimulatedSpd()
-    host = MemoryHost(link_names=dict(socket.if_nameindex()))
+    host = MemoryHost(interfaces=dict(socket.if_nameindex()))
     return Engines(spd, SimulatedIke(spd), host, MemoryFilter(), MemoryLinks(), NoLookout())
 
 

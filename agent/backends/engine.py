@@ -325,7 +325,7 @@ class Host(Protocol):
     def own_addresses(self) -> frozenset[bytes]:
         """Addresses of all interfaces, loopback too."""
 
-    def interfaces(self) -> Mapping[int, tuple[bytes, ...]]:
+    def link_addresses(self) -> Mapping[int, tuple[bytes, ...]]:
         """Addresses of global scope by the number of their link, in the kernel's order."""
 
     def source_for(self, peer: bytes) -> bytes | None:
@@ -333,8 +333,8 @@ class Host(Protocol):
 
     def route_to(self, peer: bytes) -> Route: ...
 
-    def link_names(self) -> Mapping[int, str]:
-        """Names of all links by index, up or down."""
+    def interfaces(self) -> Mapping[int, str]:
+        """Names of all interfaces by index, up or down."""
 
     async def resolve(self, name: str) -> tuple[bytes, ...]:
         """Addresses of a host name, IPv4 first; () when it does not resolve. Never raises."""

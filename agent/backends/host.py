@@ -11,7 +11,6 @@ import asyncio
 import ipaddress
 import socket
 import struct
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -19,7 +18,6 @@ from typing import Final
 from agent.backends.engine import NO_ROUTE, EngineError, HostListener, Route
 from agent.backends.rtnetlink import (
     ADDRESS_MESSAGE,
-    IFLA_IFNAME,
     LINK_MESSAGE,
     ROUTE_MESSAGE,
     RT_SCOPE_UNIVERSE,
@@ -30,7 +28,9 @@ from agent.backends.rtnetlink import (
     RTM_GETLINK,
     RTM_GETROUTE,
     AddressSeen,
+    number,
     read_address,
+    read_link,
 )
 from agent.backends.xfrm.messages import attributes, encode_attribute
 from agent.backends.xfrm.netlink import NETLINK_ROUTE, NetlinkSocket, Overrun, Refusal
@@ -61,7 +61,7 @@ class LinuxHost:
         self._listeners: list[HostListener] = []
         self._settling: asyncio.TimerHandle | None = None
         self._known: tuple[frozenset[bytes], Mapping[int, tuple[bytes, ...]]] | None = None
-        self._link_names: dict[int, str] | None = None
+        self._interfaces: dict[int, str] | None = None
 
     async def start(self) -> None:
         """Raises EngineError."""
@@ -86,7 +86,7 @@ class LinuxHost:
         """Remembered until the kernel announces a change."""
         return self._addresses()[0]
 
-    def interfaces(self) -> Mapping[int, tuple[bytes, ...]]:
+    def link_addresses(self) -> Mapping[int, tuple[bytes, ...]]:
         return self._addresses()[1]
 
     def _addresses(self) -> tuple[frozenset[bytes], Mapping[int, tuple[bytes, ...]]]:
@@ -118,14 +118,14 @@ class LinuxHost:
             if type == RTA_PREFSRC:
                 source = answer.data[start:end]
             elif type == RTA_OIF:
-                interface = int.from_bytes(answer.data[start:end], sys.byteorder)
+                interface = number(answer.data[start:end])
         return Route(source, interface)
 
-    def link_names(self) -> Mapping[int, str]:
+    def interfaces(self) -> Mapping[int, str]:
         """Remembered until the kernel announces a change."""
-        if self._link_names is None:
-            self._link_names = dict(self._dump_links())
-        return self._link_names
+        if self._interfaces is None:
+            self._interfaces = dict(self._dump_interfaces())
+        return self._interfaces
 
     async def resolve(self, name: str) -> tuple[bytes, ...]:
         address = literal(name)
@@ -160,17 +160,13 @@ class LinuxHost:
         except Overrun:  # it changed while we looked; the event that says so is on its way
             return
 
-    def _dump_links(self) -> Iterator[tuple[int, str]]:
+    def _dump_interfaces(self) -> Iterator[tuple[int, str]]:
         try:
             with self._open(()) as dumper:
                 for part in dumper.dump(RTM_GETLINK, LINK_MESSAGE.encode({})):
                     for message in part:
-                        index = LINK_MESSAGE.decode(message.data, message.start)["index"]
-                        for type, start, end in attributes(
-                            message.data, message.start + LINK_MESSAGE.size, message.end
-                        ):
-                            if type == IFLA_IFNAME:
-                                yield index, message.data[start:end].rstrip(b"\0").decode("utf-8", "replace")
+                        link = read_link(message)
+                        yield link.number, link.name
         except Overrun:  # as above
             return
 
@@ -184,7 +180,7 @@ class LinuxHost:
         except EngineError:
             asyncio.get_running_loop().remove_reader(self._events.fileno())
             return
-        self._known = self._link_names = None
+        self._known = self._interfaces = None
         if self._settling is None:
             self._settling = asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._settled)
 

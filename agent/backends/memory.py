@@ -211,13 +211,13 @@ class MemoryHost:
         own: Iterable[bytes] = (),
         sources: Mapping[bytes, bytes] | None = None,
         names: Mapping[str, tuple[bytes, ...]] | None = None,
-        link_names: Mapping[int, str] | None = None,
+        interfaces: Mapping[int, str] | None = None,
     ) -> None:
         self.own = frozenset(own)
-        self.named = dict(link_names or {})
+        self.links = dict(interfaces or {})
         self.sources = dict(sources or {})
         self.names = dict(names or {})
-        self.links: dict[int, tuple[bytes, ...]] = {}
+        self.addresses: dict[int, tuple[bytes, ...]] = {}
         self.tcp: tuple[Flow, ...] = ()
         self._listeners: list[HostListener] = []
 
@@ -238,15 +238,15 @@ class MemoryHost:
         loopback = bytes([127, 0, 0, 1]) if len(peer) == 4 else bytes(15) + b"\x01"
         return min((own for own in self.own if len(own) == len(peer)), default=loopback)
 
+    def link_addresses(self) -> Mapping[int, tuple[bytes, ...]]:
+        return self.addresses
+
     def route_to(self, peer: bytes) -> Route:
-        """By the first link that is not loopback."""
-        others = sorted(index for index, name in self.named.items() if name != "lo")
+        """By the first interface that is not loopback."""
+        others = sorted(index for index, name in self.links.items() if name != "lo")
         return Route(self.source_for(peer), others[0] if others else 0)
 
-    def link_names(self) -> Mapping[int, str]:
-        return self.named
-
-    def interfaces(self) -> Mapping[int, tuple[bytes, ...]]:
+    def interfaces(self) -> Mapping[int, str]:
         return self.links
 
     async def resolve(self, name: str) -> tuple[bytes, ...]:

@@ -42,11 +42,11 @@ class Surroundings:
         self._sources: dict[bytes, bytes] = {}
         self._tunnels: Mapping[str, Tunnel] = {}
         self._own: frozenset[bytes] = frozenset()
-        self._interfaces: Mapping[int, tuple[bytes, ...]] = {}
+        self._default_sources: Mapping[int, bytes] = {}
+        self._interfaces: Mapping[int, str] = {}
+        self._links: Mapping[int, tuple[bytes, ...]] = {}
         self._turns: Mapping[int, int] = {}
         self._takeovers: Mapping[int, int] = {}
-        self._default_sources: Mapping[int, bytes] = {}
-        self._link_names: Mapping[int, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._routes_changed = self._following = False
         self._places = asyncio.Semaphore(NAMES_AT_ONCE)
@@ -61,11 +61,11 @@ class Surroundings:
             self._sources,
             self._tunnels,
             reqids,
+            self._default_sources,
             self._interfaces,
+            self._links,
             self._turns,
             self._takeovers,
-            self._default_sources,
-            self._link_names,
         )
 
     def tunnels(self, news: Mapping[str, Tunnel | None]) -> None:
@@ -97,7 +97,8 @@ class Surroundings:
     async def rebuild(self, configuration: ConfigurationView) -> None:
         """Begin anew with all peers. Waits a little for names: a plan without them would end tunnels that live."""
         self._own, self._interfaces = self._host.own_addresses(), self._host.interfaces()
-        self._default_sources, self._link_names = self._ask_default_sources(), self._host.link_names()
+        self._default_sources = self._ask_default_sources()
+        self._links = self._host.link_addresses()
         self._wanted = Counter(text for row in configuration.rows(PEER_TABLE) if (text := _text(row[PEER_ADDRESS])))
         for count, text in enumerate(self._wanted):
             self._learn(text)
@@ -179,8 +180,12 @@ class Surroundings:
         await asyncio.gather(*(self._resolve(text) for text in list(self._wanted) if literal(text) is None))
 
     async def _ask_routes(self) -> None:
-        own, interfaces = self._host.own_addresses(), self._host.interfaces()
-        default_sources, link_names = self._ask_default_sources(), self._host.link_names()
+        own, interfaces, default_sources = (
+            self._host.own_addresses(),
+            self._host.interfaces(),
+            self._ask_default_sources(),
+        )
+        links = self._host.link_addresses()
         addresses = [address for text in list(self._wanted) if (address := literal(text)) is not None]
         addresses += (address for text, found in self._names.items() if text in self._wanted for address in found)
         sources: dict[bytes, bytes] = {}
@@ -191,11 +196,10 @@ class Surroundings:
             if count % SOURCES_PER_TURN == SOURCES_PER_TURN - 1:
                 await asyncio.sleep(0)
         known = self._sources
-        same = (own, interfaces) == (self._own, self._interfaces)
-        same = same and (default_sources, link_names) == (self._default_sources, self._link_names)
-        if not same or any(known.get(address) != sources.get(address) for address in addresses):
-            self._own, self._interfaces = own, interfaces
-            self._default_sources, self._link_names = default_sources, link_names
+        here = (own, interfaces, default_sources) != (self._own, self._interfaces, self._default_sources)
+        if here or links != self._links or any(known.get(address) != sources.get(address) for address in addresses):
+            self._own, self._interfaces, self._default_sources = own, interfaces, default_sources
+            self._links = links
             later = {address for text in self._wanted if (address := literal(text)) is not None}.difference(addresses)
             sources |= {address: known[address] for address in later if address in known}  # came meanwhile
             self._sources = sources

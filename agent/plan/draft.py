@@ -464,9 +464,10 @@ class Draft:
     # ---- the plan ---------------------------------------------------------------------
 
     def _marking(self, bound: Mapping[int, tuple[Instance, ...]]) -> dict[str, Filter]:
-        if self._previous is not None and not self._bound.touched:
+        if self._previous is not None and not self._bound.touched and not self._interfaces.touched:
             return {name: wanted for name, wanted in self._previous.filters.items() if name == inbound.PART}
-        return inbound.wanted(bound, self._made)
+        links = self._interfaces.links.done() if self._environment.capabilities.nftables else {}
+        return inbound.wanted(bound, self._made, links)
 
     def _result(self) -> Plan:
         history: tuple[Touched, ...] = ()

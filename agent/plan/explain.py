@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from agent.plan import numbers, spd
+from agent.plan import spd
 from agent.plan.model import Action, Direction, Flow, Policy, RowRef, Scope
-from agent.plan.numbers import MARK_MASK, MARK_SHIFT
+from agent.plan.numbers import INTERFACE_BASE, MARK_MASK, MARK_SHIFT
 from agent.plan.peer_selectors import PEER_TRAFFIC
 from agent.plan.peers import PEERS
 from agent.plan.result import Plan
-from agent.plan.selectors import Bits, bits, flow_bits, marked, of_interface, overlap
+from agent.plan.selectors import Bits, bits, flow_bits, overlap
+from agent.plan.virtual import WHY_ROUTED
 
 PROTECT: Final = "protect"
 PASS: Final = "pass"
@@ -59,48 +60,19 @@ def explain_all(plan: Plan, flows: Sequence[Flow]) -> list[Explanation]:
     """What becomes of several packets, in one walk over the policies."""
     if not plan.enabled:
         return [Explanation(PASS, None, None, "IPsec is switched off (ipsecGlobEnabled)") for _ in flows]
-    asked = [_asked(plan, flow) for flow in flows]
-    found = iter(matching(plan, [question for questions in asked for question in questions]))
-    return [
-        _decide(
-            plan,
-            flow,
-            [
-                (direction, policies.get(direction))
-                for _, directions in questions
-                for policies in (next(found),)
-                for direction in directions
-            ],
-        )
-        for flow, questions in zip(flows, asked, strict=True)
-    ]
+    found = matching(plan, [one for flow in flows for one in _wanted(flow)])
+    pairs = zip(found[::2], found[1::2], strict=True)
+    return [_decide(plan, flow, {**one, **other}) for flow, (one, other) in zip(flows, pairs, strict=True)]
 
 
-Question = tuple[Bits, tuple[Direction, ...]]
-
-
-def _asked(plan: Plan, flow: Flow) -> list[Question]:
-    """What the kernel asks about a packet, in order. Of one that came out of a virtual interface it asks the policies
-    with that interface's id on its way in, and of one that goes into one these too, in the end."""
-    packet = flow_bits(flow)
+def _wanted(flow: Flow) -> tuple[tuple[Bits, tuple[Direction, ...]], tuple[Bits, tuple[Direction, ...]]]:
+    """What is asked when it comes, and when it goes. What comes out of a virtual interface meets the policies of that
+    one; on its way out it is a packet like any other."""
     directions = _directions(flow)
-    came, goes = (_is_virtual(plan, interface) for interface in (flow.from_interface, flow.to_interface))
-    if not came and not goes:
-        return [(packet, directions)]
-    if came:
-        packet = marked(packet, numbers.PACKET_MARK)
-    questions: list[Question] = []
-    for direction in directions:
-        inside = came and direction is not Direction.OUT
-        questions.append((of_interface(packet, flow.from_interface) if inside else packet, (direction,)))
-    if goes and directions[-1] is Direction.OUT:
-        questions.append((of_interface(packet, flow.to_interface), (Direction.OUT,)))
-    return questions
-
-
-def _is_virtual(plan: Plan, interface: int) -> bool:
-    link = plan.links.get(interface - numbers.INTERFACE_BASE)
-    return link is not None and link.number == interface
+    comes = tuple(direction for direction in directions if direction is not Direction.OUT)
+    out_of = flow.from_interface if flow.decrypted and flow.from_interface > INTERFACE_BASE else 0
+    goes = tuple(direction for direction in directions if direction is Direction.OUT)
+    return (flow_bits(flow, out_of), comes), (flow_bits(flow), goes)
 
 
 def _directions(flow: Flow) -> tuple[Direction, ...]:
@@ -126,14 +98,11 @@ def matching(plan: Plan, wanted: Sequence[tuple[Bits, tuple[Direction, ...]]]) -
     return found
 
 
-def _decide(plan: Plan, flow: Flow, stages: Sequence[tuple[Direction, Policy | None]]) -> Explanation:
-    """From the policies found, in the order in which they are asked for."""
+def _decide(plan: Plan, flow: Flow, policies: dict[Direction, Policy]) -> Explanation:
     protected = flow.decrypted > 0
     last: Policy | None = None
-    virtual = len(stages) > len(WAYS[flow.way])
-    for place, (direction, policy) in enumerate(stages):
-        if policy is None and virtual and place == len(stages) - 1:
-            return Explanation(DROP, None, None, "routed to a virtual interface that protects nothing like it")
+    for direction in WAYS[flow.way]:
+        policy = policies.get(direction)
         inbound = direction is not Direction.OUT
         if policy is None:
             if inbound and flow.decrypted:
@@ -146,7 +115,7 @@ def _decide(plan: Plan, flow: Flow, stages: Sequence[tuple[Direction, Policy | N
         if policy.action is Action.BLOCK:
             return Explanation(DROP, policy, policy.row, f"{_row(plan, policy)}: {_why_blocked(plan, policy)}")
         if not inbound:
-            protected = bool(policy.templates)
+            protected = bool(policy.templates) or policy.rule == WHY_ROUTED
         elif policy.templates:
             if flow.decrypted != policy.peer:
                 came = f"came out of that of {_peer(plan, flow.decrypted)}" if flow.decrypted else "came in plain"
@@ -191,7 +160,7 @@ def _by_interface(plan: Plan, scope: Scope) -> str:
     index, how = (scope.interface, "leaves") if scope.interface else (scope.mark >> MARK_SHIFT, "came")
     if not index or (not scope.interface and scope.mask != MARK_MASK):
         return ""
-    name = plan.environment.link_names.get(index)
+    name = plan.environment.interfaces.get(index)
     return f" ({how} by {f'{name} ({index})' if name else f'interface {index}'})"
 
 
@@ -203,5 +172,5 @@ def _row(plan: Plan, policy: Policy) -> str:
     if policy.row.table == PEER_TRAFFIC:
         return f"{_labelled(plan, PEER_TRAFFIC, policy.row.number)} of {_peer(plan, policy.peer)}"
     if policy.row.table == PEERS:
-        return f"virtual interface of {_peer(plan, policy.row.number)}"
+        return f"the interface of {_peer(plan, policy.row.number)}"
     return "ipsecGlobContDefaultRule" if policy.row == spd.DEFAULT_ROW else "built in"

@@ -82,8 +82,6 @@ class Interfaces:
                     self._kinship.set_child(number, name, None, None)
             self._virtual.put(number, new)
             self.links.put(number, new.link if new is not None else None)
-        if self.touched:
-            self._let_go_on()
 
     def clamp(self, touched: Iterable[int], peers: Edit[int, Peer]) -> None:
         """Note what is the largest packet of peers whose children are other ones, once these are known."""
@@ -108,7 +106,10 @@ class Interfaces:
         stands_for = sorted(primary for primary, backup in takeovers.items() if backup == number)
         mtu = self._profiles.mtu(peer.ike_profile, peer.version)
         link = virtual.link_of(number, mtu, networks, stands_for, replaced=number in takeovers)
-        policies = {policy.key: policy for policy in virtual.standing_policies(number)}
+        standing = virtual.standing_policies(number)
+        if self._environment.capabilities.nftables:
+            standing += virtual.marked_policies(number)
+        policies = {policy.key: policy for policy in standing}
         phase2 = self._profiles.phase2(0, peer.ipsec_profile, peer.version)
         names: list[str] = []
         if not peer.usable or phase2.problem or self._misfit(peer, phase2):
@@ -135,16 +136,6 @@ class Interfaces:
             return None
         return Way(peer.local, peer.remote, phase2.protocol, spd.TUNNEL, False, reqid)
 
-    def _let_go_on(self) -> None:
-        """While there are virtual interfaces, what came out of one of them goes on."""
-        wanted = bool(self.links.done()) and self._environment.capabilities.nftables
-        for policy in virtual.marked_policies():
-            held = self._claims.wanted_by(policy.key)
-            if wanted and not held:
-                self._claims.offer(policy)
-            elif held and not wanted:
-                self._claims.withdraw(held[0])
-
     # ---- packet filter --------------------------------------------------------------------
 
     def filters(self, policies: Iterable[Policy]) -> dict[str, Filter]:
@@ -155,10 +146,6 @@ class Interfaces:
         private = self._configuration.scalar(PRIVATE)
         if isinstance(private, int) and private > 0:
             found["private"] = Filter(private_part(private, virtual.local_nets(policies)), frozenset())
-        links = self.links.done()
-        if links:
-            rows = frozenset(RowRef(PEERS, peer) for peer in links)
-            found["interfaces"] = Filter(interfaces_part(link.number for link in links.values()), rows)
         clamped = self._clamped.done()
         rows = frozenset(RowRef(PEERS, peer) for peer in clamped)
         found["mss"] = Filter(mss_part(self._profiles.mtu(0, V1), clamped.values()), rows)
@@ -178,13 +165,6 @@ def private_part(interface: int, nets: Iterable[Prefix]) -> Part:
         sets.append(NamedSet(f"private_nets{width}", of, tuple(by_family[width])))
         rules.append(f"{elsewhere} {what} saddr @private_nets{width} {verdict}")
     return Part((Chain("private_in", "prerouting", PRIORITY_RAW, tuple(rules)),), tuple(sets), frozenset({SPOOFED}))
-
-
-def interfaces_part(links: Iterable[int]) -> Part:
-    """What comes out of our virtual interfaces is marked."""
-    rule = f"iif @interfaces_ours meta mark set meta mark or {numbers.PACKET_MARK:#x}"
-    ours = NamedSet("interfaces_ours", "type iface_index", tuple(map(str, sorted(links))))
-    return Part((Chain("interfaces_mark", "prerouting", PRIORITY_RAW, (rule,)),), (ours,))
 
 
 def mss_part(usual: int, others: Iterable[Clamped]) -> Part:

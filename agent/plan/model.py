@@ -247,8 +247,8 @@ class Tunnel:
 @dataclass(frozen=True, slots=True)
 class Environment:
     """What a plan must know of the world. `sources`: the address this host would send from, per peer address;
-    `default_sources`: from which it sends to the rest of the world, by octets of an address (4, 16); `link_names`:
-    by index, of all links."""
+    `default_sources`: from which it sends to the rest of the world, by octets of an address (4, 16); `interfaces`:
+    names by index."""
 
     capabilities: Capabilities = Capabilities()
     names: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
@@ -256,11 +256,11 @@ class Environment:
     sources: Mapping[bytes, bytes] = field(default_factory=dict)
     tunnels: Mapping[str, Tunnel] = field(default_factory=dict)
     reqids: Mapping[str, int] = field(default_factory=dict)  # child name → reqid in use, kept over restarts
-    interfaces: Mapping[int, tuple[bytes, ...]] = field(default_factory=dict)  # number of a link → its addresses
+    default_sources: Mapping[int, bytes] = field(default_factory=dict)
+    interfaces: Mapping[int, str] = field(default_factory=dict)
+    link_addresses: Mapping[int, tuple[bytes, ...]] = field(default_factory=dict)  # number of a link → its addresses
     turns: Mapping[int, int] = field(default_factory=dict)  # peer → attempts that failed since it was up
     takeovers: Mapping[int, int] = field(default_factory=dict)  # peer → the backup peer that stands for it now
-    default_sources: Mapping[int, bytes] = field(default_factory=dict)
-    link_names: Mapping[int, str] = field(default_factory=dict)
 
 
 class ApplyState(enum.IntEnum):

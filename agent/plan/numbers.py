@@ -46,7 +46,7 @@ REQID_LAST: Final = 0x3FFF_FFFF
 # ---- marks of packets -----------------------------------------------------------------
 # By which interface a packet came, the kernel's policies can only tell by its mark: our packet filter writes the
 # interface's index into these bits and leaves the lower twelve, which are enough for policy routing, to others.
-MARK_MASK: Final = 0x3FFF_F000
+MARK_MASK: Final = 0xFFFF_F000
 MARK_SHIFT: Final = 12
 MARKED_INTERFACE_LAST: Final = MARK_MASK >> MARK_SHIFT
 
@@ -59,7 +59,6 @@ NFT_TABLE: Final = "ipsec_agent"  # family inet
 INTERFACE_BASE: Final = 100_000  # + the peer's number (ipsecPeerVirtualInterface)
 LAST_WITH_INTERFACE: Final = 0x7FFF_FFFF - INTERFACE_BASE
 ROUTE_PROTOCOL: Final = 196  # of routes and addresses; numbers from 5 to 254 are the routing programs' (rtnetlink(7))
-PACKET_MARK: Final = 0x4000_0000  # a bit of the packet mark: it came out of a virtual interface
 
 MOST_PEER_IDS: Final = 8  # alternatives in ipsecPeerPeerIds, each a connection of its own
 

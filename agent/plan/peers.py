@@ -84,7 +84,7 @@ def public_link(row: RowView, environment: Environment, remote: bytes) -> tuple[
     link = cells.number(row, "ipsecPeerPublicIfIndex")
     if link <= 0:
         return 0, None, None
-    held = environment.interfaces.get(link, ())
+    held = environment.link_addresses.get(link, ())
     fitting = [address for address in held if len(address) == len(remote)]
     if cells.number(row, "ipsecPeerPublicIfIndexMode") == FORCE:
         family = "IPv4" if len(remote) == 4 else "IPv6"

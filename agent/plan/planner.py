@@ -131,7 +131,7 @@ def _concerns_all(previous: Plan, environment: Environment, changes: Iterable[Ro
     known = previous.environment
     if environment.capabilities != known.capabilities or environment.own_addresses != known.own_addresses:
         return True
-    if environment.interfaces != known.interfaces:
+    if environment.link_addresses != known.link_addresses:
         return True
     return any(
         (change.table in CONCERN_ALL and not change.columns <= CONCERN_NOBODY)
@@ -150,7 +150,7 @@ def _look_at_world(draft: Draft, environment: Environment, previous: Plan) -> No
         draft.peer(number)
     for primary, backup in {**known.takeovers, **environment.takeovers}.items():
         draft.takeover(primary, backup)
-    for index in known.link_names.keys() ^ environment.link_names.keys():
+    for index in known.interfaces.keys() ^ environment.interfaces.keys():
         draft.bound(index)
     if known.default_sources != environment.default_sources:
         draft.bound(OWN_ADDRESS)

@@ -58,9 +58,10 @@ def bits(selector: Selector, scope: Scope = EVERY_PACKET) -> Bits:
     return Bits(family, value << _TAIL | tail, mask << _TAIL | tail_mask)
 
 
-def flow_bits(flow: Flow) -> Bits:
-    """A packet, to be matched with `overlap`; the mask is full. The kernel asks the policies for an IPv6 packet made
-    here before it says by which interface it leaves (seen on Linux 6.18; IPv4 is told at once)."""
+def flow_bits(flow: Flow, if_id: int = 0) -> Bits:
+    """A packet, to be matched with `overlap`; the mask is full. `if_id`: of the XFRM interface it came out of. The
+    kernel asks the policies for an IPv6 packet made here before it says by which interface it leaves (seen on Linux
+    6.18; IPv4 is told at once)."""
     leaves = 0 if flow.way == "out" and len(flow.source) == 16 else flow.to_interface
     width = len(flow.source) * 8
     addresses = int.from_bytes(flow.source, "big") << width | int.from_bytes(flow.destination, "big")
@@ -68,17 +69,8 @@ def flow_bits(flow: Flow) -> Bits:
     addresses |= (leaves << _SCOPE_BITS | mark) << 2 * width
     tail = flow.protocol << 32 | flow.source_port << 16 | flow.destination_port
     size = 2 * width + _TAIL + 2 * _SCOPE_BITS
-    return Bits(len(flow.source), addresses << _TAIL | tail, (1 << size) - 1)
-
-
-def of_interface(packet: Bits, number: int) -> Bits:
-    """A packet as the policies of an XFRM interface are asked about it."""
-    return packet._replace(family=packet.family & (1 << _FAMILY_BITS) - 1 | number << _FAMILY_BITS)
-
-
-def marked(packet: Bits, mark: int) -> Bits:
-    """A packet with more bits in its mark."""
-    return packet._replace(value=packet.value | mark << 16 * (packet.family & (1 << _FAMILY_BITS) - 1) + _TAIL)
+    family = len(flow.source) | if_id << _FAMILY_BITS
+    return Bits(family, addresses << _TAIL | tail, (1 << size) - 1)
 
 
 def overlap(a: Bits, b: Bits) -> bool:

@@ -128,7 +128,7 @@ def interface_problem(index: int) -> str:
     if index < ANY_INTERFACE:
         return "no index of an interface; accepted: 1 and more, -1 or 0 for any interface"
     if index > MARKED_INTERFACE_LAST:
-        return f"packets are marked with indices of 18 bits; accepted: 1..{MARKED_INTERFACE_LAST}, -1 or 0 for any"
+        return f"packets are marked with indices of 20 bits; accepted: 1..{MARKED_INTERFACE_LAST}, -1 or 0 for any"
     return ""
 
 

@@ -69,7 +69,7 @@ def of_world(owner: int, rule: Rule, environment: Environment) -> Verdict | None
     protects = rule.action == RuleAction.PROTECT
     if not environment.capabilities.nftables and (protects or rule.direction != RuleDirection.OUTBOUND):
         return not_marked(rule.action, environment.capabilities.nftables_lack)
-    if rule.interface not in environment.link_names:
+    if rule.interface not in environment.interfaces:
         return no_interface(rule.interface)
     if len(rule.parts[0].source.address) == 16 and (protects or rule.direction != RuleDirection.INBOUND):
         return OWN_IPV6_PASSES_BY

@@ -142,17 +142,20 @@ def standing_policies(peer: int) -> list[Policy]:
     ]
 
 
-def marked_policies() -> list[Policy]:
-    """What came out of virtual interfaces goes on, unless a rule of a peer's list decides."""
-    scope = Scope(mark=numbers.PACKET_MARK, mask=numbers.PACKET_MARK)
+def marked_policies(peer: int) -> list[Policy]:
+    """What came out of the interface goes on, unless a rule of a peer's list decides."""
+    number = numbers.interface_number(peer)
+    if number > numbers.MARKED_INTERFACE_LAST:
+        return []
+    scope = Scope(mark=numbers.interface_mark(number), mask=numbers.MARK_MASK)
     return [
         Policy(
             PolicyKey(Direction.OUT, Selector(everything, everything), scope),
             numbers.PRIORITY_CAME,
             Action.ALLOW,
             (),
-            spd.BUILT_IN_ROW,
-            0,
+            RowRef(PEERS, peer),
+            peer,
             WHY_CAME,
         )
         for everything in ANYWHERE.values()
