@@ -12,6 +12,7 @@ from agent.mib.compiled import COMPILED
 from agent.mib.document import document
 from agent.mib.schema import Access, Keeping, Role
 from agent.mib.traits import TRAITS, SchemaError, check_traits
+from agent.store.references import target_of
 
 SCHEMA = load_schema()
 PUBLISHED = (1, 3, 6, 1, 4, 1, 272, 4, 26)
@@ -84,6 +85,14 @@ def test_a_column_that_shows_the_row_number_is_kept_once() -> None:
     former, now = SCHEMA.columns["ipsecPeerOperStatus"], SCHEMA.columns["ipsecPeerStatOperStatus"]
     assert (former.table, former.position) == (now.table, now.position) and former.oid == (*peers.oid, 44)
     assert SCHEMA.by_oid[former.oid] is former and former in SCHEMA.ordered
+
+
+def test_what_the_fact_sheets_call_a_row_is_a_pointer_to_one() -> None:
+    """Only to a row that is there, and no such row goes while it is pointed to. Groups and lists in a text are none."""
+    tables = {"ikePrfCert": "certTable", "ipsecPeerCert": "certTable", "ipsecPeerXauthProfile": "xauthProfileTable"}
+    tables |= {"ipsecPeerIkeProfile": "ikeProfileTable", "ipsecPeerIpsecProfile": "ipsecProfileTable"}
+    tables |= {"certMgmtCaCertIndex": "certTable", "ikev2PrfProposal": "ikeProposalTable"}
+    assert {name: target_of(SCHEMA.columns[name]) for name in tables} == tables
 
 
 def test_traits_without_an_object_stop_the_agent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,6 +46,17 @@ async def test_a_store_is_seeded_once(store: Store) -> None:
     assert store.running.row("ikeProposalTable", FIRST + 20) is None, "what was deleted does not come back"
 
 
+async def test_the_first_start_is_one_line_that_can_be_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "agent.audit")
+    opened = Store.open(SCHEMA, "", tmp_path / "first")
+    await seed(opened)
+    await opened.close()
+    [line] = [record.getMessage() for record in caplog.records if record.name == "agent.audit"]
+    assert line.startswith("generation 1 by agent: ")
+    assert "objects, rows of ikeProfileTable 1, ikeProposalTable 28, ikev2ProfileTable 1, ipsecGlobals 1" in line
+    assert len(line) < 300
+
+
 async def test_ipsec_is_off_and_there_is_no_peer_and_no_rule(store: Store) -> None:
     assert SCHEMA.columns["ipsecGlobEnabled"].show(store.running.scalar("ipsecGlobEnabled")) == "false(2)"
     assert not len(store.running.table("ipsecPeerTable")) and not len(store.running.table("ipsecTrafficTable"))

@@ -80,10 +80,13 @@ TRAITS = {
         shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecTuneIPFragMaxBytes": Traits(
-        stage="gateway",
         effect="Memory for reassembling fragments is bounded",
         mechanism="backends.link",
-        limit="Whole namespace; at the limit Linux refuses new fragments instead of dropping the oldest",
+        limit=(
+            "Whole namespace; at the limit Linux refuses new fragments instead of dropping the oldest; with its"
+            " default the host's own value stays, or comes back"
+        ),
+        shown="tests/test_kernel_settings.py::test_a_flood_of_fragments_is_bounded",
     ),
     "ipsecTuneIPFragMaxFragments": Traits(
         effect="Nothing: Linux bounds memory, not the number of fragments",

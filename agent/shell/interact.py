@@ -11,6 +11,7 @@ import asyncio
 from typing import Final
 
 from prompt_toolkit import PromptSession
+from prompt_toolkit.application import create_app_session
 from prompt_toolkit.history import History
 from prompt_toolkit.input import Input
 from prompt_toolkit.input.typeahead import store_typeahead
@@ -24,6 +25,8 @@ from agent.shell.outcome import INTERRUPTED
 from agent.shell.session import Session
 
 LEAST_COLUMNS: Final = 20
+PROMPT_STYLE: Final = "fg:ansidefault"
+"""Looks like none, but has the blank at the prompt's end written, which programs wait for, instead of skipped."""
 
 
 class OutputTerminal:
@@ -45,8 +48,17 @@ class OutputTerminal:
     complain = write
 
 
-async def interact(session: Session, input: Input, output: Output, history: History | None = None) -> int:
-    """Read lines and carry them out until `exit` or the end of the input (Ctrl-D). The status of the last line."""
+async def interact(
+    session: Session, input: Input, output: Output, history: History | None = None, *, dumb: bool = False
+) -> int:
+    """Read lines and carry them out until `exit` or the end of the input (Ctrl-D). The status of the last line.
+    `dumb`: the terminal understands no escape sequences, as TERM of this process says."""
+    with create_app_session(input=input, output=output):
+        return await _interact(session, input, None if dumb else output, history)
+
+
+async def _interact(session: Session, input: Input, output: Output | None, history: History | None) -> int:
+    """Without an output of its own the line editor looks at TERM."""
     reader: PromptSession[str] = PromptSession(
         history=history or DiscreetMemory(session),
         completer=ShellCompleter(session),
@@ -58,7 +70,7 @@ async def interact(session: Session, input: Input, output: Output, history: Hist
     status = 0
     while not session.ended:
         try:
-            line = await reader.prompt_async(session.prompt())
+            line = await reader.prompt_async([(PROMPT_STYLE, session.prompt())])
         except KeyboardInterrupt:
             continue
         except EOFError:

@@ -3,7 +3,7 @@
     ipsecPeerTable                            a word
     ipsecPeerDescription:02="Branch west"     an assignment to the row that was shown as 02
     ipsecPeerDescription.3="Branch west"      an assignment to row number 3
-    Proto=tcp RemotePort = 22                 two assignments; blanks around `=` do no harm
+    Proto=tcp RemotePort = 22                 two assignments; a blank before `=` may have one behind it
 
 A value or word that begins with a quotation mark goes to the next one and may hold anything:
 in `"…"` a backslash writes `\\"`, `\\\\`, `\\n`, `\\t` and octets `\\x1b`, in `'…'` nothing is
@@ -18,7 +18,7 @@ from typing import Final
 
 from agent.shell.outcome import Problem
 
-ASSIGNED: Final = re.compile(r"([A-Za-z][\w-]*)(?::(\d+)|\.(\d+))?[ \t]*=[ \t]*")
+ASSIGNED: Final = re.compile(r"([A-Za-z][\w-]*)(?::(\d+)|\.(\d+))?(?:=|[ \t]+=[ \t]*)")
 BARE: Final = re.compile(r"[^\s;]+")
 BLANK: Final = re.compile(r"\s+")
 ESCAPED: Final = re.compile(r'\\(?:x([0-9A-Fa-f]{2})|(["\\nt]))')
@@ -26,7 +26,7 @@ SIMPLE: Final = {'"': '"', "\\": "\\", "n": "\n", "t": "\t"}
 
 
 class LineError(Problem):
-    """The line cannot be read; the text says where and why."""
+    """The line cannot be read; the text says where and why, and repeats nothing of it: it may be a key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +108,9 @@ def _text(line: str, at: int) -> tuple[str, bool, int]:
     while end < len(line) and line[end] != mark:
         end += 2 if mark == '"' and line[end] == "\\" else 1
     if end >= len(line):
-        raise LineError(f"the quotation mark of {_beginning(line[at:])} has no end")
+        raise LineError(f"the quotation mark at character {at + 1} has no end")
     if end + 1 < len(line) and not line[end + 1].isspace() and line[end + 1] != ";":
-        raise LineError(f"{_beginning(line[at:])}: behind the closing quotation mark a blank or ; is expected")
+        raise LineError(f"behind the closing quotation mark at character {end + 1} a blank or ; is expected")
     inside = line[at + 1 : end]
     return (ESCAPED.sub(_unescaped, inside) if mark == '"' else inside), True, end + 1
 
@@ -119,8 +119,3 @@ def _unescaped(found: re.Match[str]) -> str:
     if found[1]:
         return bytes.fromhex(found[1]).decode("ascii", "surrogateescape")
     return SIMPLE[found[2]]
-
-
-def _beginning(text: str, most: int = 12) -> str:
-    """Enough of a text to find it by."""
-    return text if len(text) <= most else text[:most] + "…"

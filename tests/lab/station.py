@@ -17,7 +17,7 @@ MIBS = [
     "-M",
     f"{PROJECT}/mibs:{PROJECT}/mibs/base",
     "-m",
-    "IPSEC-GATEWAY-MIB:IPSEC-GATEWAY-EXT-MIB:IPSEC-GATEWAY-CERT-MIB",
+    "IPSEC-GATEWAY-MIB:IPSEC-GATEWAY-IKEV2-MIB:IPSEC-GATEWAY-EXT-MIB:IPSEC-GATEWAY-CERT-MIB",
 ]
 ADDRESS = "127.0.0.1:1161"
 COMMUNITY = "lab"
@@ -42,7 +42,7 @@ class Station:
         return run(self.gateway, command, check=False)
 
     def set(self, values: Mapping[str, Value]) -> None:
-        """One SET of all the cells. Raises Refused."""
+        """One SET of all the cells, octets as they are. Raises Refused."""
         words: list[str] = []
         for instance, value in values.items():
             words += [instance, "x", value.hex()] if isinstance(value, bytes) else [instance, "=", str(value)]

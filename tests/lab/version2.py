@@ -268,7 +268,7 @@ def outer_packets(world: World) -> None:
         {
             "ipsecPrfPmtuDiscovery.1": "disabled",
             "ipsecPrfLifeSeconds.1": 10,
-            "ipsecPrfLifeRekeyPercent.1": 80,
+            "ipsecPrfLifeRekeyPercent.1": 50,
             "ipsecPrfKeepAlive.1": "false",
         },
     )
@@ -287,7 +287,8 @@ def outer_packets(world: World) -> None:
         return "" if now and len(seen) >= 3 else f"{len(seen)} SPIs, now {now}"
 
     world.eventually(renewals, "unused and kept, it is renewed and renewed", 22, pause=1)
-    both(world, {"ipsecPrfLifeSeconds.1": 900, "ipsecPrfKeepAlive.1": "default"})
+    usual: Cells = {"ipsecPrfLifeSeconds.1": 900, "ipsecPrfLifeRekeyPercent.1": 80, "ipsecPrfKeepAlive.1": "default"}
+    both(world, usual)
 
 
 @scenario("version2", "outer_packets")
