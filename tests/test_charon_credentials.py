@@ -16,6 +16,7 @@ from agent.backends.charon.messages import texts
 from agent.backends.engine import EngineError
 from agent.plan.certificates import pem
 from agent.plan.daemon import USUAL
+from agent.plan.identities import ATTRIBUTES
 from agent.plan.model import Credential, CredentialKind, Secret
 from tests.authority import root
 
@@ -132,3 +133,19 @@ async def test_settings_are_read_anew_or_wait_or_start_it_again(charon: Charon) 
     await charon._there.wait()
     assert charon.daemon.pid() != first and charon.daemon.started_with() == {"port": 5500, "sa_lines": 1024}
     assert await charon.configure(USUAL._replace(ike_port=5500, sa_lines=1024)) == "", "and nothing waits any more"
+
+
+async def test_charon_knows_the_attributes_of_names_that_are_accepted(charon: Charon) -> None:
+    """Spaces around a part go when charon reads a name; one with an attribute it does not know is a key id, and stays
+    as it is."""
+
+    def ask(session: Any) -> dict[str, str]:
+        told = {}
+        for text in [*(f"{name}=x , CN=y" for name in ATTRIBUTES), "XX=x , CN=y"]:
+            session.load_conn({"names": {"local_addrs": ["192.0.2.1"], "local": {"auth": "psk", "id": text}}})
+            (answer,) = session.list_conns({"ike": "names"})
+            told[text] = texts(answer)["names"]["local-1"]["id"]
+        return told
+
+    told = await charon._call(ask)
+    assert {text for text, shown in told.items() if shown == text} == {"XX=x , CN=y"}

@@ -21,7 +21,7 @@ _FORMS: Final = "accepted: <distinguished name>, |address|, |first-last|, |net/m
 
 
 ATTRIBUTES: Final = (
-    *("CN", "OU", "O", "C", "L", "ST", "S", "E", "DC", "UID", "T", "SN", "N", "G", "I", "D", "STREET", "postalCode"),
+    *("CN", "OU", "O", "C", "L", "ST", "E", "DC", "UID", "T", "SN", "N", "G", "I", "D", "STREET", "postalCode"),
     *("serialNumber", "dnQualifier", "emailAddress", "employeeNumber", "pseudonym", "unstructuredName"),
 )
 """Attribute types of names that the daemon knows (strongSwan 5.9.8, identification.c)."""
