@@ -23,6 +23,7 @@ TRAITS = {
         mechanism="plan.ike",
         limit="Not an address of this host: row failed",
         disturbs="renegotiates peer",
+        shown="lab: local_address",
     ),
     "ipsecPeerTrafficList": Traits(
         role=Role.CREATING,
@@ -44,6 +45,7 @@ TRAITS = {
             "IKEv2 needed, row says so"
         ),
         disturbs="renegotiates peer",
+        shown="lab: name_moves; lab: unknown_address",
     ),
     "ipsecPeerVirtualInterface": Traits(
         effect="An interface with number peer + 100000 appears; all that is routed to it is encrypted",
@@ -76,6 +78,7 @@ TRAITS = {
             "failed with 'no pre-shared key'; not shown, logged or exported; settable only by authPriv or "
             "loopback; writing * keeps the old key"
         ),
+        shown="lab: wrong_key",
     ),
     "ipsecPeerIsdnCB": Traits(
         stage="later",
