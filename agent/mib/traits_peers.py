@@ -57,6 +57,7 @@ TRAITS = {
         ),
         disturbs="renegotiates peer",
         shown=(
+            "lab: start_with_interfaces; lab: routed; "
             "tests/test_interfaces_kernel.py::test_a_virtual_interface_with_address_and_route_comes_and_goes_by_set;"
             " "
             "tests/test_plan_interfaces.py::test_its_traffic_list_is_ignored_and_everything_is_protected_by_its_own_policies"
@@ -266,6 +267,7 @@ TRAITS = {
             "interface can be made to show lowerLayerDown"
         ),
         shown=(
+            "lab: standing; "
             "tests/test_links.py::test_a_link_shows_how_its_peer_is; "
             "tests/test_peer_states.py::test_an_interface_shows_dormant_up_and_blocked"
         ),
