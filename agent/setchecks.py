@@ -24,6 +24,21 @@ TRUE = 1
 UDP = 17
 
 
+def check_named(
+    before: Configuration,
+    after: Configuration,
+    rows: tuple[RowChange, ...],
+    edits: Sequence[Edit],
+    capabilities: Capabilities,
+) -> None:
+    """The manual's rules for what a SET or load names. Raises Refused."""
+    named = [(edit.column.table, edit.number, edit.column.name, edit.value) for edit in edits]
+    try:
+        check_rules(before, after, rows, named, capabilities)
+    except RuleError as error:
+        raise refusal(ErrorStatus.INCONSISTENT_VALUE, error.position, edits[error.position], error.text) from None
+
+
 class SetChecks:
     """A `Check` of agent.store.hooks. `listen`: addresses and UDP ports that SNMP is answered on."""
 
@@ -42,11 +57,7 @@ class SetChecks:
         edits: Sequence[Edit],
         origin: Origin,
     ) -> None:
-        named = [(edit.column.table, edit.number, edit.column.name, edit.value) for edit in edits]
-        try:
-            check_rules(before, after, rows, named, self._capabilities)
-        except RuleError as error:
-            raise refusal(ErrorStatus.INCONSISTENT_VALUE, error.position, edits[error.position], error.text) from None
+        check_named(before, after, rows, edits, self._capabilities)
         allowed = any(edit.column.name == ALLOW_LOCKOUT and edit.value == TRUE for edit in edits)
         if not allowed:
             self._check_lockout(before, after, edits, origin)
@@ -56,7 +67,11 @@ class SetChecks:
     ) -> None:
         # SNMP is answered before the first plan is made: then one is made for this.
         running = self._reconciler.plan or make_plan(before, self._reconciler.environment)
-        cut = check_lockout(running, self._reconciler.preview(after), self._flows(origin))
+        planned = self._reconciler.preview(after)
+        flows = self._flows(origin)
+        if running.names_interfaces or planned.names_interfaces:  # packets come by which the answers go
+            flows = tuple(flow._replace(from_interface=self._host.route_to(flow.source).interface) for flow in flows)
+        cut = check_lockout(running, planned, flows)
         if cut:
             accepted = f"the same SET with {ALLOW_LOCKOUT}.0 = true, or a rule that lets this pass"
             raise refusal(ErrorStatus.INCONSISTENT_VALUE, 0, edits[0], cut, accepted)

@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from agent.backends import memory_engines
 from agent.backends.memory import MemoryHost
 from agent.backends.reconcile import Reconciler
+from agent.clear import Clearing
 from agent.mib import load_schema
 from agent.mib.ber import Value
 from agent.plan.capabilities import MEMORY
 from agent.plan.model import Flow
 from agent.plan.planner import make_plan
+from agent.seed import seed_edits
 from agent.setchecks import SetChecks
 from agent.store.errors import ErrorStatus, Refused
 from agent.store.hooks import AGENT, Edit, Origin, differences
@@ -31,6 +33,9 @@ STATION = Origin("snmp", "admin", "203.0.113.9", "192.0.2.1", secure=True)
 
 class Host(MemoryHost):
     """Has one ssh session."""
+
+    def __init__(self) -> None:
+        super().__init__(interfaces={1: "lo", 7: "eth0", 8: "eth1"})
 
     def flows(self) -> tuple[Flow, ...]:
         return (Flow(socket.inet_aton("198.51.100.7"), socket.inet_aton("192.0.2.1"), 6, 40000, 22, "in"),)
@@ -111,6 +116,27 @@ async def test_a_rule_that_lets_them_pass_makes_it_acceptable(bench: Bench) -> N
     await bench.set(ipsecTrAction_1=5, ipsecGwAllowLockout=1)
 
 
+async def test_a_rule_cuts_by_the_interface_that_the_station_comes_by(bench: Bench) -> None:
+    await bench.set(ipsecGlobContDefaultRule=2)
+    await bench.set(ipsecGlobEnabled=1)
+    await bench.planned()
+    await bench.set(ipsecTrProto_1=255, ipsecTrAction_1=5, ipsecTrInterface_1=8, ipsecGlobContPreIpsecRules=1)
+    await bench.planned()
+    with pytest.raises(Refused, match=r"203\.0\.113\.9.*came by eth0 \(7\)"):
+        await bench.set(ipsecTrInterface_1=7)
+    await bench.set(ipsecTrInterface_1=7, ipsecGwAllowLockout=1)
+
+
+async def test_a_range_or_an_own_address_cuts_too(bench: Bench) -> None:
+    await bench.set(ipsecGlobContDefaultRule=2)
+    await bench.set(ipsecGlobEnabled=1)
+    await bench.planned()
+    ends = {"ipsecTrRemoteAddress_1": b"\xcb\x00\x71\x05", "ipsecTrRemoteRange_1": b"\xcb\x00\x71\x08"}
+    await bench.set(ipsecTrProto_1=255, ipsecTrAction_1=5, ipsecGlobContPreIpsecRules=1, **ends)
+    with pytest.raises(Refused, match=r"203\.0\.113\.9"):
+        await bench.set(ipsecTrRemoteRange_1=b"\xcb\x00\x71\x09")
+
+
 async def test_before_there_is_a_plan_it_is_judged_all_the_same(tmp_path: Path) -> None:
     engines = memory_engines()
     store = Store.open(load_schema(), "", tmp_path)
@@ -183,3 +209,26 @@ async def test_differences_are_exactly_the_rows_that_differ(bench: Bench) -> Non
     assert found["ipsecTrafficTable", 300].after is None
     assert found["ipsecGlobalsContinued", 0].columns == {"ipsecGlobContDefaultRule"}
     assert differences(after, after) == []
+
+
+async def test_clearing_is_refused_where_it_would_cut_and_switches_off_else(bench: Bench) -> None:
+    """clear-configuration becomes the edits it stands for before anybody looks: IPsec off cuts nobody, and what the
+    seeds bring is judged with the rest."""
+    store = bench.store
+    store.expanders.append(Clearing(seed_edits(store.schema)))
+    await bench.set(ipsecTrProto_1=6, ipsecTrLocalPort_1=22, ipsecTrAction_1=3, ipsecGlobContPreIpsecRules=1)
+    await bench.set(ipsecGlobEnabled=1, ipsecGwAllowLockout=1)
+    await bench.planned()
+    await bench.set(ipsecGwCommand=2)
+    assert store.running.scalar("ipsecGlobEnabled") == 2 and not len(store.running.table("ipsecTrafficTable"))
+    await bench.set(ipsecTrProto_1=6, ipsecTrLocalPort_1=22, ipsecTrAction_1=3, ipsecGlobContPreIpsecRules=1)
+    await bench.set(ipsecGlobEnabled=1, ipsecGwAllowLockout=1)
+    await bench.planned()
+    on = [Edit(store.schema.columns["ipsecGlobEnabled"], 0, 1)]  # as if the first start left it on: the rule is gone
+    store.expanders[:] = [Clearing([*seed_edits(store.schema), *on])]
+    generation = store.running.generation
+    with pytest.raises(Refused, match=r"accepted: the same SET with ipsecGwAllowLockout\.0 = true") as refused:
+        await bench.set(ipsecGwCommand=2)
+    assert refused.value.edit == 0 and store.running.generation == generation
+    await bench.set(ipsecGwCommand=2, ipsecGwAllowLockout=1)
+    assert store.running.scalar("ipsecGlobEnabled") == 1 and not len(store.running.table("ipsecTrafficTable"))

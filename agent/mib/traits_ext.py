@@ -22,7 +22,11 @@ LIVE_TABLES = frozenset(
     }
 )
 
-MODERN = "Engine has them all; curve448 needs charon's botan, wolfssl or openssl plugin"
+FARES = "test_packets_fare_as_explain_says"
+IPV6_RULE = (
+    "A rule that has one takes the place of its IPv4 addresses; both sides have one, :: with prefix length 0 for any,"
+    " or are outer addresses. The tunnel may be between IPv4 addresses"
+)
 OLD_PLAN = "Not planned yet: a value other than the default is refused"
 
 
@@ -68,39 +72,120 @@ CONTROL = {
 }
 
 ALGORITHMS = {
-    "ipsecGwIkePropAead": _later("AES-GCM or ChaCha20-Poly1305 is offered in phase 1", "plan.ike", MODERN),
-    "ipsecGwIkePropPrf": _later("Pseudo-random function beside a combined cipher", "plan.ike"),
-    "ipsecGwIkePropGroup": _later("A modern group is offered in phase 1", "plan.ike", MODERN),
-    "ipsecGwIkePrfGroup": _later("A modern group is used in phase 1 of peers with this profile", "plan.ike", MODERN),
-    "ipsecGwIpsecPropAead": _later("AES-GCM or ChaCha20-Poly1305 is offered for ESP", "plan.ike", MODERN),
-    "ipsecGwIpsecPrfPfsGroup": _later("A modern group gives phase 2 its forward secrecy", "plan.ike", MODERN),
+    name: Traits(effect=effect, mechanism="plan.ike", limit=limit, disturbs="renegotiates peer", shown=shown)
+    for name, effect, limit, shown in (
+        (
+            "ipsecGwIkePropAead",
+            "AES-GCM or ChaCha20-Poly1305 is offered in phase 1",
+            "IKEv2 only (RFC 5282): for IKEv1 peers the proposal is left out, and the row says so",
+            "lab: phase1_version2; tests/test_plan_algorithms.py::test_combined_ciphers_of_phase_1_are_for_version_2",
+        ),
+        (
+            "ipsecGwIkePropPrf",
+            "Pseudo-random function beside a combined cipher",
+            "Other ciphers have that of their hash",
+            "lab: phase1_version2; tests/test_plan_algorithms.py::test_combined_ciphers_of_phase_1_are_for_version_2",
+        ),
+        (
+            "ipsecGwIkePropGroup",
+            "A modern group is offered in phase 1",
+            "",
+            "lab: phase1_version1; tests/test_plan_algorithms.py::test_modern_groups_of_phase_1",
+        ),
+        (
+            "ipsecGwIkePrfGroup",
+            "A modern group is used in phase 1 of peers with this profile (IKEv1)",
+            "",
+            "tests/test_plan_algorithms.py::test_modern_groups_of_phase_1",
+        ),
+        (
+            "ipsecGwIpsecPropAead",
+            "AES-GCM or ChaCha20-Poly1305 is offered for ESP",
+            "ChaCha20-Poly1305 with IKEv2 only: IKEv1 has no number for it",
+            "lab: phase2_version1; lab: phase2_version2",
+        ),
+        (
+            "ipsecGwIpsecPrfPfsGroup",
+            "A modern group gives phase 2 its forward secrecy",
+            "As ipsecPrfPfsGroup",
+            "lab: phase2_version1; lab: phase2_version2",
+        ),
+    )
 }
 
+ON_INTERFACES = (
+    "tests/test_interfaces_kernel.py::test_a_virtual_interface_with_address_and_route_comes_and_goes_by_set; "
+    "tests/test_links.py::test_a_link_comes_with_addresses_and_routes_and_goes"
+)
 NETWORKS = {
     "ipsecGwPeerAddressPeer": Traits(
         role=Role.CREATING,
         refers="ipsecPeerTable",
         effect="The virtual interface of this peer gets the address; creates the row",
         mechanism="backends.link",
-        limit="Stored; no virtual interface is made yet (ipsecPeerVirtualInterface)",
+        limit="Peers without a virtual interface have no use for it",
+        shown=ON_INTERFACES,
     ),
-    "ipsecGwPeerAddressAddress": _later("Address of the peer's virtual interface", "backends.link"),
-    "ipsecGwPeerAddressPrefixLength": _later("Prefix of that address", "backends.link"),
-    "ipsecGwPeerAddressRemote": _later("Address of the other end of the interface", "backends.link"),
+    "ipsecGwPeerAddressAddress": Traits(
+        effect="Address of the peer's virtual interface",
+        mechanism="backends.link",
+        shown=ON_INTERFACES,
+    ),
+    "ipsecGwPeerAddressPrefixLength": Traits(
+        effect="Prefix of that address",
+        mechanism="backends.link",
+        limit="0 is the whole address",
+        shown=ON_INTERFACES,
+    ),
+    "ipsecGwPeerAddressRemote": Traits(
+        effect="Address of the other end of the interface",
+        mechanism="backends.link",
+        limit="Of the same family, else ignored",
+        shown=ON_INTERFACES,
+    ),
     "ipsecGwPeerRoutePeer": Traits(
         role=Role.CREATING,
         refers="ipsecPeerTable",
         effect="The route goes through the virtual interface of this peer; creates the row",
         mechanism="backends.link",
-        limit="Stored; no virtual interface is made yet (ipsecPeerVirtualInterface)",
+        limit="Peers without a virtual interface have no use for it",
+        shown=ON_INTERFACES,
     ),
-    "ipsecGwPeerRouteDestination": _later("Network reached through the peer's interface", "backends.link"),
-    "ipsecGwPeerRoutePrefixLength": _later("Prefix of that network", "backends.link"),
-    "ipsecGwPeerRouteMetric": _later("Of two routes to one network the lower metric is taken", "backends.link"),
+    "ipsecGwPeerRouteDestination": Traits(
+        effect="Network reached through the peer's interface",
+        mechanism="backends.link",
+        shown=ON_INTERFACES,
+    ),
+    "ipsecGwPeerRoutePrefixLength": Traits(
+        effect="Prefix of that network",
+        mechanism="backends.link",
+        shown=ON_INTERFACES,
+    ),
+    "ipsecGwPeerRouteMetric": Traits(
+        effect="Of two routes to one network the lower metric is taken",
+        mechanism="backends.link",
+        limit="IPv6: 0 is 1024",
+        shown=ON_INTERFACES,
+    ),
     **{
-        f"ipsecGwTr{side}{part}6": _later(f"The rule is about this IPv6 {what} of the {side.lower()} side", "plan.spd")
+        f"ipsecGwTr{side}{part}6": Traits(
+            effect=f"The rule is about this IPv6 {what} of the {side.lower()} side",
+            mechanism="plan.spd",
+            limit=limit,
+            disturbs="renegotiates peer",
+            shown=f"tests/test_xfrm_packets.py::{test}; lab: ipv6_inside",
+        )
         for side in ("Local", "Remote")
-        for part, what in (("Address", "network"), ("PrefixLength", "prefix length"), ("Range", "range"))
+        for part, what, limit, test in (
+            ("Address", "network", IPV6_RULE, FARES),
+            ("PrefixLength", "prefix length", "0 with an address other than :: is refused", FARES),
+            (
+                "Range",
+                "range",
+                "As ipsecTrLocalRange, at most 254 prefixes",
+                "test_a_range_begins_and_ends_where_it_says",
+            ),
+        )
     },
     "ipsecGwPoolId": Traits(
         role=Role.CREATING,
@@ -212,6 +297,7 @@ USERS = {
         limit="8 octets or more",
     ),
     "ipsecGwUserSourceList": Traits(effect="The user is accepted from these networks only", mechanism="snmp"),
+    "ipsecGwUserPublic": Traits(effect="usmUserPublic reads and writes it", mechanism="snmp"),
     "ipsecGwTargetName": Traits(effect="snmpTargetAddrName reads it", mechanism="snmp"),
     "ipsecGwTargetAddress": Traits(
         role=Role.CREATING, effect="Notifications go to this address; creates the row", mechanism="snmp"

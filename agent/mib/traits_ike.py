@@ -5,11 +5,11 @@ from agent.mib.schema import Role, Traits
 TRAITS = {
     "ikeSaState": Traits(
         deletes=7,
-        stage="gateway",
         effect="delete ends the IKEv1 SA",
         mechanism="monitor",
         limit="charon ends the phase 2 SAs with it, unlike the original; other values inconsistentValue",
         disturbs="renegotiates peer",
+        shown="lab: delete_sa; tests/test_monitor_endings.py::test_delete_ends_it",
     ),
     "ikePropNextChoice": Traits(
         links="ikeProposalTable",
@@ -17,10 +17,12 @@ TRAITS = {
         mechanism="plan.ike",
         limit="A ring is inconsistentValue; deleting a middle row closes the chain",
         disturbs="renegotiates peer",
+        shown="lab: settings; tests/test_plan_ike.py::test_a_chain_of_proposals_is_offered_in_its_order",
     ),
     "ikePropDescription": Traits(
         effect="The label names the row in every log line, event, explain answer and notification about it",
         mechanism="log",
+        shown="tests/test_profile_references.py::test_the_description_names_a_profile_in_what_is_told",
     ),
     "ikePropEncAlg": Traits(
         role=Role.CREATING,
@@ -31,6 +33,7 @@ TRAITS = {
             " read per negotiation)"
         ),
         disturbs="renegotiates peer",
+        shown="lab: phase1_version1; lab: phase1_version2",
     ),
     "ikePropHashAlg": Traits(
         deletes=1,
@@ -41,44 +44,47 @@ TRAITS = {
             "`failed`"
         ),
         disturbs="renegotiates peer",
+        shown="lab: phase1_version1; lab: phase1_version2",
     ),
     "ikePropGroup": Traits(
         effect="Diffie-Hellman group of this alternative where the profile names none; rules in IKEv2",
         mechanism="plan.ike",
         limit="Other numbers refused",
         disturbs="renegotiates peer",
+        shown="lab: phase1_version1; lab: phase1_version2",
     ),
     "ikePropAuthMethod": Traits(
-        stage="gateway",
         effect="The alternative counts only for peers that authenticate this way",
         mechanism="plan.ike",
         limit="One method per connection in charon, so methods cannot be mixed in one offer; 2, 4 refused",
         disturbs="renegotiates peer",
+        shown="tests/test_plan_algorithms.py::test_a_method_filters_the_chain",
     ),
     "ikePropEncKeySize": Traits(
         effect="Key length offered first",
         mechanism="plan.ike",
         limit="Stored within the limits of ipsecAlgorithmTable; lengths between are rounded down, row says so",
         disturbs="renegotiates peer",
+        shown="lab: phase1_version1; lab: phase1_version2",
     ),
     "ikePropEncKeySizeMin": Traits(
-        stage="gateway",
         effect="Shortest key accepted from the peer",
         mechanism="plan.ike",
         limit="What is accepted is also offered",
         disturbs="renegotiates peer",
+        shown="tests/test_plan_algorithms.py::test_what_is_accepted_lies_between_min_and_max",
     ),
     "ikePropEncKeySizeMax": Traits(
-        stage="gateway",
         effect="Longest key accepted from the peer",
         mechanism="plan.ike",
         limit="as Min",
         disturbs="renegotiates peer",
+        shown="tests/test_plan_algorithms.py::test_what_is_accepted_lies_between_min_and_max",
     ),
     "ikePrfDescription": Traits(
-        stage="gateway",
         effect="The label names the row in every log line, event, explain answer and notification about it",
         mechanism="log",
+        shown="tests/test_profile_references.py::test_the_description_names_a_profile_in_what_is_told",
     ),
     "ikePrfAuthMethod": Traits(
         deletes=15,
@@ -99,6 +105,7 @@ TRAITS = {
             "a row exists; offline dictionary attack is possible and the row warns"
         ),
         disturbs="renegotiates peer",
+        shown="lab: settings; tests/test_plan_ike.py::test_modes_and_who_answers_in_the_other_one",
     ),
     "ikePrfProposal": Traits(
         role=Role.CREATING,
@@ -107,15 +114,18 @@ TRAITS = {
         mechanism="plan.ike",
         limit="An element the engine lacks is left out and that proposal row is `failed`; none left = peer failed",
         disturbs="renegotiates peer",
+        shown="lab: settings",
     ),
     "ikePrfGroup": Traits(
         effect="Phase 1 uses this Diffie-Hellman group, whatever the proposals say (IKEv1)",
         mechanism="plan.ike",
         limit="3, 4, 6..13 refused",
         disturbs="renegotiates peer",
+        shown="lab: settings",
     ),
     "ikePrfCert": Traits(
         stage="gateway",
+        refers="certTable",
         effect="Own certificate of this number is used for RSA signatures",
         mechanism="plan.credentials",
         limit="Ignored with PSK",
@@ -135,16 +145,15 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ikePrfPfsIdentity": Traits(
-        stage="gateway",
         effect="true: each phase 2 is negotiated under its own phase 1 keys",
         mechanism="monitor",
-        limit=(
-            "charon cannot drop phase 1 and keep phase 2 (terminate takes the children, tried): a fresh unused "
-            "phase 1 stands by instead"
+        limit="charon cannot drop phase 1 and keep phase 2: a fresh, unused phase 1 stands by instead",
+        shown=(
+            "lab: fresh_identity; "
+            "tests/test_monitor_phase1.py::test_identity_pfs_renews_phase_1_some_seconds_after_each_phase_2"
         ),
     ),
     "ikePrfHeartbeats": Traits(
-        stage="gateway",
         effect="Dead peers are noticed and their SAs removed, or not",
         mechanism="plan.ike",
         limit=(
@@ -152,46 +161,62 @@ TRAITS = {
             "data; one-way send is only answering"
         ),
         disturbs="renegotiates peer",
+        shown="lab: dead_peers; tests/test_plan_ikev2.py::test_heartbeats_of_phase_1",
     ),
     "ikePrfBlockTime": Traits(
-        stage="gateway",
         effect="After a failed own attempt the peer is blocked this long; Ttl counts down",
         mechanism="monitor",
+        limit="A dialup of an operator does not wait for it",
+        shown=(
+            "lab: block_time; tests/test_monitor_states.py::test_a_peer_with_a_block_time_is_left_alone_for_so_long"
+        ),
     ),
     "ikePrfNatT": Traits(
-        stage="gateway",
         effect="ESP travels in UDP when NAT is found, always, or a NATed peer is refused",
         mechanism="plan.ike",
         limit="charon cannot hide NAT-T support: the vendor ids are sent also with disabled",
         disturbs="renegotiates peer",
+        shown=(
+            "lab: nat_traversal; "
+            "tests/test_plan_ikev2.py::test_nat_traversal; "
+            "tests/test_enforcement.py::test_where_nat_is_disabled_an_sa_through_nat_is_ended"
+        ),
     ),
     "ikePrfMtuMax": Traits(
-        stage="gateway",
         effect="Packets into the tunnel are at most this large",
         mechanism="backends.link",
-        limit="List peers: only TCP is limited, other packets follow the kernel's path MTU; IPv4 peers only",
+        limit=(
+            "Virtual interface: MTU of the link. List peers: only TCP is limited, by its segment size, and "
+            "needs nftables; other packets follow the kernel's path MTU"
+        ),
+        shown=(
+            "tests/test_plan_interfaces.py::test_mtu_comes_from_the_profile_the_global_one_or_is_built_in; "
+            "tests/test_plan_interfaces.py::test_peers_with_another_mtu_have_sets_of_their_own; "
+            "tests/test_interfaces_kernel.py::test_the_kernel_takes_all_our_parts"
+        ),
     ),
     "ikePrfLifeSeconds": Traits(
         effect="Phase 1 is renewed before this age and never older",
         mechanism="plan.ike",
         limit="Values 1..9 refused (bound of ours)",
         disturbs="renegotiates peer",
+        shown="lab: rekeys",
     ),
     "ikePrfLifeKBytes": Traits(
-        stage="gateway",
         effect="Phase 1 is renewed after this many kB of IKE messages",
         mechanism="monitor",
-        limit=(
-            "charon neither counts nor proposes volume in phase 1; without nftables not enforced (row says so); "
-            "limit is ours alone, not negotiated"
+        limit="Ours alone, not negotiated; counted where the agent has CAP_NET_RAW",
+        shown=(
+            "lab: kilobytes_of_phase_1; "
+            "tests/test_monitor_phase1.py::test_phase_1_is_renewed_after_so_many_kilobytes_of_1000_octets"
         ),
     ),
     "ikePrfLifeRekeyPercent": Traits(
-        stage="gateway",
         effect="Phase 1 renewal starts at this share of the lifetime",
         mechanism="plan.ike",
         limit="Vendor calls it obsolete; we honour it",
         disturbs="renegotiates peer",
+        shown="tests/test_plan_ike.py::test_renewal_begins_in_time",
     ),
     "ikePrfLifePolicy": Traits(
         effect="Peer proposals of other lifetimes are taken, or the SA is ended",
@@ -201,5 +226,6 @@ TRAITS = {
             "the offered lifetime, so strict cannot act; notify: no RESPONDER-LIFETIME is sent; meaningless in "
             "IKEv2"
         ),
+        shown="lab: strict; tests/test_monitor_tables.py::test_another_lifetime_ends_a_tunnel_only_where_strict",
     ),
 }

@@ -13,19 +13,33 @@ from typing import Final
 
 from agent.mib import load_schema
 from agent.mib.ber import Value
-from agent.plan import spd
-from agent.plan.capabilities import GROUPS, IKE_CIPHERS, IKE_HASHES, LACKING_HASHES, can
+from agent.plan import rules_interfaces
+from agent.plan.capabilities import (
+    AEAD_NAMES,
+    AEADS,
+    ALL_GROUPS,
+    GROUPS,
+    IKE_CIPHERS,
+    IKE_HASHES,
+    LACKING_HASHES,
+    MODERN_GROUPS,
+    can,
+)
+from agent.plan.connections import address_text
 from agent.plan.explain import explain_all, matching
 from agent.plan.identities import IdentityError, identities, identity
-from agent.plan.ike import DEFAULT_AUTH, PSK, address_text
 from agent.plan.model import Action, Capabilities, ConfigurationView, Direction, Flow, Policy, RowChangeView
 from agent.plan.peers import is_host_name, literal
+from agent.plan.phase1 import AUTH_NAMES, DEFAULT_AUTH, PSK
+from agent.plan.phase2 import COARSE, GRANULARITY_DEFAULT
 from agent.plan.proposals import group_problem
 from agent.plan.result import Plan
-from agent.plan.rules import RULES, After
+from agent.plan.rules import RULES, After, RowRule
 from agent.plan.selectors import bits, flow_bits, overlap
+from agent.plan.traffic import interface_problem, net_problem
 
 LEAST_SECONDS: Final = 10  # a shorter life would end before its renewal
+LEAST_KBYTES: Final = 100  # some seventy large packets
 ACCEPTED_METHODS: Final = f"accepted: pre-sh-key({PSK}), default({DEFAULT_AUTH})"
 
 Named = tuple[str, int, str, Value]
@@ -84,8 +98,34 @@ def _labels(column: str, values: Iterable[int]) -> str:
 def _group(value: Value, capabilities: Capabilities) -> str:
     assert isinstance(value, int)
     if value in GROUPS and not can(capabilities.ike_groups, value):
-        return f"this engine has no group {value}; accepted: {', '.join(map(str, sorted(capabilities.ike_groups)))}"
+        have = (number for number in GROUPS if can(capabilities.ike_groups, number))
+        return f"this engine has no group {value}; accepted: {', '.join(map(str, have))}"
+    if value in MODERN_GROUPS:
+        return (
+            f"{ALL_GROUPS[value]} is set in a column of its own; accepted: 0 (inherit), {', '.join(map(str, GROUPS))}"
+        )
     return group_problem(value)
+
+
+def _modern_group(value: Value, capabilities: Capabilities) -> str:
+    assert isinstance(value, int)
+    if not value or can(capabilities.ike_groups, value):
+        return ""
+    return f"this engine has no {ALL_GROUPS[value]}; accepted: {_labels('ipsecGwIkePropGroup', [0, *MODERN_GROUPS])}"
+
+
+def _aead(value: Value, capabilities: Capabilities) -> str:
+    assert isinstance(value, int)
+    if value not in AEADS or can(capabilities.aeads, AEADS[value]):
+        return ""
+    have = [1, *(number for number, name in AEADS.items() if can(capabilities.aeads, name))]
+    return f"this engine has no {AEAD_NAMES[AEADS[value]]}; accepted: {_labels('ipsecGwIkePropAead', have)}"
+
+
+def _proposal_method(value: Value, capabilities: Capabilities) -> str:
+    if value in (2, 4):
+        return f"no engine has {AUTH_NAMES[value]}; accepted: {_labels('ikePropAuthMethod', (1, 3, 33))}"
+    return ""
 
 
 def _pfs_group(value: Value, capabilities: Capabilities) -> str:
@@ -96,6 +136,12 @@ def _pfs_group(value: Value, capabilities: Capabilities) -> str:
 def _seconds(value: Value, capabilities: Capabilities) -> str:
     if isinstance(value, int) and 0 < value < LEAST_SECONDS:
         return f"a key would be renewed all the time; accepted: 0 (no limit), {LEAST_SECONDS} and more seconds"
+    return ""
+
+
+def _kbytes(value: Value, capabilities: Capabilities) -> str:
+    if isinstance(value, int) and 0 < value < LEAST_KBYTES:
+        return f"a key would be renewed all the time; accepted: 0 (no limit), {LEAST_KBYTES} and more kBytes"
     return ""
 
 
@@ -150,7 +196,21 @@ def _own_address(value: Value, capabilities: Capabilities) -> str:
 
 def _mask(value: Value, capabilities: Capabilities) -> str:
     assert isinstance(value, int)
-    return spd.net_problem(bytes(4), value)
+    return net_problem(bytes(4), value)
+
+
+def _interface(value: Value, capabilities: Capabilities) -> str:
+    assert isinstance(value, int)
+    return interface_problem(value)
+
+
+def _granularity(value: Value, capabilities: Capabilities) -> str:
+    if value in (GRANULARITY_DEFAULT, COARSE):
+        return ""
+    return (
+        "an SA pair for each host, protocol or port is not made: all that a rule protects shares one pair (several "
+        f"rules have several); accepted: {_labels('ipsecPrfGranularity', (GRANULARITY_DEFAULT, COARSE))}"
+    )
 
 
 VALUES: Final[Mapping[str, Callable[[Value, Capabilities], str]]] = MappingProxyType(
@@ -160,20 +220,43 @@ VALUES: Final[Mapping[str, Callable[[Value, Capabilities], str]]] = MappingProxy
         "ikePrfLifeSeconds": _seconds,
         "ikePrfLocalId": _one_identity,
         "ikev2PrfLifeSeconds": _seconds,
+        "ikePropAuthMethod": _proposal_method,
         "ikePropEncAlg": _ike_cipher,
+        "ipsecGwIkePropAead": _aead,
+        "ipsecGwIkePropGroup": _modern_group,
+        "ipsecGwIkePrfGroup": _modern_group,
+        "ipsecGwIpsecPropAead": _aead,
+        "ipsecGwIpsecPrfPfsGroup": _modern_group,
         "ikePropGroup": _group,
         "ikePropHashAlg": _ike_hash,
+        "ipsecGlobContDefaultPmtuTtl": rules_interfaces.minutes,
+        "ipsecGlobContPrivateInterface": rules_interfaces.private_interface,
         "ipsecPeerDynamicAddress": _peer_address,
         "ipsecPeerLocalAddress": _own_address,
         "ipsecPeerPeerIds": _some_identities,
+        "ipsecPeerTrafficLocalMask": rules_interfaces.dotted_mask,
+        "ipsecPeerTrafficPolicy": rules_interfaces.selector_role,
+        "ipsecPeerTrafficProtocol": rules_interfaces.selector_protocol,
+        "ipsecPeerTrafficRemoteMask": rules_interfaces.dotted_mask,
+        "ipsecPrfGranularity": _granularity,
+        "ipsecPrfLifeKBytes": _kbytes,
         "ipsecPrfLifeSeconds": _seconds,
         "ipsecPrfPfsGroup": _pfs_group,
         "ipsecPropProto": _protocol,
+        "ipsecTrInterface": _interface,
         "ipsecTrLocalMaskLen": _mask,
+        "ipsecTuneIPFragMaxBytes": rules_interfaces.memory,
         "ipsecTrRemoteMaskLen": _mask,
     }
 )
 """What is wrong with a value by itself, by column."""
+
+ROW_RULES: Final[Mapping[str, tuple[RowRule, ...]]] = MappingProxyType(
+    {
+        table: (*RULES.get(table, ()), *rules_interfaces.INTERFACE_RULES.get(table, ()))
+        for table in {**RULES, **rules_interfaces.INTERFACE_RULES}
+    }
+)
 
 
 # ---- all of a SET --------------------------------------------------------------------------
@@ -200,14 +283,14 @@ def check_rules(
     surrounding = After(after)
     names_of: dict[tuple[str, int], set[str]] = {}  # a load names a hundred thousand values
     for table, number, column, _ in named:
-        if table in RULES:
+        if table in ROW_RULES:
             names_of.setdefault((table, number), set()).add(column)
     for (table, number), change in changed.items():
         row = change.after
         names = names_of.get((table, number), set())
         if row is None or not names:
             continue  # it is gone, or follows from what another row's varbinds did
-        for columns, problem in RULES.get(table, ()):
+        for columns, problem in ROW_RULES.get(table, ()):
             asked = change.before is None or not names.isdisjoint(columns)
             if not asked or change.columns.isdisjoint(columns):
                 continue
@@ -290,13 +373,15 @@ def _answer(flow: Flow) -> Flow:
         source_port=flow.destination_port,
         destination_port=flow.source_port,
         way="out",
+        from_interface=0,
+        to_interface=flow.from_interface,
     )
 
 
 def _met_by(pair: tuple[Flow, Flow], policies: Sequence[Policy]) -> bool:
     packets = {Direction.IN: flow_bits(pair[0]), Direction.OUT: flow_bits(pair[1])}
     return any(
-        overlap(bits(policy.key.selector), packets[policy.key.direction])
+        overlap(bits(policy.key.selector, policy.key.scope), packets[policy.key.direction])
         for policy in policies
         if policy.key.direction in packets
     )

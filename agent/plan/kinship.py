@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from agent.plan import numbers
+from agent.plan.connections import Peer, connections
 from agent.plan.credentials import secret
-from agent.plan.ike import Peer, Profiles, connections
 from agent.plan.layered import Edit, Layered
 from agent.plan.model import Child, Connection, Secret, ViciValue
+from agent.plan.profiles import Profiles
 from agent.plan.result import Plan
 from agent.plan.state import Kin, State, Todo, edit_of
 
@@ -43,6 +44,10 @@ class Kinship:
     def has_children(self, peer: int) -> bool:
         kin = self._kin.get(peer)
         return kin is not None and bool(kin.children)
+
+    def children_of(self, peer: int) -> tuple[Child, ...]:
+        kin = self._kin.get(peer)
+        return kin.children if kin is not None else ()
 
     def reqid(self, name: str) -> int:
         """The reqid of a child: its own, else a new one."""
@@ -98,7 +103,9 @@ class Kinship:
             children += tuple(child for name in changes if (child := self.children.get(name)) is not None)
         found: list[Connection] = []
         if peer is not None and peer.usable and children:
-            found = connections(peer, self._profiles.phase1(peer.ike_profile), settings, children)
+            found = connections(
+                peer, self._profiles.phase1(peer.ike_profile, peer.version, peer.method), settings, children
+            )
             self.secrets.put(numbers.secret_id(number), secret(peer))
         else:
             self.secrets.put(numbers.secret_id(number), None)
