@@ -76,3 +76,7 @@ def test_kills_of_agents_and_charons(tmp_path: Path) -> None:
 
 def test_rules_of_every_kind(tmp_path: Path) -> None:
     assert play("rules", tmp_path) < RULES_BOUND
+
+
+def test_certificates_identities_and_the_daemon(tmp_path: Path) -> None:
+    play("certificates", tmp_path)

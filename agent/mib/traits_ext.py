@@ -203,7 +203,14 @@ NETWORKS = {
 CERTIFICATES = {
     "ipsecGwCertMgmtSignature": _later("Hash that a request is signed with", "pki", stage="certificates"),
     "ipsecGwCertMgmtCoding": _later("Coding of a request that is uploaded or shown", "pki", stage="certificates"),
-    "ipsecGwCertificateKind": _later("What a certificate is used for", "pki", stage="certificates"),
+    "ipsecGwCertificateKind": Traits(
+        effect="What a certificate is used for",
+        mechanism="plan.credentials",
+        limit="own needs a private key of this gateway, ca the mark of an authority in the certificate",
+        disturbs="renegotiates peer",
+        shown="tests/test_pki_imports.py::test_the_kind_of_a_certificate_has_to_fit_it",
+    ),
+    "ipsecGwPublicKeyData": Traits(role=Role.SEALED, effect="The private key", mechanism="store"),
 }
 
 JOBS = {
@@ -215,14 +222,23 @@ JOBS = {
         role=Role.CREATING, effect="Imports this document as soon as the SET is carried out", mechanism="store"
     ),
     "ipsecGwImportKind": Traits(
-        effect="configuration replaces the whole configuration in one commit",
-        mechanism="store",
-        limit="Certificates and revocation lists are not imported yet",
+        effect="configuration replaces the whole configuration in one commit; certificates become rows of certTable",
+        mechanism="store, pki",
+        limit="Revocation lists are not imported yet",
         disturbs="ends the tunnels whose settings differ",
     ),
-    "ipsecGwImportCoding": _later("Coding of certificates and revocation lists", "pki", stage="certificates"),
+    "ipsecGwImportCoding": Traits(
+        effect="Coding of certificates and keys; auto tells PEM, base64, DER and PKCS #12 apart",
+        mechanism="pki",
+        shown="tests/test_pki_reading.py::test_every_coding_is_read",
+    ),
     "ipsecGwImportName": Traits(effect="Description of the job and of what it makes", mechanism="store"),
-    "ipsecGwImportTrusted": _later("A peer's certificate is trusted as it is", "pki", stage="certificates"),
+    "ipsecGwImportTrusted": Traits(
+        effect="A peer's certificate gets certForceTrusted true",
+        mechanism="pki",
+        limit="peer-certificate only",
+        shown="tests/test_pki_imports.py::test_a_peers_certificate_may_be_trusted_as_it_is",
+    ),
     "ipsecGwImportPassword": Traits(
         role=Role.SECRET,
         effect="Opens a configuration that was exported with secrets, or a PKCS #12 file; never shown",

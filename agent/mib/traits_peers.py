@@ -6,15 +6,17 @@ TRAITS = {
     "ipsecPeerDescription": Traits(
         effect="The label names the row in every log line, event, explain answer and notification about it",
         mechanism="log",
+        shown="tests/test_daemon_settings.py::test_a_description_names_its_row_in_events",
     ),
     "ipsecPeerPeerIds": Traits(
         effect="Only a peer with this identity is accepted",
         mechanism="plan.ike",
         limit=(
-            "Ranges (ipv4range:) and nets (ipv4net:) for IKEv1 only, refused for IKEv2; PSK of the peer is owned "
-            "by these ids"
+            "Ranges and nets for IKEv1 only, refused for IKEv2. Of several the first is called; PSK of the peer is "
+            "owned by these ids"
         ),
         disturbs="renegotiates peer",
+        shown="tests/test_identities.py::test_every_syntax; lab: identities",
     ),
     "ipsecPeerLocalAddress": Traits(
         effect="IKE and ESP leave from this address",
@@ -183,33 +185,35 @@ TRAITS = {
         shown="lab: start_version2",
     ),
     "ipsecPeerLocalId": Traits(
-        stage="gateway",
         effect="Own identity of an IKEv2 peer",
         mechanism="plan.ike",
         limit="Ranges and nets refused; ignored with IKEv1 (row unaffected)",
         disturbs="renegotiates peer",
+        shown="tests/test_identities.py::test_who_we_say_we_are; lab: rsa_ikev2",
     ),
     "ipsecPeerAuthMethod": Traits(
-        stage="gateway",
         effect="IKEv2 peer proves itself by PSK or certificate",
         mechanism="plan.ike",
         limit="dss-sig 2 refused; ignored with IKEv1",
         disturbs="renegotiates peer",
+        shown="lab: rsa_ikev2",
     ),
     "ipsecPeerCert": Traits(
-        stage="gateway",
         refers="certTable",
         effect="Own certificate of an IKEv2 peer",
         mechanism="plan.credentials",
         limit="ignored with PSK or IKEv1",
         disturbs="renegotiates peer",
+        shown="tests/test_plan_certificates.py::test_which_certificate_is_ours; lab: rsa_ikev2",
     ),
     "ipsecPeerCaCerts": Traits(
-        stage="gateway",
         effect="CAs accepted for an IKEv2 peer",
         mechanism="plan.credentials",
-        limit="ignored with IKEv1",
         disturbs="renegotiates peer",
+        limit="Ignored with IKEv1. As ikePrfCaCerts",
+        shown=(
+            "tests/test_plan_certificates.py::test_a_list_of_authorities_is_what_a_peer_may_come_from; lab: rsa_ikev2"
+        ),
     ),
     "ipsecPeerDynAddrMode": Traits(
         stage="later",
@@ -289,6 +293,7 @@ TRAITS = {
     "ipsecTrDescription": Traits(
         effect="The label names the row in every log line, event, explain answer and notification about it",
         mechanism="log",
+        shown="tests/test_daemon_settings.py::test_a_description_names_its_row_in_events",
     ),
     "ipsecTrLocalAddress": Traits(
         effect="Packets of this local host, net or range start match",

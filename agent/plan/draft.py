@@ -16,6 +16,7 @@ from agent.plan import cells, inbound, numbers, spd, verdicts
 from agent.plan.chains import POST, PRE
 from agent.plan.claims import Claims
 from agent.plan.connections import Peer, child_settings, shared_child_settings, tunnels
+from agent.plan.daemon import daemon_settings
 from agent.plan.interfaces import Interfaces
 from agent.plan.kinship import Kinship
 from agent.plan.layered import Edit, Layered
@@ -111,7 +112,8 @@ class Draft:
 
     def standing_policies(self) -> None:
         """Those without a rule: exemptions and the default."""
-        for policy in spd.exemptions(self._environment.own_addresses):
+        port = daemon_settings(self._configuration).ike_port
+        for policy in spd.exemptions(self._environment.own_addresses, port):
             self._claims.offer(policy)
         self.default_rule()
 
@@ -135,7 +137,7 @@ class Draft:
                 *(cells.number(row, f"ipsecPeer{name}") for name in ("IkeProfile", "IkeVersion", "AuthMethod"))
             )
             ikev2, in_turn = (self._configuration.scalar(name) == ON for name in (IKEV2_SWITCH, IN_TURN_SWITCH))
-            new = read_peer(row, self._environment, phase1, ikev2, in_turn)
+            new = read_peer(row, self._environment, phase1, self._profiles.certificates, ikev2, in_turn)
         self._todo.judge_peers.add(number)
         if new == old:
             return
@@ -553,6 +555,8 @@ class Draft:
             verdicts=self._verdicts.done(),
             reqids=kinship.reqids.done(),
             children=kinship.children.done(),
+            daemon=daemon_settings(self._configuration),
+            credentials=self._profiles.certificates.credentials,
             filters=self._filters(bound, policies),
             state=state,
             history=history,

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
+from agent.plan.daemon import USUAL, DaemonSettings
 from agent.plan.filtering import Part
 from agent.plan.layered import Layered
 from agent.plan.links import CallRoute, VirtualLink
@@ -18,6 +19,7 @@ from agent.plan.model import (
     Child,
     ConfigurationView,
     Connection,
+    Credential,
     Environment,
     Policy,
     PolicyKey,
@@ -73,6 +75,8 @@ class Plan:
     verdicts: Mapping[RowRef, Verdict] = field(default_factory=Layered)
     reqids: Mapping[str, int] = field(default_factory=Layered)
     children: Mapping[str, Child] = field(default_factory=Layered)
+    daemon: DaemonSettings = USUAL
+    credentials: Mapping[str, Credential] = field(default_factory=dict)
     filters: Mapping[str, Filter] = field(default_factory=dict)
     links: Mapping[int, VirtualLink] = field(default_factory=Layered)
     calls: Mapping[int, CallRoute] = field(default_factory=Layered)
