@@ -154,13 +154,13 @@ class Reconciler:
         await self._spd.start()
         self._spd.subscribe(self._kernel_event)
         self._ike.subscribe(self._ike_event)
-        await self._ike.configure(daemon_settings(self._store.running))
         await self._filter.start()
         self._filter.subscribe(self._filter_changed)
         await self._links.start()
         self._links.subscribe(self._links_told)
         self._store.events.subscribe(self.peer_states.event)
         self._listening = True
+        await self._ike.configure(daemon_settings(self._store.running))
         await self._ike.start()
         with contextlib.suppress(TimeoutError):  # policies must not wait for a daemon that hangs
             async with asyncio.timeout(ADOPTING_SECONDS):

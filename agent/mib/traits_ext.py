@@ -53,6 +53,10 @@ CONTROL = {
         role=Role.TRANSIENT,
         effect="In the same SET: lets a change pass that cuts the flow it came by or an open TCP connection",
         mechanism="plan.spd",
+        shown=(
+            "tests/test_setchecks.py::test_a_rule_that_lets_them_pass_makes_it_acceptable;"
+            " tests/test_setchecks.py::test_a_rule_cuts_by_the_interface_that_the_station_comes_by; lab: lockout"
+        ),
     ),
     "ipsecGwReadSources": Traits(
         effect="The read community is accepted from these networks only", mechanism="snmp", limit="SNMP only"

@@ -288,12 +288,18 @@ TRAITS = {
         effect="Puts the next rule behind this one",
         mechanism="plan.spd",
         limit="Ring: inconsistentValue",
-        shown="tests/test_xfrm_packets.py::test_packets_fare_as_explain_says",
+        shown=(
+            "tests/test_plan_first_match.py::test_the_first_rule_that_matches_decides;"
+            " tests/test_xfrm_packets.py::test_packets_fare_as_explain_says"
+        ),
     ),
     "ipsecTrDescription": Traits(
         effect="The label names the row in every log line, event, explain answer and notification about it",
         mechanism="log",
-        shown="tests/test_daemon_settings.py::test_a_description_names_its_row_in_events",
+        shown=(
+            "tests/test_explain_command.py::test_the_deciding_rule_is_named_and_why; "
+            "tests/test_daemon_settings.py::test_a_description_names_its_row_in_events"
+        ),
     ),
     "ipsecTrLocalAddress": Traits(
         effect="Packets of this local host, net or range start match",
@@ -391,11 +397,11 @@ TRAITS = {
         disturbs="renegotiates peer",
         limit=(
             "Number of the interface, -1 or 0 for any. What leaves: the kernel's own selector, but it does not"
-            " tell the interface of IPv6 packets that the gateway itself makes, so these meet no such rule"
-            " (row says so). What arrives: nftables marks it with the number in the upper 20 bits of the"
-            " packet's mark (policy routing: use masks within the lower 12); without nftables a rule with an"
-            " inbound part is failed, protect and drop then drop what leaves. An interface that is not there"
-            " is waited for (row pending); numbers up to 1,048,575"
+            " tell the interface of IPv6 packets that the gateway itself makes, so these meet no such rule (row"
+            " says so). What arrives: nftables marks it with the number in the upper 20 bits of the packet's mark"
+            " (policy routing: use masks within the lower 12); without nftables a rule with an inbound part is"
+            " failed, protect and drop then drop what leaves. An interface that is not there is waited for (row"
+            " pending); numbers up to 1,048,575"
         ),
         shown=(
             "tests/test_xfrm_packets.py::test_packets_fare_as_explain_says;"

@@ -12,11 +12,11 @@ TRAITS = {
         shown="tests/test_plan_interfaces.py::test_selectors_come_and_go_with_their_rows",
     ),
     "ipsecPeerTrafficDescription": Traits(
-        effect="The label names the row in every log line, event, explain answer and notification about it",
+        effect="The label names the row in log lines and explain answers about it",
         mechanism="log",
         shown=(
-            "tests/test_daemon_settings.py::test_a_description_names_its_row_in_events; "
-            "tests/test_plan_interfaces.py::test_explain_names_the_selector_by_its_label"
+            "tests/test_plan_interfaces.py::test_explain_names_the_selector_by_its_label; "
+            "tests/test_daemon_settings.py::test_a_description_names_its_row_in_events"
         ),
     ),
     "ipsecPeerTrafficLocalAddress": Traits(

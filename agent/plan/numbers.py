@@ -82,14 +82,14 @@ def secret_id(peer: int) -> str:
     return f"psk-{peer}"
 
 
-def credential_id(kind: str, number: int) -> str:
-    """`ca-<n>`, `cert-<n>`, `key-<n>`."""
-    return f"{kind}-{number}"
-
-
 def interface_mark(index: int) -> int:
     """Mark of the packets that came by the interface with this index, under MARK_MASK."""
     return index << MARK_SHIFT
+
+
+def credential_id(kind: str, number: int) -> str:
+    """`ca-<n>`, `cert-<n>`, `key-<n>`."""
+    return f"{kind}-{number}"
 
 
 def peer_of_connection(name: str) -> int:

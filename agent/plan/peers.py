@@ -98,8 +98,8 @@ def read_peer(
     row: RowView,
     environment: Environment,
     phase1: Phase1,
-    certificates: Certificates,
     ikev2: bool,
+    certificates: Certificates,
     in_turn: bool = False,
 ) -> Peer:
     """A row of ipsecPeerTable with a traffic list or a virtual interface. `ikev2`: ipsecGlobIkev2Enabled; `in_turn`:

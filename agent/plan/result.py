@@ -75,11 +75,11 @@ class Plan:
     verdicts: Mapping[RowRef, Verdict] = field(default_factory=Layered)
     reqids: Mapping[str, int] = field(default_factory=Layered)
     children: Mapping[str, Child] = field(default_factory=Layered)
-    daemon: DaemonSettings = USUAL
-    credentials: Mapping[str, Credential] = field(default_factory=dict)
     filters: Mapping[str, Filter] = field(default_factory=dict)
     links: Mapping[int, VirtualLink] = field(default_factory=Layered)
     calls: Mapping[int, CallRoute] = field(default_factory=Layered)
+    daemon: DaemonSettings = USUAL
+    credentials: Mapping[str, Credential] = field(default_factory=dict)
     state: State | None = None  # the planner's own, for the next plan
     history: tuple[Touched, ...] = ()
     token: object = field(default_factory=object)
