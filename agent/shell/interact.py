@@ -45,8 +45,11 @@ class OutputTerminal:
     complain = write
 
 
-async def interact(session: Session, input: Input, output: Output, history: History | None = None) -> int:
-    """Read lines and carry them out until `exit` or the end of the input (Ctrl-D). The status of the last line."""
+async def interact(
+    session: Session, input: Input, output: Output, history: History | None = None, *, alone: bool = True
+) -> int:
+    """Read lines and carry them out until `exit` or the end of the input (Ctrl-D). The status of the last line.
+    `alone`: the event loop is this session's, and so are its signals and what goes wrong on it."""
     reader: PromptSession[str] = PromptSession(
         history=history or DiscreetMemory(session),
         completer=ShellCompleter(session),
@@ -58,7 +61,7 @@ async def interact(session: Session, input: Input, output: Output, history: Hist
     status = 0
     while not session.ended:
         try:
-            line = await reader.prompt_async(session.prompt())
+            line = await reader.prompt_async(session.prompt(), set_exception_handler=alone, handle_sigint=alone)
         except KeyboardInterrupt:
             continue
         except EOFError:
