@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from agent.mib.ber import Value
 from agent.mib.schema import Column, Role, Table
 from agent.shell import values
-from agent.shell.display import row_of, variable_line
+from agent.shell.display import row_of, shown_rows, variable_line
 from agent.shell.language import Assignment
 from agent.shell.outcome import CannotDo
 from agent.shell.refusals import said_of
@@ -87,7 +87,8 @@ async def assign(session: Session, assignments: Sequence[Assignment]) -> None:
             continue
         break
     for name, number in numbers.items():
-        if number not in (rows := session.shown_rows.setdefault(name, [])):
+        rows = await shown_rows(session, session.schema.tables[name])
+        if number not in rows:
             rows.append(number)
     await _echo(session, named)
 
@@ -174,12 +175,14 @@ async def _free_number(session: Session, table: Table) -> int:
 
 
 async def _echo(session: Session, named: Sequence[tuple[_Wish, int]]) -> None:
-    """What the agent has now: it may have changed a value into the nearest that it does. Of a row that is gone, and
-    of one that cannot be read back, what was asked for."""
+    """Values as the agent has them now: it may have changed one into the nearest that it does. Of a row that is gone,
+    and where nothing can be read back, what was asked for."""
     try:
         found = await session.client.get([f"{wish.column.name}.{number}" for wish, number in named])
     except SnmpError:
         found = []
+    for name in dict.fromkeys(wish.column.table for wish, _ in named):
+        await shown_rows(session, session.schema.tables[name])
     for at, (wish, number) in enumerate(named):
         value = found[at].value if at < len(found) else Missing.NULL
         shown = values.show(wish.column, wish.value if isinstance(value, Missing) or wish.removes else value)

@@ -28,18 +28,19 @@ Run = Callable[["Session", Sequence[str]], "Awaitable[int | None] | int | None"]
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """`usage` and `about`: a line of `?`; without `about` it is not listed."""
+    """`usage` and `about`: a line of `?`; without `about` it is not listed. `full`: the usage with all options."""
 
     run: Run
     usage: str
     about: str
+    full: str = ""
 
 
 OVERVIEW: Final = """\
 name              displays a table and selects it, a group, or a variable
 name?             what can be assigned to it
 name:inx=value    changes the row shown as inx; name.N=value that of number N
-name=value        changes a scalar; in a table it makes a new row, which needs a
+name=value        changes a scalar; in a table it makes a new row, and needs a
                   variable marked (*rw)
 table:inx=delete  removes a row
 a=1 b=2           assignments on a line are carried out together or not at all
@@ -97,7 +98,7 @@ def tell_help(session: Session, words: Sequence[str]) -> None:
         return
     word = words[1].removesuffix("?")
     if (command := COMMANDS.get(word)) is not None:
-        session.say(f"{command.usage}\n    {command.about or 'not done by this shell'}")
+        session.say(f"{_wrapped(command.full or command.usage)}\n    {command.about or 'not done by this shell'}")
         return
     found = session.vocabulary.find(word, session.selected)
     if isinstance(found, Table):
@@ -109,11 +110,11 @@ def tell_help(session: Session, words: Sequence[str]) -> None:
 def _overview(session: Session) -> None:
     session.say(OVERVIEW)
     listed = {command.usage: command for command in COMMANDS.values() if command.about}
-    listed[CONFIGURATIONS] = Command(leave, CONFIGURATIONS, "named configurations of the agent")
-    wide = min(28, max(map(len, listed)) + LIST_GAP)
+    listed[CONFIGURATIONS.usage] = CONFIGURATIONS
+    wide = max(map(len, listed)) + LIST_GAP
     for usage, command in listed.items():
-        first = usage.ljust(wide) if len(usage) < wide else f"{_wrapped(usage)}\n{' ' * wide}"
-        session.say(first + command.about)
+        session.say(usage.ljust(wide) + command.about)
+    session.say("help and a command's name says more of it")
 
 
 def _wrapped(usage: str) -> str:
@@ -186,7 +187,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "g": Command(list_groups, "g [group]", "lists groups of tables, or the tables of one"),
     "?": Command(tell_help, "?", "this page"),
     "help": Command(tell_help, "help name", "what a table, variable or command is"),
-    "explain": Command(explain, packet.USAGE, "what becomes of a packet, and by which rule"),
+    "explain": Command(explain, "explain from to …", "what becomes of a packet, and by which rule", packet.USAGE),
     "debug": Command(debug, "debug show|all|kind …", "events: the last ones, or as they happen"),
     "setup": Command(setup, "setup", "the Setup Tool"),
     "date": Command(machine.date, "date", "the time, on the machine that this shell runs on"),
@@ -194,8 +195,10 @@ COMMANDS: Final[dict[str, Command]] = {
     "ifstat": Command(machine.run, "ifstat", "interfaces and their counters, on that machine"),
     "ifconfig": Command(machine.run, "ifconfig", "addresses, on that machine"),
     "netstat": Command(machine.run, "netstat -i|-r", "interfaces or routes, on that machine"),
-    "ping": Command(machine.run, machine.TOOLS["ping"].usage, "from that machine"),
-    "traceroute": Command(machine.run, machine.TOOLS["traceroute"].usage, "from that machine"),
+    "ping": Command(machine.run, "ping [options] host", "from that machine", machine.TOOLS["ping"].usage),
+    "traceroute": Command(
+        machine.run, "traceroute [options] host", "from that machine", machine.TOOLS["traceroute"].usage
+    ),
     "nslookup": Command(machine.run, machine.TOOLS["nslookup"].usage, "asked on that machine"),
     "exit": Command(leave, "exit", "ends the session, as Ctrl-D does"),
     "quit": Command(leave, "quit", ""),
@@ -213,7 +216,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "passwd": _instead("ipsec-agent user passwd, or ipsecGwUserTable"),
 }
 """By the word that calls them."""
-CONFIGURATIONS: Final = "cmd=save|load|copy|move|delete|state [path=name] [pathnew=name]"
+CONFIGURATIONS: Final = Command(leave, "cmd=save path=name", "keeps the configuration; load, delete, copy, move")
 
 
 async def call(session: Session, words: Sequence[str]) -> int:

@@ -18,7 +18,7 @@ from agent.shell.vocabulary import NameProblem
 if TYPE_CHECKING:
     from agent.shell.session import Session
 
-ITEM: Final = re.compile(r"""(?:"(?:[^"\\]|\\.)*"?|'[^']*'?|[^\s;"'])*$""")
+ITEM: Final = re.compile(r"""[\s;]*((?:"(?:[^"\\]|\\.)*(?:"|$)|'[^']*(?:'|$)|[^\s;"'])+)""")
 VALUE: Final = re.compile(r"([A-Za-z][\w-]*)(?::\d+|\.\d+)?=(.*)", re.DOTALL)
 NAMES_FOLLOW: Final = ("help",)
 
@@ -31,8 +31,11 @@ class ShellCompleter(Completer):
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
         before = document.text_before_cursor
-        found = ITEM.search(before)
-        item = found[0] if found else ""
+        item, at = "", 0
+        while (found := ITEM.match(before, at)) is not None:
+            item, at = found[1], found.end()
+        if at < len(before):  # blanks or ; stand behind the last one
+            item = ""
         head = before[: len(before) - len(item)]
         command = re.split(r";", head)[-1].split()
         value = VALUE.fullmatch(item)

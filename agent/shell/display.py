@@ -102,6 +102,7 @@ async def show_cell(session: Session, column: Column, number: int) -> None:
     [variable] = await session.client.get([f"{column.name}.{number}"])
     if isinstance(variable.value, Missing):
         raise CannotDo(f"{column.name}.{number}: there is no such row, or it is not shown to you")
+    await shown_rows(session, session.schema.table_of(column))
     session.say(variable_line(session, column, number, values.show(column, variable.value)))
 
 
@@ -127,11 +128,18 @@ async def row_of(session: Session, table: Table, inx: int) -> int:
     Raises NameProblem."""
     if table.scalar:
         raise NameProblem(f"{table.name} has no rows; accepted: its variables without :inx")
-    if table.name not in session.shown_rows:
-        column = next(iter(session.vocabulary.columns(table)))
-        session.shown_rows[table.name] = list(await session.client.table(table.name, [column.name]))
-    rows = session.shown_rows[table.name]
+    rows = await shown_rows(session, table)
     if inx >= len(rows):
         accepted = f"00..{len(rows) - 1:02}, as {table.name} showed them" if rows else "none, it has no rows"
         raise NameProblem(f"{table.name} has no row :{inx:02}; accepted: {accepted}")
     return rows[inx]
+
+
+async def shown_rows(session: Session, table: Table) -> list[int]:
+    """Row numbers in the order of the last display; where there was none, as one would show them now."""
+    if table.name not in session.shown_rows and table.scalar:
+        session.shown_rows[table.name] = []
+    elif table.name not in session.shown_rows:
+        column = next(iter(session.vocabulary.columns(table)))
+        session.shown_rows[table.name] = list(await session.client.table(table.name, [column.name]))
+    return session.shown_rows[table.name]

@@ -3,7 +3,7 @@
     ipsecPeerTable                            a word
     ipsecPeerDescription:02="Branch west"     an assignment to the row that was shown as 02
     ipsecPeerDescription.3="Branch west"      an assignment to row number 3
-    Proto=tcp RemotePort = 22                 two assignments; blanks around `=` do no harm
+    Proto=tcp RemotePort = 22                 two assignments; a blank before `=` may have one behind it
 
 A value or word that begins with a quotation mark goes to the next one and may hold anything:
 in `"…"` a backslash writes `\\"`, `\\\\`, `\\n`, `\\t` and octets `\\x1b`, in `'…'` nothing is
@@ -18,7 +18,7 @@ from typing import Final
 
 from agent.shell.outcome import Problem
 
-ASSIGNED: Final = re.compile(r"([A-Za-z][\w-]*)(?::(\d+)|\.(\d+))?[ \t]*=[ \t]*")
+ASSIGNED: Final = re.compile(r"([A-Za-z][\w-]*)(?::(\d+)|\.(\d+))?(?:=|[ \t]+=[ \t]*)")
 BARE: Final = re.compile(r"[^\s;]+")
 BLANK: Final = re.compile(r"\s+")
 ESCAPED: Final = re.compile(r'\\(?:x([0-9A-Fa-f]{2})|(["\\nt]))')

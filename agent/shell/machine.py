@@ -167,14 +167,14 @@ def _checked(tool: Tool, arguments: Sequence[str]) -> list[str]:
             if check is not None:
                 value = rest.pop(0) if rest else ""
                 if not check(value):
-                    raise Problem(f"{argument} {value!r}: not accepted; usage: {tool.usage}")
+                    raise Problem(f"{argument} {value!r}: no value of it; accepted: {tool.usage}")
                 options.append(value)
         elif is_host(argument) and len(hosts) < tool.hosts[1]:
             hosts.append(argument)
         else:
-            raise Problem(f"{harmless(argument)!r}: not accepted; usage: {tool.usage}")
+            raise Problem(f"{harmless(argument)!r}: no argument of it; accepted: {tool.usage}")
     if len(hosts) < tool.hosts[0]:
-        raise Problem(f"which host? usage: {tool.usage}")
+        raise Problem(f"which host? accepted: {tool.usage}")
     if tool.defaults and tool.defaults[0] not in options:
         options += tool.defaults
     return [*options, *hosts]

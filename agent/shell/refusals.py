@@ -34,7 +34,7 @@ WORDS: Final[Mapping[str, str]] = {
     "resourceUnavailable": "the agent has no room for it",
     "commitFailed": "it could not be stored, nothing was changed",
     "undoFailed": "it could not be stored, and what was changed is not known",
-    "authorizationError": "you may not do this",
+    "authorizationError": "you may only read, or not even that",
     "notWritable": "it can only be read",
     "inconsistentName": "there is no such row, and these assignments do not make one",
 }
@@ -45,15 +45,17 @@ ABOUT_VALUES: Final = frozenset({"badValue", "wrongType", "wrongLength", "wrongV
 async def said_of(session: Session, failed: RequestFailed, wanted: Mapping[str, Value]) -> str:
     """`wanted`: what the SET held, by instance."""
     said = await session.client.last_refusal()
+    column = session.client.names.column(failed.oid) if failed.oid else None
+    value = wanted.get(failed.name)
     if failed.name and said.startswith(f"{failed.name} "):
+        if column is not None and value is not None:  # the agent writes octets in its own way
+            said = said.replace(f"= {column.show(value)}: ", f"= {values.show(column, value)}: ", 1)
         return values.harmless(said)
     word = status_word(failed.status)
     text = WORDS.get(word, word)
-    column = session.client.names.column(failed.oid) if failed.oid else None
     if column is None:
         return f"nothing was changed: {text}"
     if word in ABOUT_VALUES:
         text += f"; accepted: {values.accepted(column)}"
-    value = wanted.get(failed.name)
     shown = f" = {values.show(column, value)}" if value is not None else ""
     return f"{failed.name}{shown}: {text}"

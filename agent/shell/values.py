@@ -8,6 +8,7 @@ can be typed, and means the same value (a secret, which reads `"*"`, keeps what 
 from __future__ import annotations
 
 import datetime
+import difflib
 import ipaddress
 import re
 from typing import Final
@@ -22,6 +23,7 @@ HEX: Final = "HexValue"
 ADDRESSES: Final = frozenset({"InetAddress", "InetAddressIPv6"})
 TEXT: Final = "DisplayString"
 SECRETS: Final = frozenset({Role.SECRET, Role.SEALED})
+MOST_LABELS: Final = 24  # in a message
 DATE_FORM: Final = "%Y-%m-%d %H:%M:%S"
 DATE_FORM_SHOWN: Final = "YYYY-MM-DD hh:mm:ss"
 
@@ -61,7 +63,7 @@ def show(column: Column, value: Value | Missing) -> str:
     if isinstance(value, Missing):
         return "-"
     if column.traits.role in SECRETS:
-        return '"*"'
+        return '"*"' if value else '""'  # there is one, or none
     if isinstance(value, int):
         return _show_number(column, value)
     if isinstance(value, tuple):
@@ -114,8 +116,18 @@ def parse(column: Column, text: str, literal: bool = False) -> Value:
     if value is None or column.problem(value):
         shown = '"*"' if column.traits.role in SECRETS else harmless(text if len(text) < 80 else text[:77] + "…")
         length = f" ({len(value)} octets)" if isinstance(value, bytes) and column.wire is Wire.OCTET_STRING else ""
-        raise ValueProblem(f"{column.name}: {shown}{length} is no value; accepted: {accepted(column)}")
+        raise ValueProblem(f"{column.name}: {shown}{length} is no value; accepted: {_accepted_here(column, text)}")
     return value
+
+
+def _accepted_here(column: Column, text: str) -> str:
+    """Of hundreds of labels those that look alike, or the first and the last ones."""
+    labels = [f"{label}({number})" for label, number in column.labels.items()]
+    if len(labels) <= MOST_LABELS:
+        return accepted(column)
+    alike = difflib.get_close_matches(text.lower(), column.labels, n=4)
+    some = [f"{label}({column.labels[label]})" for label in alike] or [*labels[:6], "…", *labels[-1:]]
+    return f"{', '.join(some)}; {column.name}? shows them all"
 
 
 def _parse(column: Column, text: str, literal: bool) -> Value | None:

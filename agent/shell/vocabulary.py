@@ -1,7 +1,7 @@
 """What the names of a line mean: tables by number, full names, names without their table's prefix, abbreviations.
 
-Small and capital letters are the same. A name that is written in full is always that
-object; else names of the selected table count before all others, without its prefix first.
+Small and capital letters are the same. Names of the selected table count before all others,
+without its prefix; of the others those that are written in full.
 What several names begin with is refused, with the names.
 """
 
@@ -85,14 +85,13 @@ class Vocabulary:
                 raise NameProblem(f"{name} is no table; accepted: 00..{len(self.tables) - 1:02}, as l lists them")
             return self.tables[int(name)]
         key = name.lower()
+        own = {} if selected is None else {self.short(column): column for column in self.columns(selected)}
+        if (column := next((c for short, c in own.items() if short.lower() == key), None)) is not None:
+            return column
         if (exact := self._exact.get(key) or self._exact.get(key + TABLE.lower())) is not None:
             return exact
-        if selected is not None:
-            own = {self.short(column): column for column in self.columns(selected)}
-            if (column := next((c for short, c in own.items() if short.lower() == key), None)) is not None:
-                return column
-            if (column := self._only(name, own)) is not None:
-                return column
+        if (column := self._only(name, own)) is not None:
+            return column
         tables = {table.name: table for table in self.tables}
         columns = {c.name: c for c in self.schema.columns.values() if c.access is not _HIDDEN}
         found: Table | Column | None
@@ -116,13 +115,14 @@ class Vocabulary:
         return table is not None and any(self.short(c).lower() == name.lower() for c in self.columns(table))
 
     def beginning(self, start: str, selected: Table | None) -> list[str]:
-        """Names that begin so, for completion: those of the selected table without its prefix, then full ones."""
+        """Names that begin so, for completion: those of the selected table without its prefix, and tables; columns of
+        others only where there are none of these."""
         key = start.lower()
         own = [self.short(column) for column in self.columns(selected)] if selected is not None else []
-        found = [name for name in own if name.lower().startswith(key)]
-        if key:
-            full = [*self.schema.tables, *(c.name for c in self.schema.columns.values() if c.access is not _HIDDEN)]
-            found += [name for name in full if name.lower().startswith(key)]
+        found = [name for name in (*own, *(table.name for table in self.tables)) if name.lower().startswith(key)]
+        if not found:
+            columns = (c.name for c in self.schema.columns.values() if c.access is not _HIDDEN)
+            found = [name for name in columns if name.lower().startswith(key)]
         return list(dict.fromkeys(found))
 
     def _only(self, name: str, among: Mapping[str, Found]) -> Found | None:
