@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -232,3 +234,17 @@ def test_a_packet_is_read_as_it_is_typed() -> None:
     assert read_packet(["192.0.2.1", "192.0.2.2", "tcp", "80", "1024", "forwarded", "decrypted=3"]) == Packet(
         *("192.0.2.1", "192.0.2.2", "tcp", 1024, 80), forwarded=True, decrypted=3
     )
+
+
+# ---- the room -------------------------------------------------------------------------
+
+
+def test_the_shell_knows_the_mib_and_the_snmp_client_and_nothing_else_of_the_agent() -> None:
+    folder = Path(__file__).parent.parent / "agent" / "shell"
+    for file in folder.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for name in names:
+                if name.partition(".")[0] == "agent":
+                    assert name.startswith(("agent.shell", "agent.mib", "agent.snmp.client")), (file.name, name)
