@@ -46,3 +46,7 @@ def test_lifetimes_and_dead_peers(tmp_path: Path) -> None:
 
 def test_settings_of_both_phases(tmp_path: Path) -> None:
     play("third", tmp_path)
+
+
+def test_kills_of_agents_and_charons(tmp_path: Path) -> None:
+    play("chaos", tmp_path)
