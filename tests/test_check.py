@@ -78,6 +78,8 @@ def test_a_machine_where_all_is_well_has_no_finding() -> None:
         (WELL.but(settings=linux(read_community="r")), "community", Severity.NOTE),
         (WELL.but(settings=linux(read_community="r", listen="192.0.2.1")), "community-open", Severity.WARNING),
         (WELL.but(settings=linux(write_community="w", listen="192.0.2.1")), "community-open", Severity.ERROR),
+        (WELL.but(settings=linux(ssh="192.0.2.1")), "ssh-open", Severity.NOTE),
+        (WELL.but(settings=linux(ssh="127.0.0.1"), ssh_key_mode=0o640), "ssh-key-mode", Severity.ERROR),
         (WELL.but(nft=False), "no-nft", Severity.NOTE),
     ],
 )
@@ -89,6 +91,7 @@ def test_our_own_charon_and_a_port_that_nobody_wants_are_no_findings() -> None:
     assert found(WELL.but(ports=(PortHolder(500, 5, "charon", ours=True),))) == {}
     assert found(WELL.but(snmp_holder=PortHolder(161, 9, "other"))) == {}
     assert found(WELL.but(sysctls={"net.ipv4.ip_forward": 1, "net.ipv4.conf.all.rp_filter": 2})) == {}
+    assert found(WELL.but(settings=linux(ssh="127.0.0.1 [::1]:22"), ssh_key_mode=0o600)) == {}
     assert found(WELL.but(clock=1e9 - 3600, built=1e9)) == {}, "a clock of another time zone's making"
 
 
