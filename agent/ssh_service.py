@@ -14,13 +14,15 @@ import contextlib
 import logging
 import threading
 from collections.abc import AsyncIterator, Coroutine, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from agent.config import Endpoint, Settings
 from agent.mib.schema import Schema
 from agent.shell.outcome import CannotDo
 from agent.shell.packet import Packet
+from agent.shell.ssh_limits import SshLimits
 from agent.snmp.client.session import Response
 from agent.snmp.identity import write_private
 from agent.snmp.inside import Inside, Login
@@ -28,10 +30,14 @@ from agent.snmp.pdu import PduType, VarBind, Version
 from agent.snmp.server import SnmpServer
 from agent.store.events import Event, Events, Kind, Severity
 
+if TYPE_CHECKING:  # asyncssh is loaded where it is needed only
+    from agent.shell.ssh import SshService
+
 log = logging.getLogger(__name__)
 
 HOST_KEY_FILE: Final = "ssh_host_ed25519_key"
 PUBLIC_SUFFIX: Final = ".pub"
+LIMITS: Final = SshLimits()
 OTHERS: Final = 0o077  # permission bits of a private file that nobody else has
 Result = TypeVar("Result")
 
@@ -41,18 +47,19 @@ class SshError(Exception):
 
 
 @contextlib.asynccontextmanager
-async def answering_ssh(settings: Settings, schema: Schema, server: SnmpServer, events: Events) -> AsyncIterator[None]:
+async def answering_ssh(
+    settings: Settings, schema: Schema, server: SnmpServer, events: Events, limits: SshLimits = LIMITS
+) -> AsyncIterator[SshService | None]:
     """From a server that has started to the agent's end; nothing where no address is given. Raises SshError."""
     if not settings.ssh:
-        yield
+        yield None
         return
     from agent.shell.ssh import SshService
-    from agent.shell.ssh_limits import SshLimits
 
     key = host_key(settings.state)
     agent = LoopOf(asyncio.get_running_loop())
     door = AgentDoor(agent, server, events, settings)
-    service = SshService(door, schema, key, SshLimits(idle_seconds=settings.ssh_idle))
+    service = SshService(door, schema, key, replace(limits, idle_seconds=settings.ssh_idle))
     thread = LoopThread("ssh")
     try:
         try:
@@ -62,7 +69,7 @@ async def answering_ssh(settings: Settings, schema: Schema, server: SnmpServer, 
             raise SshError(f"cannot listen for SSH on {where}: {error.strerror or error}") from None
         where = ", ".join(str(Endpoint(*address)) for address in service.addresses)
         log.info("ssh: the shell answers on %s; host key %s", where, key.get_fingerprint())
-        yield
+        yield service
     finally:
         await thread.call(service.stop())
         await thread.end()

@@ -32,7 +32,13 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 
 def test_a_command_answers_as_the_shell_here_does(box: Gateway) -> None:
-    for line in ("ipsecPeerTable", "ipsecGlobEnabled?", "l; ikeProposalTable", "help ipsecPeerDescription"):
+    for line in (
+        "ipsecPeerTable",
+        "ipsecGlobEnabled?",
+        "l; ikeProposalTable",
+        "help ipsecPeerId",
+        "explain 192.0.2.1 10.2.0.1",
+    ):
         there = box.ssh("boss", line)
         assert (there.returncode, there.stderr) == (0, ""), there
         assert there.stdout == box.shell(line)
@@ -303,6 +309,18 @@ def test_who_does_nothing_is_logged_out(tmp_path: Path) -> None:
         assert time.monotonic() - began < PATIENCE / 2
         assert busy.process.poll() is None
         assert "logged out after" in box.logged() and "idle for 2 seconds" in box.logged()
+        key = tmp_path / "id"
+        box.shell(f'ipsecGwLoginKeyUser.1={number_of(box, "noc")} ipsecGwLoginKeyText.1="{make_key(key)}"')
+        shown = Terminal(command=box.command("noc", "-tt", key=key))
+        try:
+            shown.sees(lambda lines: lines and lines[-1].endswith(":>"))
+            shown.types("ipsecGlobEn")
+            assert shown.ends() != 0
+            shown.reads(0.5)
+            assert any(line == "idle for 2 seconds" for line in shown.lines), shown.lines
+            assert shown.raw.rindex(b"\x1b[?2004l") > shown.raw.rindex(b"\x1b[?2004h")  # pasting is as it was
+        finally:
+            shown.close()
 
 
 def test_an_agent_that_ends_ends_its_sessions(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ and never what was typed.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Sequence
@@ -97,11 +96,10 @@ class Connection(asyncssh.SSHServer):
         """Without a word."""
         self._connection.abort()
 
-    def end(self, why: str) -> None:
+    async def end(self, why: str) -> None:
         """Say why, on every channel and to the client."""
         self._ending = self._ending or why
-        for channel in list(self.channels):
-            channel.end(why)
+        await asyncio.gather(*(channel.end(why) for channel in self.channels))
         self._connection.disconnect(asyncssh.DISC_BY_APPLICATION, why)
 
     # ---- who it is --------------------------------------------------------------------
@@ -184,11 +182,11 @@ class Connection(asyncssh.SSHServer):
         if self.visitor is None or self._ending:
             return
         if now - self._touched_at >= self._limits.idle_seconds:
-            self.end(f"idle for {self._limits.idle_seconds:g} seconds")
+            await self.end(f"idle for {self._limits.idle_seconds:g} seconds")
         elif now - self._still_at >= STILL_SECONDS:
             self._still_at = now
             if not await self.visitor.still():
-                self.end("the user is not what it was at the login")
+                await self.end("the user is not what it was at the login")
 
 
 class SshService:
@@ -254,8 +252,10 @@ class SshService:
             await asyncio.gather(self._looking, return_exceptions=True)
         for listener in self._listeners:
             listener.close()
-        for connection in list(self._connections):
-            connection.end("the agent is ending") if connection.visitor is not None else connection.abort()
+        known = [connection for connection in self._connections if connection.visitor is not None]
+        for connection in self._connections - set(known):
+            connection.abort()
+        await asyncio.gather(*(connection.end("the agent is ending") for connection in known), return_exceptions=True)
         await asyncio.gather(*(listener.wait_closed() for listener in self._listeners), return_exceptions=True)
 
     # ---- connections ------------------------------------------------------------------
@@ -288,9 +288,7 @@ class SshService:
         while True:
             await asyncio.sleep(min(TICK_SECONDS, self.limits.idle_seconds / 4))
             now = time.monotonic()
-            for connection in list(self._connections):
-                with contextlib.suppress(asyncssh.Error):
-                    await connection.look(now)
+            await asyncio.gather(*(connection.look(now) for connection in self._connections), return_exceptions=True)
             away = self.doorkeeper.turned_away
             if away > self._told_away and now - self._told_away_at >= TURNED_AWAY_SECONDS:
                 log.warning("ssh: connections turned away: %d; since the start: %d", away - self._told_away, away)

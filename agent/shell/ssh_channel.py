@@ -38,6 +38,7 @@ MOST_COLUMNS, MOST_ROWS = 1000, 500
 LEAST_COLUMNS: Final = 20
 TERM_LENGTH: Final = 32
 SCRIPT_LINE: Final = 65_536  # octets of a line of a script
+END_SECONDS: Final = 1.0  # that a session has to end in
 CONTROL_C: Final = b"\x03"
 WHY_NOT: Final = "is for users of level admin"
 GREETING: Final = "? lists the commands, l the tables; Tab completes.\n"
@@ -81,6 +82,7 @@ class Channel(asyncssh.SSHServerSession[bytes]):
         self._app: AppSession | None = None
         self._task: asyncio.Task[None] | None = None
         self._work: asyncio.Future[int] | None = None
+        self._why = ""
         self._drained = asyncio.Event()
         self._drained.set()
         self._chan: asyncssh.SSHServerChannel[bytes]
@@ -152,14 +154,12 @@ class Channel(asyncssh.SSHServerSession[bytes]):
 
     # ---- the session ------------------------------------------------------------------
 
-    def end(self, why: str) -> None:
-        """Say why, and end it."""
-        if self._term:
-            self.write(f"\n{why}\n")
-        else:
-            self.complain(f"{why}\n")
+    async def end(self, why: str) -> None:
+        """End it and say why, once the client's terminal is as it was before."""
+        self._why = why
         if self._task is not None:
             self._task.cancel()
+            await asyncio.wait([self._task], timeout=END_SECONDS)
 
     async def _run(self) -> None:
         status = FAILED
@@ -171,6 +171,8 @@ class Channel(asyncssh.SSHServerSession[bytes]):
             log.exception("the session of user %s failed", harmless(self._visitor.name))
             self.complain("this session failed; the agent's log says how\n")
         finally:
+            if self._why:
+                self.complain(f"{self._why}\n")
             if not self._chan.is_closing():
                 self._chan.exit(status)
 
@@ -233,7 +235,9 @@ class Channel(asyncssh.SSHServerSession[bytes]):
             self._work.cancel()
 
     def _flooded(self) -> None:
-        self.end("too much in one line")
+        self._why = "nobody types that much in a line"
+        if self._task is not None:
+            self._task.cancel()
 
     # ---- a session's Terminal, where there is no person -------------------------------
 
