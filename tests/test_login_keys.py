@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from agent.snmp.client import RequestFailed
+from agent.snmp.client import RequestFailed, SnmpClient, SnmpError
 from agent.snmp.loginkeys import LoginKeyError, key_of_text
+from agent.snmp.usm import AUTHENTICATION
+from agent.ssh_service import InsideAsking, LoopOf
 from agent.store.errors import ErrorStatus
-from tests.snmp_station import SCHEMA
-from tests.test_snmp_passwords import BOB, administered, put
+from tests.snmp_station import SCHEMA, run
+from tests.test_snmp_passwords import BOB, FIRST, administered, put
 
 ED25519 = b"ssh-ed25519 " + base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + bytes(range(32)))
 
@@ -87,3 +91,73 @@ async def test_a_login_ends_with_what_it_stands_on(tmp_path: Path) -> None:
         assert again is not None
         await admin.set([("ipsecGwLoginKeyRowStatus.3", 2)])
         assert not inside.still(again)
+
+
+async def test_sources_of_a_user_hold_for_his_logins_too(tmp_path: Path) -> None:
+    async with administered(tmp_path) as (at, admin):
+        inside = at.server.inside
+        await put(admin, 7, {**BOB, "SourceList": 3})
+        await admin.set([("ipsecGwLoginKeyUser.3", 7), ("ipsecGwLoginKeyText.3", ED25519)])
+        key, password = key_of_text(ED25519), str(BOB["AuthPassword"])
+        assert inside.by_key("bob", key, "192.0.2.1") is None  # of a list without a network: nobody
+        await admin.set([("ipsecGwSourceList.1", 3), ("ipsecGwSourceAddress.1", bytes((192, 0, 2, 0)))])
+        await admin.set([("ipsecGwSourcePrefixLength.1", 24)])
+        login = inside.by_key("bob", key, "192.0.2.1")
+        assert login is not None and await inside.by_password("bob", password, "192.0.2.1") is not None
+        assert inside.by_key("bob", key, "198.51.100.1") is None
+        assert await inside.by_password("bob", password, "198.51.100.1") is None
+        await admin.set([("ipsecGwSourcePrefixLength.1", 32)])
+        assert not inside.still(login)
+
+
+@pytest.mark.parametrize("auth", AUTHENTICATION)
+async def test_a_password_is_right_by_every_protocol(tmp_path: Path, auth: int) -> None:
+    async with administered(tmp_path) as (at, admin):
+        await put(admin, 7, {**BOB, "AuthProtocol": auth})
+        login = await at.server.inside.by_password("bob", str(BOB["AuthPassword"]), "127.0.0.1")
+        assert login is not None and (login.name, login.administers) == ("bob", False)
+        for wrong in ("", "not his password", str(BOB["AuthPassword"])[:-1], "x" * 2000, "\udcff"):
+            assert await at.server.inside.by_password("bob", wrong, "127.0.0.1") is None
+
+
+@pytest.mark.skipif(not shutil.which("snmpusm"), reason="net-snmp's tools are not installed")
+async def test_a_key_changed_by_usm_is_that_of_its_password(tmp_path: Path) -> None:
+    async with administered(tmp_path) as (at, admin):
+        await put(admin, 7, {**BOB, "Level": "write"})
+        old, private = str(BOB["AuthPassword"]), str(BOB["PrivPassword"])
+        way = ("-v3", "-u", "bob", "-l", "authPriv", "-a", "SHA-256", "-A", old, "-x", "AES", "-X", private)
+        ran = await run("snmpusm", *way, "-Ca", at.target, "passwd", old, "a new passphrase", state=at.state)
+        assert ran.code == 0, ran
+        assert await at.server.inside.by_password("bob", old, "127.0.0.1") is None
+        assert await at.server.inside.by_password("bob", "a new passphrase", "127.0.0.1") is not None
+
+
+async def test_requests_inside_are_answered_as_messages_are(tmp_path: Path) -> None:
+    """The same values, refusals and limits as by SNMPv3; secrets too, whatever the privacy protocol."""
+    async with administered(tmp_path) as (at, admin):
+        await put(admin, 7, {"Name": "bob", "AuthPassword": FIRST, "PrivProtocol": "none", "Level": "write"})
+        login = await at.server.inside.by_password("bob", FIRST, "192.0.2.1")
+        assert login is not None
+        way = InsideAsking(LoopOf(asyncio.get_running_loop()), at.server.inside, login)
+        async with SnmpClient(way, SCHEMA) as bob:
+            ours = [v async for v in bob.walk("ikeProposalTable")]
+            assert ours == [v async for v in admin.walk("ikeProposalTable")]
+            assert [v async for v in bob.walk("ipsecGwUserTable")] == []
+            await bob.set([("ipsecTrProto.1", "dont-verify")])
+            await bob.set([("ipsecPeerTrafficList.1", 1), ("ipsecPeerPreSharedKey.1", "quite a secret")])
+            assert await bob.value("ipsecPeerPreSharedKey.1") == b"*"
+            with pytest.raises(RequestFailed) as failed:
+                await bob.set([("ipsecPeerIkeProfile.1", 77)])
+            assert (failed.value.status, failed.value.index) == (ErrorStatus.INCONSISTENT_VALUE, 1)
+            with pytest.raises(RequestFailed) as failed:
+                await bob.set([("ipsecGwUserLevel.7", "admin")])
+            assert failed.value.status == ErrorStatus.NO_ACCESS
+            with pytest.raises(RequestFailed) as failed:
+                await bob.set([("ipsecPeerDescription.1", "x")] * 129)
+            assert failed.value.status == ErrorStatus.TOO_BIG
+            with pytest.raises(RequestFailed) as failed:
+                await bob.set([(f"ipsecPeerDescription.{n}", "x" * 255) for n in range(1, 100)])
+            assert failed.value.status == ErrorStatus.TOO_BIG
+            await admin.set([("ipsecGwUserRowStatus.7", 6)])
+            with pytest.raises(SnmpError, match="log in again"):
+                await bob.value("ipsecPeerDescription.1")

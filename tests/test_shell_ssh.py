@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -126,6 +127,36 @@ def test_wrong_passwords_take_time_are_told_and_bar_their_source(box: Gateway) -
     events = box.shell("debug show authentication-failure")
     assert "ssh login of user boss from 127.0.0.7" in events and "wrong password" not in events
     assert "ssh: user boss from 127.0.0.1 logged in by password" in box.shell("debug show other")
+
+
+def test_strangers_who_say_nothing_crowd_out_themselves(box: Gateway) -> None:
+    """Two hundred connections from one address; then somebody from another one logs in, and SNMP is answered."""
+    held = []
+    try:
+        for _ in range(200):
+            made = socket.socket()
+            made.bind(("127.0.0.9", 0))
+            made.connect(("127.0.0.1", box.ssh_port))
+            held.append(made)
+        assert box.ssh("boss", "ipsecGlobEnabled").returncode == 0
+        ended = sum(dead(made) for made in held)
+        assert ended == 200 - 64
+    finally:
+        for made in held:
+            made.close()
+
+
+def dead(made: socket.socket) -> bool:
+    """The other end has closed it: behind the version there is an end, or not even that."""
+    made.settimeout(0.05)
+    try:
+        while made.recv(4096):
+            pass
+    except TimeoutError:
+        return False
+    except ConnectionResetError:
+        return True
+    return True
 
 
 def test_a_session_ends_when_its_user_is_another_one(box: Gateway, tmp_path: Path) -> None:
