@@ -234,6 +234,19 @@ def test_ctrl_c_ends_a_command_there(terminal: Terminal) -> None:
     assert terminal.ends() == 0
 
 
+def test_a_command_at_a_terminal_ends_by_ctrl_c(box: Gateway, tmp_path: Path) -> None:
+    key = tmp_path / "id"
+    box.shell(f'ipsecGwLoginKeyUser.71={number_of(box, "noc")} ipsecGwLoginKeyText.71="{make_key(key)}"')
+    shown = Terminal("debug all", command=box.command("noc", "-tt", key=key))
+    try:
+        shown.sees_last("events as they happen; Ctrl-C ends")
+        shown.types(CTRL_C)
+        assert shown.ends() == 130
+    finally:
+        shown.close()
+        box.shell("ipsecGwLoginKeyRowStatus.71=destroy")
+
+
 def test_a_window_that_becomes_wider_there(terminal: Terminal) -> None:
     terminal.types("ikeProposalTable:0" + ENTER)
     terminal.sees(lambda lines: lines[-1] == "box:>" and any("EncAlg(*rw)" in line for line in lines))
@@ -296,6 +309,7 @@ class Held:
         return found
 
 
+@pytest.mark.slow
 def test_fifty_sessions_while_the_agent_answers(box: Gateway) -> None:
     station = Station(box.port)
     waits: list[float] = []

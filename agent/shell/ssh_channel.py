@@ -76,6 +76,7 @@ class Channel(asyncssh.SSHServerSession[bytes]):
         self._visitor, self._schema = visitor, schema
         self._touched, self._ended = touched, ended
         self._term = ""
+        self.person = False
         self._command: str | None = None
         self._input: ChannelInput | None = None
         self._script: asyncio.StreamReader | None = None
@@ -95,6 +96,7 @@ class Channel(asyncssh.SSHServerSession[bytes]):
     def pty_requested(self, term_type: str, term_size: tuple[int, int, int, int], term_modes: Any) -> bool:
         plain = "".join(c for c in term_type[:TERM_LENGTH] if c.isalnum() or c in "-+._")
         self._term = plain or "dumb"
+        self.person = True
         return True
 
     def shell_requested(self) -> bool:
@@ -240,10 +242,6 @@ class Channel(asyncssh.SSHServerSession[bytes]):
             self._task.cancel()
 
     # ---- a session's Terminal, where there is no person -------------------------------
-
-    @property
-    def person(self) -> bool:
-        return bool(self._term)
 
     @property
     def columns(self) -> int:
