@@ -17,6 +17,7 @@ from agent.mib.ber import Value
 from agent.mib.schema import NUMBERS, Column, Role, Table
 from agent.store.edits import refusal
 from agent.store.errors import ErrorStatus
+from agent.store.events import display
 from agent.store.hooks import Edit, Origin, Placed
 from agent.store.live import Live
 from agent.store.rows import Status
@@ -37,7 +38,6 @@ KEPT: Final = frozenset(
 
 WIZARD_LOG: Final = "ipsecGwWizardLogTable"
 LINES_KEPT: Final = 200
-TEXT_OCTETS: Final = 255
 NEVER_SET: Final = NUMBERS | {Role.ROW_STATUS, Role.ROW_GENERATION, Role.SEALED, Role.TRANSIENT}
 
 
@@ -119,8 +119,7 @@ class WizardLog:
         rows: dict[int, dict[str, Value] | None] = {}
         for line in lines:
             self._last += 1
-            text = line.encode()[:TEXT_OCTETS].decode("utf-8", "ignore").encode()
-            rows[self._last] = {"ipsecGwWizardLogTime": int(self._clock()), "ipsecGwWizardLogText": text}
+            rows[self._last] = {"ipsecGwWizardLogTime": int(self._clock()), "ipsecGwWizardLogText": display(line)}
         held = [*self._live.table(WIZARD_LOG).numbers(), *rows]
         for number in held[:-LINES_KEPT]:
             rows[number] = None

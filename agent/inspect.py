@@ -5,6 +5,8 @@ addresses and routes; which tunnels are up it does not know, and need not: wheth
 is protected does not depend on it. `load_spd` makes that plan real as far as the kernel goes,
 so that from boot until the agent starts nothing leaves in plain that a rule protects: there is
 no file of the last SPD beside the store that could be older than what a SET was answered for.
+Of a damaged store it is the plan of the newest copy: after a reboot the kernel has nothing, and an
+older protection is better than none.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from agent.plan.planner import Plan, make_plan
 from agent.serve import CAPABILITIES, CHARON_FOLDER
 from agent.store.errors import StoreError, StoreMissing
 from agent.store.lock import StoreLock
-from agent.store.store import StoredState, read_store
+from agent.store.store import StoredState, read_served, read_store
 
 REQID = "reqid"
 
@@ -103,9 +105,10 @@ async def _flush(run_folder: Path) -> tuple[int, int, bool]:
 
 def load_spd(settings: Settings) -> str:
     """Put the policies of the stored configuration into the kernel, with no charon and before there is a network; one
-    line that says how many. Ours that are there are replaced, others' stay. Raises InspectError."""
+    line that says how many. Ours that are there are replaced, others' stay. Raises InspectError, also where it was
+    done with an older copy."""
     try:
-        state = read_store(load_schema(), settings.store, settings.state)
+        state = read_served(load_schema(), settings.store, settings.state)
     except StoreMissing as error:  # before the agent's first start
         return f"no policies loaded: {error}"
     except StoreError as error:
@@ -120,6 +123,8 @@ def load_spd(settings: Settings) -> str:
             f"policies loaded: {wanted - len(failed)} of {wanted}; the first that is not, "
             f"{key.direction.name.lower()} {show_selector(key.selector)}: {text}"
         )
+    if state.damage:
+        raise InspectError(f"policies loaded: {wanted}; {state.damage}")
     off = "" if wanted else "; IPsec is switched off (ipsecGlobEnabled)"
     return f"policies loaded: {wanted}{off}"
 
@@ -158,8 +163,10 @@ async def _load(state: StoredState) -> tuple[int, Mapping[PolicyKey, str]]:
 def stored(settings: Settings) -> StoredState:
     try:
         return read_store(load_schema(), settings.store, settings.state)
-    except StoreError as error:
+    except StoreMissing as error:
         raise InspectError(f"{error}; accepted: the --state, and --store, that the agent was given") from None
+    except StoreError as error:
+        raise InspectError(str(error)) from None
 
 
 async def plan_of(settings: Settings, state: StoredState) -> tuple[Plan, frozenset[bytes]]:

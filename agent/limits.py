@@ -70,7 +70,7 @@ def _sizes() -> str:
 
 
 def _engine() -> str:
-    groups = ", ".join(f"{number} ({name})" for number, name in capabilities.GROUPS.items())
+    groups = ", ".join(f"{number} ({name})" for number, name in capabilities.ALL_GROUPS.items())
     return _table(
         ("what", "charon has"),
         [
@@ -78,6 +78,9 @@ def _engine() -> str:
             ("hashes of phase 1", ", ".join(capabilities.IKE_HASHES.values())),
             ("not in phase 1", ", ".join(capabilities.LACKING_HASHES.values())),
             ("groups", groups),
+            ("combined ciphers of phase 1, IKEv2 only", ", ".join(sorted(capabilities.IKE_AEADS_OF_V2))),
+            ("combined ciphers of ESP", ", ".join(capabilities.AEADS.values())),
+            ("of these with IKEv2 only", ", ".join(sorted(capabilities.ESP_AEADS_OF_V2))),
             ("ciphers of ESP", ", ".join(capabilities.ESP_CIPHERS.values())),
             ("hashes of ESP", ", ".join(mac for mac in capabilities.ESP_MACS.values() if mac)),
             ("hashes of AH", ", ".join(capabilities.AH_MACS.values())),

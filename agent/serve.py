@@ -19,14 +19,14 @@ from agent import __version__
 from agent.backends import Engines, linux_engines, memory_engines
 from agent.backends.engine import EngineError
 from agent.backends.reconcile import Reconciler
-from agent.backends.rowstate import display
 from agent.backends.sole import Sole
 from agent.clear import Clearing, Commands, WizardLog
 from agent.config import Endpoint, Settings
 from agent.keysizes import clamp_key_sizes
 from agent.mib import load_schema
-from agent.monitor.constants import publish_constants
+from agent.monitor.constants import TwofishSizes, publish_constants
 from agent.monitor.monitor import Monitor
+from agent.oldnames import rijndael_is_aes
 from agent.plan.capabilities import CHARON, MEMORY
 from agent.seed import seed, seed_edits
 from agent.setchecks import SetChecks
@@ -36,6 +36,7 @@ from agent.snmp.server import SnmpServer, SnmpSettings
 from agent.snmp.sockets import ListenError
 from agent.ssh_service import SshError, answering_ssh
 from agent.store.errors import Refused, StoreError
+from agent.store.events import display
 from agent.store.exchange import exchanging
 from agent.store.secrets import Secrets
 from agent.store.store import Store
@@ -71,7 +72,8 @@ async def _serve(settings: Settings, notifier: Notifier) -> None:
         notifier.status("opening the store")
         store = await stack.enter_async_context(_opened(settings))
         publish_constants(store.live)
-        store.expanders.append(clamp_key_sizes)
+        store.subscribe(TwofishSizes(store.live), replay=True)
+        store.expanders.extend((clamp_key_sizes, rijndael_is_aes))
         await _seeded(store)
         engines = make_engines(settings, store.secrets)
         capabilities = CAPABILITIES[settings.backend]

@@ -24,6 +24,21 @@ TRUE = 1
 UDP = 17
 
 
+def check_named(
+    before: Configuration,
+    after: Configuration,
+    rows: tuple[RowChange, ...],
+    edits: Sequence[Edit],
+    capabilities: Capabilities,
+) -> None:
+    """The manual's rules for what a SET or load names. Raises Refused."""
+    named = [(edit.column.table, edit.number, edit.column.name, edit.value) for edit in edits]
+    try:
+        check_rules(before, after, rows, named, capabilities)
+    except RuleError as error:
+        raise refusal(ErrorStatus.INCONSISTENT_VALUE, error.position, edits[error.position], error.text) from None
+
+
 class SetChecks:
     """A `Check` of agent.store.hooks. `listen`: addresses and UDP ports that SNMP is answered on."""
 
@@ -42,11 +57,7 @@ class SetChecks:
         edits: Sequence[Edit],
         origin: Origin,
     ) -> None:
-        named = [(edit.column.table, edit.number, edit.column.name, edit.value) for edit in edits]
-        try:
-            check_rules(before, after, rows, named, self._capabilities)
-        except RuleError as error:
-            raise refusal(ErrorStatus.INCONSISTENT_VALUE, error.position, edits[error.position], error.text) from None
+        check_named(before, after, rows, edits, self._capabilities)
         allowed = any(edit.column.name == ALLOW_LOCKOUT and edit.value == TRUE for edit in edits)
         if not allowed:
             self._check_lockout(before, after, edits, origin)

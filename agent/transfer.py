@@ -19,14 +19,14 @@ from agent.keysizes import clamp_key_sizes
 from agent.mib import load_schema
 from agent.mib.ber import Value
 from agent.mib.schema import Role, Schema
-from agent.plan.check import RuleError, check_rules
 from agent.serve import CAPABILITIES
+from agent.setchecks import check_named
 from agent.snmp.client import RequestFailed, SnmpClient, SnmpError, Tlv
+from agent.store.audit import rows_differ
 from agent.store.candidate import Candidate
 from agent.store.configfile import ConfigurationFile, FileError, read_configuration, write_configuration
 from agent.store.documents import LARGEST_SEGMENT, MOST_OCTETS, SEGMENT_BITS
-from agent.store.edits import refusal
-from agent.store.errors import ErrorStatus, Refused, SecretsError, StoreError, StoreLocked
+from agent.store.errors import Refused, SecretsError, StoreError, StoreLocked
 from agent.store.hooks import Edit, Origin, RowChange
 from agent.store.load import Loader, LoadRefused
 from agent.store.passphrase import PassphraseLock
@@ -145,7 +145,7 @@ async def _import(
         configuration, rows = await store.load(contents, COMMAND_LINE, f"file {name}")
     finally:
         await store.close()
-    return f"generation {configuration.generation}, {rows} rows differ" if rows else "nothing differs"
+    return f"generation {configuration.generation}, {rows_differ(rows)}" if rows else rows_differ(0)
 
 
 class _RuleCheck:
@@ -162,11 +162,7 @@ class _RuleCheck:
         edits: Sequence[Edit],
         origin: Origin,
     ) -> None:
-        named = [(edit.column.table, edit.number, edit.column.name, edit.value) for edit in edits]
-        try:
-            check_rules(before, after, rows, named, self._capabilities)
-        except RuleError as error:
-            raise refusal(ErrorStatus.INCONSISTENT_VALUE, error.position, edits[error.position], error.text) from None
+        check_named(before, after, rows, edits, self._capabilities)
 
 
 async def _upload(client: SnmpClient, name: str, octets: bytes, passphrase: str, allow_lockout: bool) -> str:
@@ -211,13 +207,23 @@ async def _job(client: SnmpClient, document: int, passphrase: str, allow_lockout
     await client.set(asked)
     for _ in range(round(PATIENCE / POLLING)):
         await asyncio.sleep(POLLING)
-        state, message = await client.get([f"ipsecGwImportState.{job}", f"ipsecGwImportMessage.{job}"])
+        columns = ("ipsecGwImportState", "ipsecGwImportMessage", "ipsecGwImportReport")
+        state, message, report = await client.get([f"{column}.{job}" for column in columns])
         text = message.value.decode("utf-8", "replace") if isinstance(message.value, bytes) else ""
         if state.value == DONE:
             return text
         if state.value == ERROR:
-            raise TransferError(text)
+            raise TransferError(await _document(client, report.value) if report.value else text)
     raise TransferError(f"job {job} has not finished after {PATIENCE:.0f} s; ipsecGwImportMessage.{job} will say more")
+
+
+async def _document(client: SnmpClient, number: object) -> str:
+    """A text that the agent shows. Raises SnmpError."""
+    assert isinstance(number, int)
+    segments = await client.value(f"ipsecGwDocumentSegments.{number}")
+    assert isinstance(segments, int)
+    parts = [await client.value(f"ipsecGwSegmentData.{(number << SEGMENT_BITS) + at + 1}") for at in range(segments)]
+    return b"".join(part for part in parts if isinstance(part, bytes)).decode("utf-8", "replace")
 
 
 # ---- what would differ --------------------------------------------------------------------
@@ -236,11 +242,11 @@ def _differences(asked: Asked, schema: Schema, found: ConfigurationFile, passphr
         raise TransferError(str(error)) from None
     candidate = Loader(found.contents(secrets, passphrase), secrets, expanders=(clamp_key_sizes,)).build(stored)
     if candidate is None:
-        return "nothing differs"
+        return rows_differ(0)
     _RuleCheck(asked)(stored, candidate.after, candidate.rows, candidate.edits, COMMAND_LINE)
     lines = [line for draft in candidate.drafts for line in _told(candidate, draft.table.name, draft.number)]
     more = [f"… and {len(lines) - MOST_LINES} more"] if len(lines) > MOST_LINES else []
-    return "\n".join([*lines[:MOST_LINES], *more, f"{len(candidate.drafts)} rows differ"])
+    return "\n".join([*lines[:MOST_LINES], *more, rows_differ(len(candidate.drafts))])
 
 
 def _told(candidate: Candidate, table: str, number: int) -> list[str]:

@@ -26,7 +26,7 @@ from agent.mib.schema import Schema
 from agent.snmp.client import RequestFailed, SnmpClient, SnmpError, UsmUser, parse_value, read_configuration
 from agent.snmp.client.configuration import rewrite_passphrases
 from agent.snmp.client.credentials import Credentials, user_of_passphrases
-from agent.snmp.identity import CONFIGURATION_FILE, PASSPHRASE_OCTETS, write_private
+from agent.snmp.identity import CONFIGURATION_FILE, PASSPHRASE_OCTETS
 from agent.snmp.passwords import (
     AUTH,
     AUTH_PASSWORD,
@@ -45,6 +45,7 @@ from agent.snmp.users import USER_TABLE
 from agent.store.errors import Refused, StoreError, StoreLocked
 from agent.store.hooks import Edit, Origin
 from agent.store.rows import Status
+from agent.store.secrets import write_private_octets
 from agent.store.store import Store, default_url
 
 GENERATION: Final = "ipsecGwUserRowGeneration"
@@ -358,7 +359,8 @@ def _kept_in_file(asked: Asked, name: str, auth: int, priv: int, pair: Pair) -> 
     if asked.host or _named_in(path) != name:
         return ""
     try:
-        write_private(path, rewrite_passphrases(path.read_text(), auth, pair.auth, priv, pair.priv))
+        text = rewrite_passphrases(path.read_text(), auth, pair.auth, priv, pair.priv)
+        write_private_octets(path, text.encode())
     except OSError as error:
         return f"\nthe password counts, but {path} could not be written: {error.strerror}"
     return f"\n{path} has it too"

@@ -75,6 +75,10 @@ def _row(
             elif target in numbers:
                 ahead = [n for n in numbers[target] if target != table.name or n > number]
                 row[column.name] = draw(st.sampled_from([0, *ahead]))
+    for column in targets:
+        other = column.traits.refers_else
+        if other is not None and column.name in row and row.get(other[0], table.by_name[other[0]].default) == other[1]:
+            row[column.name] = draw(st.sampled_from([0, *numbers.get(other[2], [])]))
     return row
 
 

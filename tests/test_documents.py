@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from agent.mib import load_schema
 from agent.mib.ber import Value
+from agent.store import audit
 from agent.store import documents as bounds
 from agent.store.documents import IDLE, LARGEST_SEGMENT, REPORT, Documents
 from agent.store.errors import ErrorStatus, Refused
@@ -140,6 +141,27 @@ async def test_the_log_of_an_upload_does_not_hold_it(desk: Desk, caplog: pytest.
     await desk.put({"ipsecGwDocumentName.1": b"a.toml"})
     await desk.put({segment(1, 1): b"very private"})
     assert 'ipsecGwDocumentName.1 = "a.toml"' in caplog.text and "private" not in caplog.text
+
+
+async def test_nor_does_that_of_a_set_of_other_things_too_or_of_a_refusal(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    _, _, text = await desk.refused({"ipsecGwDocumentName.1": b"a.toml", segment(1, 2): b"very private"})
+    assert text.startswith(f"{segment(1, 2)} = (12 octets): segments have no gap")
+    columns = SCHEMA.columns
+    edits = [Edit(columns["ipsecGlobEnabled"], 0, 1), Edit(columns["ipsecGwSegmentData"], 65537, b"very private")]
+    audit.accepted(7, edits, MINE)
+    assert "ipsecGlobEnabled.0 = true(1), ipsecGwSegmentData.65537 = (12 octets)" in caplog.text
+    assert "private" not in caplog.text
+
+
+async def test_an_upload_reads_as_an_asterisk_and_what_the_agent_shows_as_it_is(desk: Desk) -> None:
+    await desk.put({"ipsecGwDocumentName.1": b"a.toml", segment(1, 1): b'ipsecPeerPreSharedKey = "very private"'})
+    shown = desk.documents.put("report", REPORT, b"all is well")
+    data = {row.number: row["ipsecGwSegmentData"] for row in desk.store.live.table("ipsecGwSegmentTable").rows()}
+    assert data == {65537: b"*", 65536 * shown + 1: b"all is well"}
+    assert desk.documents.contents(1) == b'ipsecPeerPreSharedKey = "very private"'
 
 
 WRITES = st.lists(st.dictionaries(st.integers(1, 6), st.binary(max_size=5), max_size=4), max_size=8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from agent.keysizes import clamp_key_sizes, clamped
 from agent.mib import load_schema
 from agent.mib.ber import Value
+from agent.monitor.constants import TwofishSizes, publish_constants
 from agent.plan.capabilities import KEY_LIMITS, KEY_SIZES
 from agent.store.hooks import AGENT, Edit, Origin
 from agent.store.store import Store
@@ -92,3 +94,20 @@ def test_the_limits_are_those_of_the_engine() -> None:
     for cipher, sizes in KEY_SIZES.items():
         smallest, preset, largest = KEY_LIMITS[cipher]
         assert (smallest, largest) == (min(sizes), max(sizes)) and preset in sizes
+
+
+async def test_twofish_is_of_one_length_where_it_may_not_vary(store: Store) -> None:
+    publish_constants(store.live)
+    store.subscribe(TwofishSizes(store.live), replay=True)
+
+    for variable, longest in ((2, 128), (1, 256)):
+        edit = Edit(SCHEMA.columns["ipsecGlobContSupportVarKeyLength4Twofish"], 0, variable)
+        await store.commit([edit], MANAGER)
+        for _ in range(100):  # hooks come after the reply
+            row = store.live.table("ipsecAlgorithmTable").row(2)
+            if row is not None and row["ipsecAlgMaxKeySize"] == longest:
+                break
+            await asyncio.sleep(0.01)
+        assert row is not None
+        sizes = [row[f"ipsecAlg{which}KeySize"] for which in ("Min", "Def", "Max")]
+        assert sizes == [128, 128, longest]

@@ -48,5 +48,13 @@ def test_settings_of_both_phases(tmp_path: Path) -> None:
     play("third", tmp_path)
 
 
+def test_every_algorithm_of_both_phases(tmp_path: Path) -> None:
+    play("algorithms", tmp_path)
+
+
+def test_version_2_and_what_moves_lapses_or_is_full(tmp_path: Path) -> None:
+    play("version2", tmp_path)
+
+
 def test_kills_of_agents_and_charons(tmp_path: Path) -> None:
     play("chaos", tmp_path)

@@ -22,6 +22,7 @@ from agent.mib import load_schema
 from agent.mib.ber import Value
 from agent.plan.capabilities import CHARON
 from agent.plan.numbers import PRIORITY_COMPANIONS, is_our_index
+from agent.store.copies import Copies
 from agent.store.hooks import AGENT, Edit
 from agent.store.store import Store
 from tests.xfrm_namespace import Namespace, cable, namespaces
@@ -234,6 +235,31 @@ async def test_ours_are_replaced_and_others_stay(tmp_path: Path, pair: tuple[Nam
     done = load_spd(gateway, tmp_path / "state")
     assert done.stdout == "policies loaded: 0; IPsec is switched off (ipsecGlobEnabled)\n"
     assert ours(gateway) == 0 and "10.66.0.0/16" in gateway.ip("xfrm policy")
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["damaged", "gone"])
+async def test_of_a_damaged_store_the_newest_copy_is_loaded(
+    tmp_path: Path, pair: tuple[Namespace, Namespace], gone: bool
+) -> None:
+    """After a reboot the kernel has nothing: what the copy protects is protected, and the unit shows it."""
+    gateway, _ = pair
+    folder = tmp_path / "state"
+    await stored(folder)
+    file = folder / "agent.sqlite"
+    Copies(folder / "copies", file).make()
+    if gone:
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:4096] + bytes(200_000))
+    damaged = None if gone else file.read_bytes()
+    done = load_spd(gateway, folder)
+    count = ours(gateway)
+    assert count > 10 and "10.2.0.0/24" in gateway.ip("xfrm policy")
+    assert done.returncode == 2 and f"policies loaded: {count}; agent.sqlite is damaged; read-only" in done.stderr
+    assert (None if not file.exists() else file.read_bytes()) == damaged, "it is left as it is"
+    store = Store.open(SCHEMA, "", folder)
+    assert store.damaged and store.running.generation == 1
+    await store.close()
 
 
 async def test_a_selector_that_somebody_else_holds_is_named(tmp_path: Path, pair: tuple[Namespace, Namespace]) -> None:

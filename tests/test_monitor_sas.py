@@ -371,3 +371,16 @@ def test_times() -> None:
     registry = Registry(lambda: 100.0)
     registry.event(IkeEvent(IkeEventKind.IKE_UP, ike=ike(1), connection="peer-3"))
     fits("ikeSaTable", dict(ike_row(registry.ike[1], None, late)))
+
+
+def test_a_tunnel_that_moves_takes_its_children_along() -> None:
+    """MOBIKE: charon tells of the IKE SA alone, without children."""
+    registry = Registry(lambda: 0.0)
+    up(registry, ike(1, version=2), child(1))
+    moved = ike(1, version=2, remote=b"\xcb\x00\x71\x09", remote_port=4500)
+    registry.event(IkeEvent(IkeEventKind.IKE_UPDATE, ike=moved, connection="peer-3"))
+    assert registry.tunnels(3)[CHILD].remote == b"\xcb\x00\x71\x09"
+    assert registry.touched_bundles and registry.touched_peers == {3}
+    other = replace(moved, unique_id=9, remote=THEIRS)
+    registry.event(IkeEvent(IkeEventKind.IKE_UPDATE, ike=other, connection="peer-3"))
+    assert registry.tunnels(3)[CHILD].remote == b"\xcb\x00\x71\x09", "that was another SA"

@@ -26,7 +26,7 @@ SCHEMA = load_schema()
 NEAR = Origin("snmp", "noc", "127.0.0.1", "127.0.0.1", secure=True)
 FAR = Origin("snmp", "noc", "192.0.2.7", "192.0.2.1", secure=False)
 SAVE, LOAD, PUT, STATE, DELETE, MOVE, COPY, REBOOT = 1, 2, 3, 5, 6, 7, 8, 9
-DONE, ERROR, DELAYED = 3, 4, 5
+DONE, ERROR, DELAYED, STOPPED = 3, 4, 5, 6
 PEER: dict[str, Value] = {
     "ipsecTrProto.1": 6,
     "ipsecPeerTrafficList.1": 1,
@@ -194,6 +194,26 @@ async def test_a_command_can_wait_and_cannot_be_changed(desk: Desk) -> None:
     assert desk.saved() == {}
     await desk.finished(lambda: desk.state_of(1) != DONE)
     assert desk.saved() == {"later": 0}
+
+
+async def test_a_command_that_waits_can_be_stopped(desk: Desk) -> None:
+    """The way back of a risky change that went well is not gone."""
+    await desk.do(SAVE, "before")
+    await desk.put(desk.give(LOAD, "before", Timeout=1))
+    number = max(desk.store.live.table("biboAdmConfigTable").numbers())
+    assert desk.state_of(number) == DELAYED
+    stop: dict[str, Value] = {f"biboAdmConfigTimeout.{number}": -1}
+    for cells in ({f"biboAdmConfigTimeout.{number}": 5}, {**stop, f"biboAdmConfigPath.{number}": b"x"}):
+        status, _, text = await desk.refused(dict(cells))
+        assert status is ErrorStatus.INCONSISTENT_VALUE and "biboAdmConfigTimeout = -1 alone" in text
+    await desk.put(PEER)
+    generation = desk.store.running.generation
+    await desk.put(stop)
+    await desk.finished(lambda: desk.state_of(number) == DELAYED)
+    await asyncio.sleep(1.1)
+    assert desk.state_of(number) == STOPPED and desk.store.running.generation == generation
+    status, _, _ = await desk.refused(stop)  # it is over
+    assert status is ErrorStatus.INCONSISTENT_VALUE
 
 
 async def test_finished_rows_go(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
+import socket
 import time
 from pathlib import Path
 
 import pytest
 
 from agent.mib.ber import Value
+from agent.snmp.identity import Identity
 from agent.snmp.notify import ways
-from agent.snmp.notify.contents import NAMES
+from agent.snmp.notify.contents import NAMES, Contents
+from agent.snmp.notify.targets import Target
+from agent.snmp.pdu import Version
+from agent.snmp.uptime import Uptime
 from agent.store.events import Event, Kind, Severity, store_alarm
 from agent.store.hooks import AGENT, Edit
 from tests.snmp_station import (
@@ -207,6 +212,26 @@ async def test_a_target_that_is_away_disturbs_nobody_and_its_informs_fail(tmp_pa
         await until(lambda: agent.status("ipsecGwNotificationsFailed") >= 3)
         await change(agent, "still told")
         await trapd.wait_for(CHANGED, 2)
+
+
+async def test_the_first_trap_after_a_refused_one_arrives() -> None:
+    """The system reports the refusal of a datagram at the next one, which is none the worse for it."""
+    port = free_port()
+    target = Target(1, "station", "127.0.0.1", port, False, Version.V2C, b"public", None, 1.0, 0, b"", ())
+    tally = ways.Tally(lambda: None)
+    way = ways.Traps(target, Identity(b"\x80\x00\x01\x10\x05engine", 1), Uptime(), tally)
+    what = Contents((1, 3, 6, 1, 6, 3, 1, 1, 5, 1), ())
+    way.send(what)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as station:
+        station.bind(("127.0.0.1", port))
+        station.settimeout(5)
+        way.send(what)
+        assert b"public" in station.recv(2000)
+        assert (tally.sent, tally.failed) == (2, 1)
+        way.send(what)
+        assert b"public" in station.recv(2000)
+    way.close()
+    assert (tally.sent, tally.failed) == (3, 1)
 
 
 async def test_informs_of_v1_are_refused(tmp_path: Path) -> None:

@@ -57,6 +57,22 @@ REFUSED: list[tuple[str, Cells, int, str]] = [
     ("ikeProfileTable", {"ikePrfAuthMethod": 4}, 0, "RSA encryption"),
     *[("ikeProfileTable", {"ikePrfLifeSeconds": n}, 0, "10 and more") for n in (1, 9)],
     *[("ipsecProfileTable", {"ipsecPrfLifeSeconds": n}, 0, "10 and more") for n in (1, 9)],
+    *[("ipsecProfileTable", {"ipsecPrfLifeKBytes": n}, 0, "100 and more kBytes") for n in (1, 99)],
+    ("ikeProposalTable", {"ikePropEncAlg": 7, "ikePropAuthMethod": 2}, 1, "DSA"),
+    ("ikeProposalTable", {"ikePropEncAlg": 7, "ikePropAuthMethod": 4}, 1, "pre-sh-key(1), rsa-sig(3), default(33)"),
+    (
+        "ikeProposalTable",
+        {"ikePropEncAlg": 7, "ikePropEncKeySizeMin": 256, "ikePropEncKeySizeMax": 128},
+        1,
+        "0 for either",
+    ),
+    (
+        "ipsecProposalTable",
+        {"ipsecPropProto": 1, "ipsecPropAesKeySizeMin": 256, "ipsecPropAesKeySizeMax": 192},
+        1,
+        "0 for either",
+    ),
+    ("ipsecProposalTable", {"ipsecPropProto": 2, "ipsecGwIpsecPropAead": 4}, 0, "no Aead"),
     ("ikeProfileTable", {"ikePrfLocalId": b"|10.0.0.1/8|"}, 0, "[domain name]"),
     ("ipsecProposalTable", {"ipsecPropProto": 3}, 0, "esp(1), ah(2)"),
     ("ipsecProposalTable", {"ipsecPropProto": 1, "ipsecPropEspNoMac": 1, "ipsecPropEspNull": 1}, 2, "neither"),
@@ -114,10 +130,21 @@ def test_a_port_without_its_protocol_is_refused_when_the_protocol_changes() -> N
 
 def test_every_engine_is_asked_for_what_it_has() -> None:
     assert ENGINES["memory"] is MEMORY and MEMORY.ike_ciphers == CHARON.ike_ciphers
-    poor = Capabilities(ike_ciphers=frozenset({"aes"}), ike_hashes=frozenset({"sha256"}), ike_groups=frozenset({14}))
-    for cells in ({"ikePropEncAlg": 3}, {"ikePropHashAlg": 4}, {"ikePropGroup": 2}):
-        assert judge("ikeProposalTable", cells) is None
-        error = judge("ikeProposalTable", cells, capabilities=poor)
+    one = {"ike_ciphers": "aes", "ike_hashes": "sha256", "esp_macs": "sha256", "aeads": "aes128gcm16"}
+    poor = Capabilities(ike_groups=frozenset({14}), **{name: frozenset({has}) for name, has in one.items()})  # type: ignore[arg-type]
+    for table, cells in (
+        ("ikeProposalTable", {"ikePropEncAlg": 3}),
+        ("ikeProposalTable", {"ikePropHashAlg": 4}),
+        ("ikeProposalTable", {"ikePropGroup": 2}),
+        ("ikeProposalTable", {"ipsecGwIkePropGroup": 31}),
+        ("ikeProposalTable", {"ipsecGwIkePropAead": 5}),
+        ("ikeProfileTable", {"ipsecGwIkePrfGroup": 19}),
+        ("ipsecProposalTable", {"ipsecGwIpsecPropAead": 3}),
+        ("ipsecProfileTable", {"ipsecGwIpsecPrfPfsGroup": 32}),
+        ("ipsecProfileTable", {"ipsecPrfPfsGroup": 5}),
+    ):
+        assert judge(table, cells) is None
+        error = judge(table, cells, capabilities=poor)
         assert error is not None and "this engine has no" in error.text
     assert judge("ikeProposalTable", {"ikePropEncAlg": 3}, capabilities=Capabilities()) is None
 
@@ -209,8 +236,9 @@ def test_names_are_read_back_and_others_are_not_ours() -> None:
     assert numbers.connection_name(7, responder=True) == "peer-7-r"
     assert numbers.peer_of_connection(numbers.connection_name(7, identity=8, responder=True)) == 7
     assert numbers.peer_and_rule_of_child(numbers.child_name(7, 12)) == (7, 12)
+    assert numbers.peer_and_rule_of_child(numbers.child_name(7, 0)) == (7, 0)  # all rules of the peer
     assert numbers.peer_of_secret(numbers.secret_id(7)) == 7
-    for name in ("peer-", "peer-0", "peer-01", "peer-7-x", "peer-7-i1", "home", "peer-7-rule-0", "psk-x", ""):
+    for name in ("peer-", "peer-0", "peer-01", "peer-7-x", "peer-7-i1", "home", "peer-7-rule-00", "psk-x", ""):
         assert not numbers.is_our_connection(name)
         assert not numbers.is_our_child(name)
         assert not numbers.is_our_secret(name)

@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import pytest
 
 from agent.mib.ber import Value
 from agent.plan.capabilities import CHARON
 from agent.plan.identities import IdentityError, identities, identity
-from agent.plan.ike import Life, Profiles
+from agent.plan.lifetimes import Life
 from agent.plan.model import ApplyState, Connection, RowRef
 from agent.plan.planner import Plan, difference, make_plan
+from agent.plan.profiles import Profiles
 from tests.plan_helpers import DictConfiguration, configuration, environment, packed
-
-A, B = "10.1.0.0/16", "10.2.0.0/16"
-
-
-def one_peer(rule: str = f"protect {A} {B}", **cells: Value) -> DictConfiguration:
-    return configuration({1: [rule]}, peers={1: cells})
+from tests.planned_peer import A, B, child, one_peer, settings
 
 
 def plan(wanted: DictConfiguration, **world: object) -> Plan:
     return make_plan(wanted, environment(capabilities=CHARON, **world))
-
-
-def settings(made: Plan, name: str = "peer-1") -> Mapping[str, Any]:
-    return made.connections[name].settings
-
-
-def child(made: Plan, name: str = "peer-1") -> Mapping[str, Any]:
-    children = settings(made, name)["children"]
-    return dict(children["peer-1-rule-101"])
 
 
 def test_a_peer_without_profiles_gets_what_is_built_in() -> None:
@@ -351,7 +335,6 @@ def test_a_peer_that_has_to_call_us() -> None:
     [
         ({"ipsecPeerPreSharedKeyData": b""}, ApplyState.FAILED, "no pre-shared key"),
         ({"ipsecPeerLocalAddress": packed("192.0.2.77")}, ApplyState.FAILED, "not an address of this host"),
-        ({"ipsecPeerIkeVersion": 2}, ApplyState.FAILED, "not supported yet"),
         ({"ipsecPeerDynamicAddress": b"gate.example"}, ApplyState.PENDING, "being resolved"),
         ({"ipsecPeerDynamicAddress": b"nowhere.example"}, ApplyState.FAILED, "does not resolve"),
         ({"ipsecPeerAdminStatus": 2}, ApplyState.APPLIED, "administratively down"),

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 import pytest
 
 from agent.backends.memory import MemoryHost
-from agent.backends.rowstate import ApplyTables, Ledger, RowState, display, verdict_or
+from agent.backends.rowstate import ApplyTables, Ledger, RowState, verdict_or
 from agent.backends.surroundings import Surroundings
 from agent.backends.usage import Usage
 from agent.mib import load_schema
 from agent.mib.ber import Value
 from agent.plan.model import ApplyState, Capabilities, RowRef, Tunnel, Verdict
+from agent.store.events import display
 from agent.store.hooks import RowChange
 from agent.store.live import Live
 from agent.store.snapshot import Configuration, default_cells

@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from agent.backends import memory_engines
 from agent.backends.memory import MemoryHost
 from agent.backends.reconcile import Reconciler
+from agent.clear import Clearing
 from agent.mib import load_schema
 from agent.mib.ber import Value
 from agent.plan.capabilities import MEMORY
 from agent.plan.model import Flow
 from agent.plan.planner import make_plan
+from agent.seed import seed_edits
 from agent.setchecks import SetChecks
 from agent.store.errors import ErrorStatus, Refused
 from agent.store.hooks import AGENT, Edit, Origin, differences
@@ -183,3 +185,26 @@ async def test_differences_are_exactly_the_rows_that_differ(bench: Bench) -> Non
     assert found["ipsecTrafficTable", 300].after is None
     assert found["ipsecGlobalsContinued", 0].columns == {"ipsecGlobContDefaultRule"}
     assert differences(after, after) == []
+
+
+async def test_clearing_is_refused_where_it_would_cut_and_switches_off_else(bench: Bench) -> None:
+    """clear-configuration becomes the edits it stands for before anybody looks: IPsec off cuts nobody, and what the
+    seeds bring is judged with the rest."""
+    store = bench.store
+    store.expanders.append(Clearing(seed_edits(store.schema)))
+    await bench.set(ipsecTrProto_1=6, ipsecTrLocalPort_1=22, ipsecTrAction_1=3, ipsecGlobContPreIpsecRules=1)
+    await bench.set(ipsecGlobEnabled=1, ipsecGwAllowLockout=1)
+    await bench.planned()
+    await bench.set(ipsecGwCommand=2)
+    assert store.running.scalar("ipsecGlobEnabled") == 2 and not len(store.running.table("ipsecTrafficTable"))
+    await bench.set(ipsecTrProto_1=6, ipsecTrLocalPort_1=22, ipsecTrAction_1=3, ipsecGlobContPreIpsecRules=1)
+    await bench.set(ipsecGlobEnabled=1, ipsecGwAllowLockout=1)
+    await bench.planned()
+    on = [Edit(store.schema.columns["ipsecGlobEnabled"], 0, 1)]  # as if the first start left it on: the rule is gone
+    store.expanders[:] = [Clearing([*seed_edits(store.schema), *on])]
+    generation = store.running.generation
+    with pytest.raises(Refused, match=r"accepted: the same SET with ipsecGwAllowLockout\.0 = true") as refused:
+        await bench.set(ipsecGwCommand=2)
+    assert refused.value.edit == 0 and store.running.generation == generation
+    await bench.set(ipsecGwCommand=2, ipsecGwAllowLockout=1)
+    assert store.running.scalar("ipsecGlobEnabled") == 1 and not len(store.running.table("ipsecTrafficTable"))

@@ -245,6 +245,14 @@ async def test_requests_and_discovery_survive_loss(tmp_path: Path) -> None:
         assert between.seen[0] > 4
 
 
+async def test_finding_engine_and_time_is_nothing_that_the_log_warns_of(tmp_path: Path) -> None:
+    async with served(tmp_path) as at, asking(at) as client:
+        assert (await client.get([RULE]))[0].value
+        counters = at.server.counters
+        assert (counters.usmStatsUnknownEngineIDs, counters.usmStatsNotInTimeWindows) == (1, 1)
+        assert counters.dropped() == 0
+
+
 async def test_nobody_there_is_said_in_time(tmp_path: Path) -> None:
     async with served(tmp_path) as at:
         host, port = at.address

@@ -215,10 +215,40 @@ async def test_what_differs_in_anything_is_another_set() -> None:
         (request(1, 2), ME, "a"),
         (request(1), other, "a"),
         (request(1), ME, "b"),
+        (request(1), ME._replace(version=0), "a"),
     ):
         sets.submit(asked, asker, ORIGIN, source, Got())
     await turns()
-    assert len(slow.carried_out) == 5
+    assert len(slow.carried_out) == 6
+
+
+async def test_a_manager_with_one_request_id_for_all_is_heard_each_time() -> None:
+    sets, slow = memory()
+    replies = [Got() for _ in range(4)]
+    for at, value in enumerate((1, 2, 1)):  # there and back: the third is no retry of the first
+        sets.submit(request(7, value), ME, ORIGIN, "a", replies[at])
+        await turns()
+        slow.gates[-1].set_result(DONE)
+        await turns()
+    sets.submit(request(7), ME, ORIGIN, "a", replies[3])  # this one is, of the third
+    await turns()
+    assert [len(reply.answers) for reply in replies] == [1, 1, 1, 1]
+    assert len(slow.carried_out) == 3
+
+
+async def test_what_a_new_set_has_taken_the_place_of_is_still_answered() -> None:
+    sets, slow = memory()
+    first, second = Got(), Got()
+    sets.submit(request(7, 1), ME, ORIGIN, "a", first, b"one")
+    sets.submit(request(7, 2), ME, ORIGIN, "a", second, b"two")
+    replayed = Got()
+    sets.submit(request(7, 1), ME, ORIGIN, "a", replayed, b"one")
+    await turns()
+    for gate in slow.gates:
+        gate.set_result(DONE)
+    await turns()
+    assert (len(first.answers), len(second.answers), replayed.discarded) == (1, 1, 1)
+    assert len(slow.carried_out) == 2
 
 
 async def test_after_five_minutes_it_is_forgotten_but_not_while_it_is_under_way() -> None:

@@ -245,6 +245,32 @@ async def test_what_means_nothing_succeeds(tmp_path: Path) -> None:
         assert (public, clone) == (text("seen"), pointer((0, 0)))
 
 
+async def test_what_is_left_in_public_comes_with_the_key_change_and_is_kept(tmp_path: Path) -> None:
+    """RFC 3414 section 5, usmUserPublic: by it a manager sees whether its key change was carried out, later too."""
+    async with served(tmp_path) as at, manager(at.address) as asking:
+        await make(at, 7, "someone", 3, 5, 1)
+        session = await Session3.open(asking, tmp_path)
+        engine_id = at.server.facts.identity.engine_id
+        old, new = (
+            localized(key_of_passphrase(p.encode(), "sha256"), engine_id, "sha256") for p in (OLD_AUTH, NEW_AUTH)
+        )
+        change = (of(at, 6, "someone"), octets(key_change(old, new, os.urandom(32), "sha256")))
+        too_long = await session.ask(SET, [change, (of(at, 11, "someone"), text("x" * 33))])
+        assert (E(too_long.status), too_long.index) == (E.WRONG_LENGTH, 2)
+        assert await sees(at, options("someone", 5, 1, OLD_AUTH, ""))
+        generation = at.store.running.generation
+        assert (await session.ask(SET, [change, (of(at, 11, "someone"), octets(b"\x00mark\xff"))])).status == 0
+        assert at.store.running.generation == generation + 1
+    async with served(tmp_path) as at, manager(at.address) as asking:
+        assert await sees(at, options("someone", 5, 1, NEW_AUTH, ""))
+        session = await Session3.open(asking, tmp_path)
+        public = [(of(at, 11, "someone"), NULL)]
+        assert (await session.ask(GET, public)).varbinds[0][1] == octets(b"\x00mark\xff")
+        assert (await session.ask(SET, [(of(at, 13, "someone"), encode_integer(6))])).status == 0
+        await make(at, 7, "someone", 3, 5, 1)
+        assert (await session.ask(GET, public)).varbinds[0][1] == octets(b"")
+
+
 async def test_privacy_and_authentication_can_be_taken_away(tmp_path: Path) -> None:
     async with served(tmp_path) as at, manager(at.address) as asking:
         await make(at, 7, "someone", 3, 5, 3)

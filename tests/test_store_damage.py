@@ -24,7 +24,7 @@ from agent.store.errors import ErrorStatus, Refused, StoreDamaged, StoreError
 from agent.store.health import StoreState
 from agent.store.hooks import AGENT, Change, Edit, Origin
 from agent.store.opening import UNKNOWN_GAP, interim_of
-from agent.store.store import Store
+from agent.store.store import Store, read_store
 
 SCHEMA = load_schema()
 MANAGER = Origin("snmp", "admin", "192.0.2.9", "192.0.2.1", secure=True)
@@ -183,6 +183,17 @@ async def test_what_is_lost_is_told_where_the_file_still_tells_it(state: Path) -
     assert (await store.commit(ACCEPT, MANAGER)).generation == 81
     await asyncio.sleep(0)
     assert [(change.generation, change.replay) for change in told] == [(81, True)]
+    await store.close()
+
+
+async def test_who_reads_beside_the_agent_reads_what_it_serves(state: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = database(state)
+    file.write_bytes(file.read_bytes()[:PAGE] + bytes(50 * PAGE))
+    with pytest.raises(StoreDamaged, match=r"agent\.sqlite is damaged .*an agent that starts serves the newest copy"):
+        read_store(SCHEMA, "", state)
+    store = Store.open(SCHEMA, "", state)
+    assert read_store(SCHEMA, "", state).configuration.generation == store.running.generation == 75
+    assert "read instead: agent.sqlite.interim, which the agent serves" in caplog.text
     await store.close()
 
 

@@ -114,6 +114,17 @@ def test_without_secrets_and_to_a_host(agents: list[Agent], tmp_path: Path) -> N
     assert stored(one.state) == found
 
 
+def test_all_mistakes_are_told_by_a_running_agent_too(agents: list[Agent], tmp_path: Path) -> None:
+    one, _ = agents
+    make_peer(one.start(), 1, b"a long secret")
+    file = tmp_path / "x.toml"
+    peer = '\n[[ipsecPeerTable]]\nnumber = {0}\nipsecPeerTrafficList = {0}\nipsecPeerDescription = "{1}"\n'
+    file.write_text("format = 1\n" + "".join(peer.format(number, "ü" * 300) for number in range(7, 19)))
+    said = command("import", file, "--state", one.state, code=2).splitlines()
+    assert len(said) == 20 and said[0].startswith("ipsec-agent: ipsecPeerDescription.7 = ")
+    assert "ipsecPeerTrafficList.7 = 7: there is no row 7 in ipsecTrafficTable; accepted: 0" in "\n".join(said)
+
+
 @pytest.mark.slow
 def test_a_stopped_agent(agents: list[Agent], tmp_path: Path, passphrase_file: Path) -> None:
     one, two = agents

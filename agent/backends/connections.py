@@ -118,7 +118,8 @@ class Connections:
         if have is not None and "" not in (changed := what_changed(have, connection)):
             old = _children(have.connection) if have.connection is not None else {}
             rules = (c.rule for c in connection.children if c.name in changed or c.name not in old)
-        return (RowRef(PEER_TABLE, connection.peer), *dict.fromkeys(RowRef(RULE_TABLE, rule) for rule in rules))
+        of_rules = (RowRef(RULE_TABLE, rule) for rule in rules if rule)  # 0 is all of them: the peer's row shows it
+        return (RowRef(PEER_TABLE, connection.peer), *dict.fromkeys(of_rules))
 
     # ---- the work ---------------------------------------------------------------------
 

@@ -479,6 +479,11 @@ def children_of(delta: Delta, old: Plan) -> set[str]:
 _DESCRIPTIONS: Final = {
     "ipsecPeerTable": "ipsecPeerDescription",
     "ipsecTrafficTable": "ipsecTrDescription",
+    "ikeProposalTable": "ikePropDescription",
+    "ikeProfileTable": "ikePrfDescription",
+    "ikev2ProfileTable": "ikev2PrfDescription",
+    "ipsecProposalTable": "ipsecPropDescription",
+    "ipsecProfileTable": "ipsecPrfDescription",
 }
 
 

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple, Protocol
 from agent.mib.ber import Value
 from agent.mib.schema import Schema, Table
 from agent.plan.model import ApplyState, PolicyKey, RowRef, Verdict
+from agent.store.events import display
 from agent.store.snapshot import TableSnapshot
 
 Item = PolicyKey | str
@@ -23,10 +24,10 @@ APPLY_TABLES: Final[Mapping[str, tuple[str, str]]] = {
     "ipsecTrafficTable": ("ipsecGwTrafficApplyTable", "ipsecGwTraffic"),
     "ikeProposalTable": ("ipsecGwIkeProposalApplyTable", "ipsecGwIkeProposal"),
     "ikeProfileTable": ("ipsecGwIkeProfileApplyTable", "ipsecGwIkeProfile"),
+    "ikev2ProfileTable": ("ipsecGwIkev2ProfileApplyTable", "ipsecGwIkev2Profile"),
     "ipsecProposalTable": ("ipsecGwIpsecProposalApplyTable", "ipsecGwIpsecProposal"),
     "ipsecProfileTable": ("ipsecGwIpsecProfileApplyTable", "ipsecGwIpsecProfile"),
 }
-TEXT_OCTETS: Final = 255  # DisplayString
 
 
 class Entry(NamedTuple):
@@ -178,11 +179,6 @@ def _cells(table: str, state: RowState) -> dict[str, Value]:
     if state.generation is not None:
         cells[f"{prefix}AppliedGeneration"] = state.generation
     return cells
-
-
-def display(text: str) -> bytes:
-    """Text as a DisplayString: printable, at most 255 octets, never cut within a character."""
-    return text.encode()[:TEXT_OCTETS].decode("utf-8", "ignore").encode()
 
 
 def verdict_or(verdict: Verdict | None, entry: tuple[ApplyState, str] | None) -> tuple[ApplyState, str]:

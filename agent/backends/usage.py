@@ -12,9 +12,11 @@ from collections.abc import Iterable
 from typing import Final
 
 from agent.mib.schema import Column, Keeping, Schema
-from agent.plan.model import ConfigurationView, RowChangeView, RowRef
+from agent.plan.model import ConfigurationView, RowChangeView, RowRef, RowView
 
-TARGETS: Final = frozenset({"ikeProposalTable", "ikeProfileTable", "ipsecProposalTable", "ipsecProfileTable"})
+TARGETS: Final = frozenset(
+    {"ikeProposalTable", "ikeProfileTable", "ikev2ProfileTable", "ipsecProposalTable", "ipsecProfileTable"}
+)
 
 
 class Usage:
@@ -47,7 +49,7 @@ class Usage:
             else:
                 for row in configuration.rows(table):
                     for column, target in columns:
-                        self._count(target, row[column.name], 1)
+                        self._count(_target(column, target, row), row[column.name], 1)
         self.used = self._walk(configuration)
 
     def moved(self, configuration: ConfigurationView, changes: Iterable[RowChangeView]) -> frozenset[RowRef]:
@@ -56,9 +58,12 @@ class Usage:
         for change in changes:
             walk = walk or change.table in TARGETS
             for column, target in self._roots.get(change.table, ()):
-                before, after = (row[column.name] if row is not None else 0 for row in (change.before, change.after))
+                before, after = (
+                    (_target(column, target, row), row[column.name]) if row is not None else (target, 0)
+                    for row in (change.before, change.after)
+                )
                 if before != after:
-                    dropped, taken = self._count(target, before, -1), self._count(target, after, 1)
+                    dropped, taken = self._count(*before, -1), self._count(*after, 1)
                     walk = walk or dropped or taken
         if not walk:
             return frozenset()
@@ -91,3 +96,9 @@ class Usage:
                 if isinstance(number, int) and number:
                     ahead.append(RowRef(target, number))
         return frozenset(reached)
+
+
+def _target(column: Column, usual: str, row: RowView) -> str:
+    """The table that a row's column points into: another column may choose."""
+    other = column.traits.refers_else
+    return other[2] if other is not None and row[other[0]] == other[1] else usual

@@ -60,6 +60,7 @@ class Traits:
     links: str = ""  # table whose rows this one chains on to: a column of the same table (next link)
     heads: str = ""  # table whose row is the head of a chain: moves on when that row goes
     refers: str = ""  # table of a row that must exist and cannot be deleted meanwhile; 0 = none
+    refers_else: tuple[str, int, str] | None = None  # (column, value, table): while that column of the row holds it
     sealed_in: str = ""  # SECRET: name of the SEALED column
     alias_of: str = ""  # another object's former name and place: reads that object, nothing is kept for it
     stage: str = "skeleton"  # skeleton: acts now; else refused unless it is the default, with `limit`

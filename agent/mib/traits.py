@@ -87,6 +87,10 @@ def _misfits(column: Column, tables: dict[str, Table]) -> list[str]:
         for what, name in (("links to", traits.links), ("heads", traits.heads), ("refers to", traits.refers))
         if name and name not in tables
     ]
+    if traits.refers_else is not None:
+        chooser, _, other = traits.refers_else
+        if other not in tables or chooser not in tables[column.table].by_name:
+            found.append(f"{column.name}: refers else to {other} by {chooser}, which are no table and column beside it")
     if traits.links and traits.links != column.table:
         found.append(f"{column.name}: links to another table, {traits.links}")
     if traits.deletes is not None and traits.deletes not in column.names:

@@ -22,7 +22,6 @@ LIVE_TABLES = frozenset(
     }
 )
 
-MODERN = "Engine has them all; curve448 needs charon's botan, wolfssl or openssl plugin"
 OLD_PLAN = "Not planned yet: a value other than the default is refused"
 
 
@@ -68,12 +67,45 @@ CONTROL = {
 }
 
 ALGORITHMS = {
-    "ipsecGwIkePropAead": _later("AES-GCM or ChaCha20-Poly1305 is offered in phase 1", "plan.ike", MODERN),
-    "ipsecGwIkePropPrf": _later("Pseudo-random function beside a combined cipher", "plan.ike"),
-    "ipsecGwIkePropGroup": _later("A modern group is offered in phase 1", "plan.ike", MODERN),
-    "ipsecGwIkePrfGroup": _later("A modern group is used in phase 1 of peers with this profile", "plan.ike", MODERN),
-    "ipsecGwIpsecPropAead": _later("AES-GCM or ChaCha20-Poly1305 is offered for ESP", "plan.ike", MODERN),
-    "ipsecGwIpsecPrfPfsGroup": _later("A modern group gives phase 2 its forward secrecy", "plan.ike", MODERN),
+    name: Traits(effect=effect, mechanism="plan.ike", limit=limit, disturbs="renegotiates peer", shown=shown)
+    for name, effect, limit, shown in (
+        (
+            "ipsecGwIkePropAead",
+            "AES-GCM or ChaCha20-Poly1305 is offered in phase 1",
+            "IKEv2 only (RFC 5282): for IKEv1 peers the proposal is left out, and the row says so",
+            "lab: phase1_version2; tests/test_plan_algorithms.py::test_combined_ciphers_of_phase_1_are_for_version_2",
+        ),
+        (
+            "ipsecGwIkePropPrf",
+            "Pseudo-random function beside a combined cipher",
+            "Other ciphers have that of their hash",
+            "lab: phase1_version2; tests/test_plan_algorithms.py::test_combined_ciphers_of_phase_1_are_for_version_2",
+        ),
+        (
+            "ipsecGwIkePropGroup",
+            "A modern group is offered in phase 1",
+            "",
+            "lab: phase1_version1; tests/test_plan_algorithms.py::test_modern_groups_of_phase_1",
+        ),
+        (
+            "ipsecGwIkePrfGroup",
+            "A modern group is used in phase 1 of peers with this profile (IKEv1)",
+            "",
+            "tests/test_plan_algorithms.py::test_modern_groups_of_phase_1",
+        ),
+        (
+            "ipsecGwIpsecPropAead",
+            "AES-GCM or ChaCha20-Poly1305 is offered for ESP",
+            "ChaCha20-Poly1305 with IKEv2 only: IKEv1 has no number for it",
+            "lab: phase2_version1; lab: phase2_version2",
+        ),
+        (
+            "ipsecGwIpsecPrfPfsGroup",
+            "A modern group gives phase 2 its forward secrecy",
+            "As ipsecPrfPfsGroup",
+            "lab: phase2_version1; lab: phase2_version2",
+        ),
+    )
 }
 
 NETWORKS = {
@@ -212,6 +244,7 @@ USERS = {
         limit="8 octets or more",
     ),
     "ipsecGwUserSourceList": Traits(effect="The user is accepted from these networks only", mechanism="snmp"),
+    "ipsecGwUserPublic": Traits(effect="usmUserPublic reads and writes it", mechanism="snmp"),
     "ipsecGwTargetName": Traits(effect="snmpTargetAddrName reads it", mechanism="snmp"),
     "ipsecGwTargetAddress": Traits(
         role=Role.CREATING, effect="Notifications go to this address; creates the row", mechanism="snmp"

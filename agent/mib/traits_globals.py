@@ -111,7 +111,6 @@ TRAITS = {
         ),
     ),
     "ipsecGlobMaxKeyLength": Traits(
-        stage="gateway",
         effect="Proposals with a longer cipher key than this are neither offered nor accepted",
         mechanism="plan.ike",
         limit=(
@@ -119,16 +118,17 @@ TRAITS = {
             "is dropped is failed: 'no proposal within ipsecGlobMaxKeyLength'"
         ),
         disturbs="renegotiates peer",
+        shown="tests/test_plan_algorithms.py::test_keys_beyond_the_global_limit_are_neither_offered_nor_accepted",
     ),
     "ipsecGlobNoInitialContact": Traits(
-        stage="gateway",
         effect="true: our first contact message no longer tells the peer to forget older SAs",
         mechanism="plan.ike",
         limit=(
-            "never also makes charon ignore the peer's INITIAL_CONTACT; the monitor then ends older IKE_SAs of "
-            "the same peer itself"
+            "charon then ignores the peer's first contact too: older IKE SAs of a peer that begins anew end by dead "
+            "peer detection instead of at once"
         ),
         disturbs="reloads connection",
+        shown="lab: first_contact; tests/test_plan_ikev2.py::test_first_contact_is_kept_secret_where_told",
     ),
     "ipsecGlobIkeProfile": Traits(
         refers="ikeProfileTable",
@@ -139,6 +139,7 @@ TRAITS = {
         mechanism="plan.ike",
         limit="A number of no existing row is inconsistentValue",
         disturbs="renegotiates peer",
+        shown="lab: settings",
     ),
     "ipsecGlobIpsecProfile": Traits(
         refers="ipsecProfileTable",
@@ -149,6 +150,7 @@ TRAITS = {
         mechanism="plan.ike",
         limit="A number of no existing row is inconsistentValue",
         disturbs="renegotiates peer",
+        shown="tests/test_plan_ike.py::test_the_phase_2_profile_is_the_rules_then_the_peers_then_the_global_one",
     ),
     "ipsecGlobEnabled": Traits(
         effect=(
@@ -167,13 +169,12 @@ TRAITS = {
         mechanism="monitor",
     ),
     "ipsecGlobDPDIdleThreshold": Traits(
-        stage="gateway",
         effect="Silence of this length makes the gateway probe the peer",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
+        shown="lab: dead_peers; tests/test_plan_ikev2.py::test_heartbeats_are_inherited_and_timed_by_the_globals",
     ),
     "ipsecGlobDPDMaxRetries": Traits(
-        stage="gateway",
         effect="More unanswered probes delay the verdict that a peer is dead (IKEv1)",
         mechanism="plan.ike",
         limit=(
@@ -181,19 +182,23 @@ TRAITS = {
             "ipsecGlobMaxRetries and the retransmission times"
         ),
         disturbs="renegotiates peer",
+        shown="tests/test_plan_ikev2.py::test_heartbeats_are_inherited_and_timed_by_the_globals",
     ),
     "ipsecGlobDPDRetryTimeout": Traits(
-        stage="gateway",
         effect="Longer probe spacing delays the verdict that a peer is dead (IKEv1)",
         mechanism="plan.ike",
         limit="Spacing itself cannot be set; no effect in IKEv2",
         disturbs="renegotiates peer",
+        shown="tests/test_plan_ikev2.py::test_heartbeats_are_inherited_and_timed_by_the_globals",
     ),
     "ipsecGlobIkev2Enabled": Traits(
-        stage="gateway",
         effect="false: IKEv2 peers are taken down and IKEv2 requests are not answered",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
+        shown=(
+            "lab: profiles; "
+            "tests/test_plan_ikev2.py::test_version_2_switched_off_blocks_its_rules_and_leaves_the_others"
+        ),
     ),
     "ipsecGlobContPreIpsecRules": Traits(
         heads="ipsecTrafficTable",
@@ -273,18 +278,18 @@ TRAITS = {
         mechanism="monitor",
     ),
     "ipsecGlobContHeartbeatInterval": Traits(
-        stage="gateway",
         effect="Silence after which a peer under heartbeat supervision is probed",
         mechanism="plan.ike",
         limit="The vendor heartbeat packets are proprietary: DPD instead",
         disturbs="renegotiates peer",
+        shown="lab: dead_peers",
     ),
     "ipsecGlobContHeartbeatTolerance": Traits(
-        stage="gateway",
         effect="More missed beats delay the verdict that the peer is dead (IKEv1)",
         mechanism="plan.ike",
         limit="As DPDMaxRetries",
         disturbs="renegotiates peer",
+        shown="lab: dead_peers",
     ),
     "ipsecGlobContObsoleteFeatureMask": Traits(
         stage="gateway",
@@ -302,24 +307,27 @@ TRAITS = {
         ),
     ),
     "ipsecGlobContHwAccel": Traits(
-        stage="gateway",
         effect="yes: ESP is offloaded to the network card where it can",
         mechanism="plan.ike",
         limit="Separate crypto engines are used by the kernel by itself; auto falls back silently",
         disturbs="renegotiates peer",
+        shown="tests/test_plan_ikev2.py::test_hardware",
     ),
     "ipsecGlobContSupportVarKeyLength4Twofish": Traits(
-        stage="gateway",
         effect="no: Twofish is offered with 128 bits only and ipsecAlgorithmTable says 128..128",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
+        shown=(
+            "tests/test_plan_algorithms.py::test_twofish_is_short_where_it_may_not_vary; "
+            "tests/test_keysizes.py::test_twofish_is_of_one_length_where_it_may_not_vary"
+        ),
     ),
     "ipsecGlobContIkev2Profile": Traits(
         refers="ikev2ProfileTable",
-        stage="gateway",
         effect="IKEv2 peers without a profile, and every inherited value, use this row",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
+        shown="lab: profiles; tests/test_plan_ikev2.py::test_version_2_takes_the_peers_profile_else_the_global_one",
     ),
     "ipsecGlobContMaxIkev2Sas": Traits(
         stage="gateway",
@@ -355,10 +363,10 @@ TRAITS = {
         limit="charon follows by itself; table columns of selectors stay empty",
     ),
     "ipsecGlobContMobikeFactor": Traits(
-        stage="gateway",
         effect="MOBIKE peers are probed this many times less often",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
+        shown="tests/test_plan_ikev2.py::test_version_2_probes_less_often_who_may_move_and_not_at_all_where_told",
     ),
     "ipsecGlobContDnsSelectRoundRobin": Traits(
         stage="gateway",

@@ -17,10 +17,12 @@ TRAITS = {
         mechanism="plan.ike",
         limit="A ring is inconsistentValue; deleting a middle row closes the chain",
         disturbs="renegotiates peer",
+        shown="lab: settings; tests/test_plan_ike.py::test_a_chain_of_proposals_is_offered_in_its_order",
     ),
     "ikePropDescription": Traits(
         effect="The label names the row in every log line, event, explain answer and notification about it",
         mechanism="log",
+        shown="tests/test_profile_references.py::test_the_description_names_a_profile_in_what_is_told",
     ),
     "ikePropEncAlg": Traits(
         role=Role.CREATING,
@@ -31,6 +33,7 @@ TRAITS = {
             " read per negotiation)"
         ),
         disturbs="renegotiates peer",
+        shown="lab: phase1_version1; lab: phase1_version2",
     ),
     "ikePropHashAlg": Traits(
         deletes=1,
@@ -41,44 +44,47 @@ TRAITS = {
             "`failed`"
         ),
         disturbs="renegotiates peer",
+        shown="lab: phase1_version1; lab: phase1_version2",
     ),
     "ikePropGroup": Traits(
         effect="Diffie-Hellman group of this alternative where the profile names none; rules in IKEv2",
         mechanism="plan.ike",
         limit="Other numbers refused",
         disturbs="renegotiates peer",
+        shown="lab: phase1_version1; lab: phase1_version2",
     ),
     "ikePropAuthMethod": Traits(
-        stage="gateway",
         effect="The alternative counts only for peers that authenticate this way",
         mechanism="plan.ike",
         limit="One method per connection in charon, so methods cannot be mixed in one offer; 2, 4 refused",
         disturbs="renegotiates peer",
+        shown="tests/test_plan_algorithms.py::test_a_method_filters_the_chain",
     ),
     "ikePropEncKeySize": Traits(
         effect="Key length offered first",
         mechanism="plan.ike",
         limit="Stored within the limits of ipsecAlgorithmTable; lengths between are rounded down, row says so",
         disturbs="renegotiates peer",
+        shown="lab: phase1_version1; lab: phase1_version2",
     ),
     "ikePropEncKeySizeMin": Traits(
-        stage="gateway",
         effect="Shortest key accepted from the peer",
         mechanism="plan.ike",
         limit="What is accepted is also offered",
         disturbs="renegotiates peer",
+        shown="tests/test_plan_algorithms.py::test_what_is_accepted_lies_between_min_and_max",
     ),
     "ikePropEncKeySizeMax": Traits(
-        stage="gateway",
         effect="Longest key accepted from the peer",
         mechanism="plan.ike",
         limit="as Min",
         disturbs="renegotiates peer",
+        shown="tests/test_plan_algorithms.py::test_what_is_accepted_lies_between_min_and_max",
     ),
     "ikePrfDescription": Traits(
-        stage="gateway",
         effect="The label names the row in every log line, event, explain answer and notification about it",
         mechanism="log",
+        shown="tests/test_profile_references.py::test_the_description_names_a_profile_in_what_is_told",
     ),
     "ikePrfAuthMethod": Traits(
         deletes=15,
@@ -99,6 +105,7 @@ TRAITS = {
             "a row exists; offline dictionary attack is possible and the row warns"
         ),
         disturbs="renegotiates peer",
+        shown="lab: settings; tests/test_plan_ike.py::test_modes_and_who_answers_in_the_other_one",
     ),
     "ikePrfProposal": Traits(
         role=Role.CREATING,
@@ -107,15 +114,18 @@ TRAITS = {
         mechanism="plan.ike",
         limit="An element the engine lacks is left out and that proposal row is `failed`; none left = peer failed",
         disturbs="renegotiates peer",
+        shown="lab: settings",
     ),
     "ikePrfGroup": Traits(
         effect="Phase 1 uses this Diffie-Hellman group, whatever the proposals say (IKEv1)",
         mechanism="plan.ike",
         limit="3, 4, 6..13 refused",
         disturbs="renegotiates peer",
+        shown="lab: settings",
     ),
     "ikePrfCert": Traits(
         stage="gateway",
+        refers="certTable",
         effect="Own certificate of this number is used for RSA signatures",
         mechanism="plan.credentials",
         limit="Ignored with PSK",
@@ -144,7 +154,6 @@ TRAITS = {
         ),
     ),
     "ikePrfHeartbeats": Traits(
-        stage="gateway",
         effect="Dead peers are noticed and their SAs removed, or not",
         mechanism="plan.ike",
         limit=(
@@ -152,6 +161,7 @@ TRAITS = {
             "data; one-way send is only answering"
         ),
         disturbs="renegotiates peer",
+        shown="lab: dead_peers; tests/test_plan_ikev2.py::test_heartbeats_of_phase_1",
     ),
     "ikePrfBlockTime": Traits(
         stage="gateway",
@@ -159,11 +169,15 @@ TRAITS = {
         mechanism="monitor",
     ),
     "ikePrfNatT": Traits(
-        stage="gateway",
         effect="ESP travels in UDP when NAT is found, always, or a NATed peer is refused",
         mechanism="plan.ike",
         limit="charon cannot hide NAT-T support: the vendor ids are sent also with disabled",
         disturbs="renegotiates peer",
+        shown=(
+            "lab: nat_traversal; "
+            "tests/test_plan_ikev2.py::test_nat_traversal; "
+            "tests/test_enforcement.py::test_where_nat_is_disabled_an_sa_through_nat_is_ended"
+        ),
     ),
     "ikePrfMtuMax": Traits(
         stage="gateway",
@@ -176,6 +190,7 @@ TRAITS = {
         mechanism="plan.ike",
         limit="Values 1..9 refused (bound of ours)",
         disturbs="renegotiates peer",
+        shown="lab: rekeys",
     ),
     "ikePrfLifeKBytes": Traits(
         stage="gateway",
@@ -187,11 +202,11 @@ TRAITS = {
         ),
     ),
     "ikePrfLifeRekeyPercent": Traits(
-        stage="gateway",
         effect="Phase 1 renewal starts at this share of the lifetime",
         mechanism="plan.ike",
         limit="Vendor calls it obsolete; we honour it",
         disturbs="renegotiates peer",
+        shown="tests/test_plan_ike.py::test_renewal_begins_in_time",
     ),
     "ikePrfLifePolicy": Traits(
         effect="Peer proposals of other lifetimes are taken, or the SA is ended",

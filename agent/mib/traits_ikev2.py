@@ -13,26 +13,23 @@ TRAITS = {
     ),
     "ikev2PrfIndex": Traits(
         role=Role.INDEX_CREATING,
-        stage="gateway",
         effect="Chooses the number peers refer to; creates the row",
         mechanism="store",
-        limit=(
-            "Rows are only stored as yet. Value must equal the instance number (our rows are column.N), else"
-            " inconsistentValue"
-        ),
+        limit="Value must equal the instance number (our rows are column.N), else inconsistentValue",
+        shown=("lab: start_version2; tests/test_profile_references.py::test_a_row_in_use_stays_and_its_namesake_goes"),
     ),
     "ikev2PrfDescription": Traits(
-        stage="gateway",
         effect="The label names the row in every log line, event, explain answer and notification about it",
         mechanism="log",
+        shown="tests/test_profile_references.py::test_the_description_names_a_profile_in_what_is_told",
     ),
     "ikev2PrfProposal": Traits(
         refers="ikeProposalTable",
-        stage="gateway",
         effect="IKE_SA offers the proposals of this chain",
         mechanism="plan.ike",
         limit="as ikePrfProposal",
         disturbs="renegotiates peer",
+        shown="lab: profiles",
     ),
     "ikev2PrfBlockTime": Traits(
         stage="gateway",
@@ -41,11 +38,11 @@ TRAITS = {
     ),
     "ikev2PrfNatT": Traits(
         deletes=4,
-        stage="gateway",
         effect="As ikePrfNatT; delete removes the row",
         mechanism="plan.ike",
         limit="No enforce in this table; charon cannot hide NAT-T",
         disturbs="renegotiates peer",
+        shown="lab: nat_traversal; lab: profiles",
     ),
     "ikev2PrfMtuMax": Traits(
         stage="gateway",
@@ -54,23 +51,23 @@ TRAITS = {
         limit="as ikePrfMtuMax",
     ),
     "ikev2PrfLifeSeconds": Traits(
-        stage="gateway",
         effect="The IKE_SA is rekeyed within this time",
         mechanism="plan.ike",
         limit="Not negotiated in IKEv2",
         disturbs="renegotiates peer",
+        shown="lab: full_and_old",
     ),
     "ikev2PrfAliveCheck": Traits(
-        stage="gateway",
         effect="enabled: dead peers are noticed",
         mechanism="plan.ike",
         limit="Time to verdict by ipsecGlobMaxRetries and retransmission times",
         disturbs="renegotiates peer",
+        shown="lab: dead_peers",
     ),
     "ikev2PrfLifeRekeyPercent": Traits(
-        stage="gateway",
         effect="Rekeying starts at this share of the lifetime",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
+        shown="lab: full_and_old",
     ),
 }

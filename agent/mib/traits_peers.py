@@ -81,10 +81,16 @@ TRAITS = {
     ),
     "ipsecPeerIkeProfile": Traits(
         refers="ikeProfileTable",
+        refers_else=("ipsecPeerIkeVersion", 2, "ikev2ProfileTable"),
         effect="Phase 1 settings come from this row of the v1 or v2 profile table",
         mechanism="plan.ike",
         limit="Missing row: inconsistentValue; changing IkeVersion re-checks it",
         disturbs="renegotiates peer",
+        shown=(
+            "lab: settings; "
+            "lab: profiles; "
+            "tests/test_profile_references.py::test_the_version_says_which_table_has_to_have_the_row"
+        ),
     ),
     "ipsecPeerIpsecProfile": Traits(
         refers="ipsecProfileTable",
@@ -92,6 +98,7 @@ TRAITS = {
         mechanism="plan.ike",
         limit="Missing row: inconsistentValue",
         disturbs="renegotiates peer",
+        shown="tests/test_plan_ike.py::test_the_phase_2_profile_is_the_rules_then_the_peers_then_the_global_one",
     ),
     "ipsecPeerAdminStatus": Traits(
         deletes=15,
@@ -143,6 +150,7 @@ TRAITS = {
     ),
     "ipsecPeerXauthProfile": Traits(
         stage="later",
+        refers="xauthProfileTable",
         effect="A login is asked for, or given, after phase 1",
         mechanism="plan.ike",
         limit="IKEv1 only; with IKEv2 refused (EAP is the equivalent)",
@@ -156,11 +164,11 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ipsecPeerIkeVersion": Traits(
-        stage="gateway",
         effect="The peer speaks IKEv1 or IKEv2 only",
         mechanism="plan.ike",
         limit="ikev2 while ipsecGlobIkev2Enabled=false: row unused",
         disturbs="renegotiates peer",
+        shown="lab: start_version2",
     ),
     "ipsecPeerLocalId": Traits(
         stage="gateway",
@@ -178,6 +186,7 @@ TRAITS = {
     ),
     "ipsecPeerCert": Traits(
         stage="gateway",
+        refers="certTable",
         effect="Own certificate of an IKEv2 peer",
         mechanism="plan.credentials",
         limit="ignored with PSK or IKEv1",
@@ -198,11 +207,11 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ipsecPeerMobike": Traits(
-        stage="gateway",
         effect="The tunnel survives a change of our or the peer's address (IKEv2)",
         mechanism="plan.ike",
         limit="MOBIKE floats to port 4500; ignored with IKEv1; NatT disabled turns it off",
         disturbs="renegotiates peer",
+        shown="lab: address_change",
     ),
     "ipsecPeerPublicIfIndex": Traits(
         stage="gateway",
@@ -218,11 +227,14 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ipsecPeerChildAllocMode": Traits(
-        stage="gateway",
         effect="single: one SA pair for everything of the peer; multi: one per rule (IKEv2)",
         mechanism="plan.ike",
-        limit="IKEv1 with single: ignored (one selector pair per child)",
+        limit=(
+            "IKEv1 with single: ignored (one selector pair per child); single has the peer's phase 2 profile, not "
+            "the rules', and is always in tunnel mode"
+        ),
         disturbs="renegotiates peer",
+        shown="lab: single_child",
     ),
     "ipsecPeerIfStateMode": Traits(
         stage="gateway",
@@ -363,5 +375,6 @@ TRAITS = {
         mechanism="plan.ike",
         limit="Missing row: inconsistentValue; ignored unless protect",
         disturbs="renegotiates peer",
+        shown="lab: phase2_version1; lab: phase2_version2",
     ),
 }

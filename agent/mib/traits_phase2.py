@@ -5,15 +5,16 @@ from agent.mib.schema import Role, Traits
 TRAITS = {
     "ipsecPropNext": Traits(
         links="ipsecProposalTable",
-        stage="gateway",
         effect="Adds the next row as further alternatives",
         mechanism="plan.ike",
         limit="Ring: inconsistentValue",
         disturbs="renegotiates peer",
+        shown="tests/test_plan_algorithms.py::test_a_chain_of_phase_2_goes_on_with_the_next_row",
     ),
     "ipsecPropDescription": Traits(
         effect="The label names the row in every log line, event, explain answer and notification about it",
         mechanism="log",
+        shown="tests/test_profile_references.py::test_the_description_names_a_profile_in_what_is_told",
     ),
     "ipsecPropProto": Traits(
         role=Role.CREATING,
@@ -22,128 +23,152 @@ TRAITS = {
         mechanism="plan.ike",
         limit="esp-ah 3 refused: charon never makes a bundle; AH with NAT-T enforce fails",
         disturbs="renegotiates peer",
+        shown="lab: phase2_version1; lab: phase2_version2",
     ),
     "ipsecPropIpcomp": Traits(
-        stage="gateway",
         effect="Packets are compressed before encryption: never, if both can, or always",
         mechanism="plan.ike",
         limit=(
-            "disabled: a peer that insists fails, one that merely offers comes up plain (charon falls back); per "
-            "child: differing rows of one chain - first row rules; AH+IPComp not tried"
+            "disabled: a peer that insists fails, one that merely offers comes up plain (charon falls back); force: "
+            "the SA is up for a moment before it is ended, and carries nothing; of differing rows of one chain the "
+            "first rules"
         ),
         disturbs="renegotiates peer",
+        shown=(
+            "lab: phase2_version1; "
+            "lab: phase2_version2; "
+            "tests/test_plan_ikev2.py::test_a_forced_compression_is_never_let_through_without; "
+            "tests/test_enforcement.py::test_without_forced_compression_a_child_is_ended"
+        ),
     ),
     "ipsecPropEspAes": Traits(
         effect="Cipher is offered at this place, 0 = not at all",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
+        shown="lab: phase2_version1; lab: phase2_version2",
     ),
     "ipsecPropEspTwofish": Traits(
-        stage="gateway",
         effect="Cipher is offered at this place, 0 = not at all",
         mechanism="plan.ike",
         limit="Private number: charon.accept_private_algs=yes, kernel module twofish",
         disturbs="renegotiates peer",
+        shown="lab: phase2_version1; lab: phase2_version2",
     ),
     "ipsecPropEspBlowfish": Traits(
-        stage="gateway",
         effect="Cipher is offered at this place, 0 = not at all",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
+        shown="lab: phase2_version1; lab: phase2_version2",
     ),
     "ipsecPropEspCast": Traits(
-        stage="gateway",
         effect="Cipher is offered at this place, 0 = not at all",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
+        shown="lab: phase2_version1; lab: phase2_version2",
     ),
     "ipsecPropEspDes3": Traits(
-        stage="gateway",
         effect="Cipher is offered at this place, 0 = not at all",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
+        shown="lab: phase2_version1; lab: phase2_version2",
     ),
     "ipsecPropEspDes": Traits(
-        stage="gateway",
         effect="Cipher is offered at this place, 0 = not at all",
         mechanism="plan.ike",
         limit="Weak; kernel needs des_generic; row warns",
         disturbs="renegotiates peer",
+        shown="lab: phase2_version1; lab: phase2_version2",
     ),
     "ipsecPropEspNull": Traits(
-        stage="gateway",
         effect="Cipher is offered at this place, 0 = not at all",
         mechanism="plan.ike",
         limit="Not in one row with NoMac (guide 3.2.4): charon and kernel would accept NULL with no MAC",
         disturbs="renegotiates peer",
+        shown="lab: phase2_version1; lab: phase2_version2",
     ),
     "ipsecPropEspRijndael": Traits(
-        stage="gateway",
         effect="Old name: any rank written here becomes the AES rank",
         mechanism="store",
         limit="Naming both with different ranks in one SET: inconsistentValue",
         disturbs="renegotiates peer",
+        shown=(
+            "lab: phase2_version1; "
+            "lab: phase2_version2; "
+            "tests/test_oldnames.py::test_a_rank_of_the_old_name_is_that_of_aes"
+        ),
     ),
     "ipsecPropEspMd5": Traits(
-        stage="gateway",
         effect="MAC is offered at this place, 0 = not at all",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
+        shown="lab: phase2_version1; lab: phase2_version2",
     ),
     "ipsecPropEspSha1": Traits(
-        stage="gateway",
         effect="MAC is offered at this place, 0 = not at all",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
+        shown="lab: phase2_version1; lab: phase2_version2",
     ),
     "ipsecPropEspNoMac": Traits(
-        stage="gateway",
         effect="MAC is offered at this place, 0 = not at all",
         mechanism="plan.ike",
         limit="Unauthenticated encryption: row warns; not together with NULL; combined ciphers have their own MAC",
         disturbs="renegotiates peer",
+        shown="lab: phase2_version1; lab: phase2_version2",
     ),
     "ipsecPropAhMd5": Traits(
-        stage="gateway",
         effect="AH offers this MAC at this place, 0 = not",
         mechanism="plan.ike",
         limit="Only with ipsecPropProto=ah",
         disturbs="renegotiates peer",
+        shown="lab: phase2_version1; lab: phase2_version2",
     ),
     "ipsecPropAhSha1": Traits(
-        stage="gateway",
         effect="AH offers this MAC at this place, 0 = not",
         mechanism="plan.ike",
         limit="Only with ipsecPropProto=ah",
         disturbs="renegotiates peer",
+        shown="lab: phase2_version1; lab: phase2_version2",
     ),
     "ipsecPropIpcompDeflate": Traits(
-        stage="gateway",
         effect="0: IPComp has no algorithm left and is off",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
+        shown="lab: phase2_version1; lab: phase2_version2; tests/test_plan_algorithms.py::test_compression",
     ),
     "ipsecPropAesKeySize": Traits(
         effect="Key length offered first",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
+        shown=(
+            "lab: phase2_version1; "
+            "lab: phase2_version2; "
+            "tests/test_plan_algorithms.py::test_what_is_accepted_lies_between_min_and_max"
+        ),
     ),
     "ipsecPropAesKeySizeMin": Traits(
-        stage="gateway",
         effect="Shortest key accepted",
         mechanism="plan.ike",
         limit="What is accepted is also offered",
         disturbs="renegotiates peer",
+        shown=(
+            "lab: phase2_version1; "
+            "lab: phase2_version2; "
+            "tests/test_plan_algorithms.py::test_what_is_accepted_lies_between_min_and_max"
+        ),
     ),
     "ipsecPropAesKeySizeMax": Traits(
-        stage="gateway",
         effect="Longest key accepted",
         mechanism="plan.ike",
         limit="What is accepted is also offered",
         disturbs="renegotiates peer",
+        shown=(
+            "lab: phase2_version1; "
+            "lab: phase2_version2; "
+            "tests/test_plan_algorithms.py::test_what_is_accepted_lies_between_min_and_max"
+        ),
     ),
     "ipsecPropBlowfishKeySize": Traits(
-        stage="gateway",
         effect="Key length offered first",
         mechanism="plan.ike",
         limit=(
@@ -151,9 +176,9 @@ TRAITS = {
             "(blowfish448: VICI refuses, tried)"
         ),
         disturbs="renegotiates peer",
+        shown="lab: phase2_version1; lab: phase2_version2",
     ),
     "ipsecPropBlowfishKeySizeMin": Traits(
-        stage="gateway",
         effect="Shortest key accepted",
         mechanism="plan.ike",
         limit=(
@@ -161,9 +186,9 @@ TRAITS = {
             "of these and the row says so (blowfish448: VICI refuses, tried)"
         ),
         disturbs="renegotiates peer",
+        shown="tests/test_plan_algorithms.py::test_other_ciphers_have_bounds_of_their_own",
     ),
     "ipsecPropBlowfishKeySizeMax": Traits(
-        stage="gateway",
         effect="Longest key accepted",
         mechanism="plan.ike",
         limit=(
@@ -171,70 +196,72 @@ TRAITS = {
             "of these and the row says so (blowfish448: VICI refuses, tried)"
         ),
         disturbs="renegotiates peer",
+        shown="tests/test_plan_algorithms.py::test_other_ciphers_have_bounds_of_their_own",
     ),
     "ipsecPropTwofishKeySize": Traits(
-        stage="gateway",
         effect="Key length offered first",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
+        shown="lab: phase2_version1; lab: phase2_version2",
     ),
     "ipsecPropTwofishKeySizeMin": Traits(
-        stage="gateway",
         effect="Shortest key accepted",
         mechanism="plan.ike",
         limit="What is accepted is also offered",
         disturbs="renegotiates peer",
+        shown="tests/test_plan_algorithms.py::test_other_ciphers_have_bounds_of_their_own",
     ),
     "ipsecPropTwofishKeySizeMax": Traits(
-        stage="gateway",
         effect="Longest key accepted",
         mechanism="plan.ike",
         limit="What is accepted is also offered",
         disturbs="renegotiates peer",
+        shown="tests/test_plan_algorithms.py::test_other_ciphers_have_bounds_of_their_own",
     ),
     "ipsecPropEspSha256": Traits(
         effect="MAC is offered at this place, 0 = not at all",
         mechanism="plan.ike",
         limit="256: 128-bit truncation; old peers with 96 bit need sha256_96, no object",
         disturbs="renegotiates peer",
+        shown="lab: phase2_version1; lab: phase2_version2",
     ),
     "ipsecPropEspSha384": Traits(
-        stage="gateway",
         effect="MAC is offered at this place, 0 = not at all",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
+        shown="lab: phase2_version1; lab: phase2_version2",
     ),
     "ipsecPropEspSha512": Traits(
-        stage="gateway",
         effect="MAC is offered at this place, 0 = not at all",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
+        shown="lab: phase2_version1; lab: phase2_version2",
     ),
     "ipsecPropAhSha256": Traits(
-        stage="gateway",
         effect="AH offers this MAC at this place, 0 = not",
         mechanism="plan.ike",
         limit="Only with ipsecPropProto=ah",
         disturbs="renegotiates peer",
+        shown="lab: phase2_version1; lab: phase2_version2",
     ),
     "ipsecPropAhSha384": Traits(
-        stage="gateway",
         effect="AH offers this MAC at this place, 0 = not",
         mechanism="plan.ike",
         limit="Only with ipsecPropProto=ah",
         disturbs="renegotiates peer",
+        shown="lab: phase2_version1; lab: phase2_version2",
     ),
     "ipsecPropAhSha512": Traits(
-        stage="gateway",
         effect="AH offers this MAC at this place, 0 = not",
         mechanism="plan.ike",
         limit="Only with ipsecPropProto=ah",
         disturbs="renegotiates peer",
+        shown="lab: phase2_version1; lab: phase2_version2",
     ),
     "ipsecPrfDescription": Traits(
-        stage="gateway",
         effect="The label names the row in every log line, event, explain answer and notification about it",
         mechanism="log",
+        shown="tests/test_profile_references.py::test_the_description_names_a_profile_in_what_is_told",
     ),
     "ipsecPrfProposal": Traits(
         role=Role.CREATING,
@@ -243,9 +270,9 @@ TRAITS = {
         mechanism="plan.ike",
         limit="ESP and AH alternatives in one chain: charon offers only ESP; AH elements are then `failed`",
         disturbs="renegotiates peer",
+        shown="lab: phase2_version1; lab: phase2_version2",
     ),
     "ipsecPrfPfsGroup": Traits(
-        stage="gateway",
         effect="Phase 2 keys come from their own key exchange, or not",
         mechanism="plan.ike",
         limit=(
@@ -253,19 +280,23 @@ TRAITS = {
             "mismatch shows only then"
         ),
         disturbs="renegotiates peer",
+        shown=(
+            "lab: phase2_version1; "
+            "lab: phase2_version2; "
+            "tests/test_plan_algorithms.py::test_forward_secrecy_follows_every_proposal_and_is_inherited"
+        ),
     ),
     "ipsecPrfHeartbeats": Traits(
-        stage="gateway",
         effect="As ikePrfHeartbeats, asked for by a phase 2 profile",
         mechanism="plan.ike",
         limit=(
-            "charon has no liveness per child: all bundles of the peer share the verdict; differing values of two"
-            " rules are joined"
+            "IKEv1 only. charon has no liveness per child: all bundles of the peer share the verdict; differing values "
+            "are joined, the strongest counts, and default wishes nothing"
         ),
         disturbs="renegotiates peer",
+        shown="lab: dead_peers; tests/test_plan_ikev2.py::test_the_stronger_wish_of_both_phases_counts",
     ),
     "ipsecPrfPmtuDiscovery": Traits(
-        stage="gateway",
         effect=(
             "enabled: the DF bit goes to the outer packet and path MTU is learnt; disabled: outer packets may be "
             "fragmented"
@@ -273,6 +304,7 @@ TRAITS = {
         mechanism="plan.ike",
         limit="Guide says the default is 'no', MIB says enabled globally: MIB followed",
         disturbs="renegotiates peer",
+        shown="lab: outer_packets",
     ),
     "ipsecPrfGranularity": Traits(
         stage="gateway",
@@ -286,11 +318,14 @@ TRAITS = {
     ),
     "ipsecPrfKeepAlive": Traits(
         deletes=4,
-        stage="gateway",
         effect="true: idle SAs are rekeyed; false: an SA unused for a whole period lapses; delete removes the row",
         mechanism="plan.ike",
-        limit="charon closes the idle SA at that age instead of merely not rekeying it",
+        limit=(
+            "charon closes the idle SA just before it would be renewed instead of merely not renewing it; peers that "
+            "are always up keep theirs"
+        ),
         disturbs="renegotiates peer",
+        shown="lab: outer_packets",
     ),
     "ipsecPrfVerifyPad": Traits(
         stage="gateway",
@@ -319,19 +354,21 @@ TRAITS = {
         mechanism="plan.ike",
         limit="A rule rekeys with the settings it came up with until renegotiated",
         disturbs="renegotiates peer",
+        shown="lab: rekeys",
     ),
     "ipsecPrfLifeKBytes": Traits(
-        stage="gateway",
         effect="Phase 2 SAs are replaced after this many kB",
         mechanism="plan.ike",
         limit="Counted per direction by the kernel; with IPComp after compression",
         disturbs="renegotiates peer",
+        shown="lab: full_and_old",
     ),
     "ipsecPrfLifeRekeyPercent": Traits(
         effect="Rekeying starts at this share of time and volume",
         mechanism="plan.ike",
         limit="100 = rekey_time just below life_time (at least 2 s before)",
         disturbs="renegotiates peer",
+        shown="lab: rekeys; lab: full_and_old",
     ),
     "ipsecPrfLifePolicy": Traits(
         effect="Other lifetimes from the peer are taken, or the SA is ended",

@@ -1,7 +1,8 @@
 """Tables that say what is so while the agent runs: key sizes of the ciphers, and the lifetimes on offer.
 
-Made once at the start. The key sizes are those of the engine, from the same table that
-proposals are made and clamped from, so that what is shown and what is negotiated cannot differ.
+The key sizes are those of the engine, from the same table that proposals are made and
+clamped from, so that what is shown and what is negotiated cannot differ. Twofish's follow
+ipsecGlobContSupportVarKeyLength4Twofish; all else is as it was at the start.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from typing import Final, NamedTuple, Protocol
 
 from agent.mib.ber import Value
 from agent.plan.capabilities import KEY_LIMITS
+from agent.plan.keylengths import SHORT_TWOFISH
+from agent.plan.model import ConfigurationView
+from agent.store.hooks import Change
 
 
 class LiveTables(Protocol):
@@ -34,23 +38,18 @@ ALGORITHMS: Final[Mapping[int, Sizes]] = {
 }
 """By ipsecAlgId, which is the row number."""
 
+TWOFISH: Final = 2  # ipsecAlgId
+SHORT: Final = Sizes(SHORT_TWOFISH, SHORT_TWOFISH, SHORT_TWOFISH)
+VARIABLE_TWOFISH: Final = "ipsecGlobContSupportVarKeyLength4Twofish"
+YES: Final = 1
+
 LIFETIMES: Final[Mapping[int, tuple[int, int]]] = {1: (900, 0), 2: (900, 11_000)}
 """Seconds and kilobytes (0: no limit) by ipsecLifeIndex: the default of the profiles, and what the guide sets."""
 
 
 def publish_constants(live: LiveTables) -> None:
     """Fill ipsecAlgorithmTable and ipsecLifeTimeTable."""
-    live.update(
-        "ipsecAlgorithmTable",
-        {
-            number: {
-                "ipsecAlgMinKeySize": sizes.least,
-                "ipsecAlgDefKeySize": sizes.preset,
-                "ipsecAlgMaxKeySize": sizes.most,
-            }
-            for number, sizes in ALGORITHMS.items()
-        },
-    )
+    live.update("ipsecAlgorithmTable", {number: _cells(sizes) for number, sizes in ALGORITHMS.items()})
     live.update(
         "ipsecLifeTimeTable",
         {
@@ -58,3 +57,26 @@ def publish_constants(live: LiveTables) -> None:
             for number, (seconds, kilobytes) in LIFETIMES.items()
         },
     )
+
+
+class TwofishSizes:
+    """A subscriber of the store that keeps the limits of Twofish in ipsecAlgorithmTable."""
+
+    def __init__(self, live: LiveTables) -> None:
+        self._live = live
+
+    def changed(self, change: Change) -> None:
+        if change.replay or any(VARIABLE_TWOFISH in row.columns for row in change.rows):
+            self._live.update("ipsecAlgorithmTable", {TWOFISH: _cells(twofish(change.after))})
+
+
+def twofish(configuration: ConfigurationView) -> Sizes:
+    return ALGORITHMS[TWOFISH] if configuration.scalar(VARIABLE_TWOFISH) == YES else SHORT
+
+
+def _cells(sizes: Sizes) -> dict[str, Value]:
+    return {
+        "ipsecAlgMinKeySize": sizes.least,
+        "ipsecAlgDefKeySize": sizes.preset,
+        "ipsecAlgMaxKeySize": sizes.most,
+    }

@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 
 from agent.backends.engine import EngineError, Ike, IkeEvent, IkeEventKind, IkeSa, KernelEvent, KernelEventKind, Spd
 from agent.mib.schema import Schema
+from agent.monitor.enforcement import offence
 from agent.monitor.lifetimes import STRICT, Mismatch, child_policy, ike_policy, mismatch
 from agent.monitor.peer_events import DESCRIPTION, PeerEvents
 from agent.monitor.peers import ALWAYS_UP, CALLBACK, DIALUP, DOWN, PEER_TABLE, UP, Peers, PlanView, Settings
@@ -265,6 +266,7 @@ class Monitor:
                     self.peers.called(peer)
         self._follow()
         self._enforce_lifetime(event)
+        self._enforce(event)
         self._wake.set()
 
     def _kernel_event(self, event: KernelEvent) -> None:
@@ -335,7 +337,14 @@ class Monitor:
             if found is not None and child_policy(self._configuration, peer, rule) == STRICT:
                 self._end(peer, found, self._ike.terminate(child=event.child.name))
 
-    def _end(self, peer: int, why: Mismatch, terminate: Coroutine[Any, Any, None]) -> None:
+    def _enforce(self, event: IkeEvent) -> None:
+        """An SA as it must not be is ended."""
+        found = offence(event, self._plan)
+        if found is not None and event.ike is not None:
+            peer = numbers.peer_of_connection(event.ike.connection)
+            self._end(peer, found.text, self._ike.terminate(child=found.child, ike_id=found.ike_id))
+
+    def _end(self, peer: int, why: Mismatch | str, terminate: Coroutine[Any, Any, None]) -> None:
         logger.warning("peer %d: %s", peer, why)
         self.peers.fail(peer, str(why))
         self._begin(self._ask(terminate))

@@ -138,6 +138,9 @@ class Registry:
             return
         if event.kind is IkeEventKind.IKE_REKEY and event.old_ike is not None:
             self._end_ike(event.old_ike.unique_id)
+        if event.kind is IkeEventKind.IKE_UPDATE:
+            self._move(ike)
+            return
         if ("ike", ike.unique_id) not in self._gone:  # version 2 ends the IKE SA first, then its children
             self._see_ike(ike)
         if child is None:
@@ -224,6 +227,17 @@ class Registry:
         row.told = self._serial if told is None else told
         self.touched_ike.add(row.number)
         self.touched_peers.add(peer)
+
+    def _move(self, sa: IkeSa) -> None:
+        """Its ends have other addresses now (MOBIKE, NAT), and those of its children with them."""
+        row = self.ike.get(sa.unique_id)
+        if row is None:
+            return
+        self._see_ike(sa)
+        for bundle in self.of_peer.get(row.peer, {}).values():
+            if bundle.ike.unique_id == sa.unique_id:
+                bundle.ike, bundle.told = sa, self._serial
+                self.touched_bundles.add(bundle.number)
 
     def _end_ike(self, unique_id: int) -> None:
         self._gone["ike", unique_id] = self._serial

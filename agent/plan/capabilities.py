@@ -17,6 +17,21 @@ GROUPS: Final[Mapping[int, str]] = MappingProxyType(
 )
 """Diffie-Hellman groups by IANA number; 3 and 4 are elliptic curves nobody has, 6 to 13 were never in the MIB."""
 
+MODERN_GROUPS: Final[Mapping[int, str]] = MappingProxyType(
+    {
+        17: "modp6144",
+        18: "modp8192",
+        19: "ecp256",
+        20: "ecp384",
+        21: "ecp521",
+        31: "curve25519",
+        32: "curve448",
+    }
+)
+"""Those of ipsecGwIkePropGroup, ipsecGwIkePrfGroup and ipsecGwIpsecPrfPfsGroup; in IKEv1 too."""
+
+ALL_GROUPS: Final[Mapping[int, str]] = MappingProxyType({**GROUPS, **MODERN_GROUPS})
+
 DEFAULT_GROUP: Final = 14
 
 IKE_CIPHERS: Final[Mapping[int, str]] = MappingProxyType(
@@ -28,6 +43,35 @@ IKE_HASHES: Final[Mapping[int, str]] = MappingProxyType({3: "md5", 4: "sha1", 7:
 """ikePropHashAlg."""
 
 LACKING_HASHES: Final[Mapping[int, str]] = MappingProxyType({2: "none", 5: "ripemd160", 6: "tiger192"})
+
+AEADS: Final[Mapping[int, str]] = MappingProxyType(
+    {2: "aes128gcm16", 3: "aes192gcm16", 4: "aes256gcm16", 5: "chacha20poly1305"}
+)
+"""ipsecGwIkePropAead, ipsecGwIpsecPropAead: ciphers with a check value of their own."""
+
+AEAD_BITS: Final[Mapping[str, int]] = MappingProxyType(
+    {"aes128gcm16": 128, "aes192gcm16": 192, "aes256gcm16": 256, "chacha20poly1305": 256}
+)
+
+AEAD_NAMES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "aes128gcm16": "AES-GCM of 128 bits",
+        "aes192gcm16": "AES-GCM of 192 bits",
+        "aes256gcm16": "AES-GCM of 256 bits",
+        "chacha20poly1305": "ChaCha20-Poly1305",
+    }
+)
+
+IKE_AEADS_OF_V2: Final = frozenset(AEADS.values())
+"""Phase 1 of IKEv1 has no combined ciphers (RFC 5282 is for IKEv2)."""
+
+ESP_AEADS_OF_V2: Final = frozenset({"chacha20poly1305"})
+"""ESP ciphers without a number in IKEv1 (RFC 7634 gives one in IKEv2 only)."""
+
+PRFS: Final[Mapping[int, str]] = MappingProxyType(
+    {1: "prfsha256", 2: "prfsha1", 3: "prfsha256", 4: "prfsha384", 5: "prfsha512"}
+)
+"""ipsecGwIkePropPrf: beside a combined cipher, which brings no hash along."""
 
 KEY_SIZES: Final[Mapping[str, tuple[int, ...]]] = MappingProxyType(
     {"aes": (256, 192, 128), "twofish": (256, 192, 128), "blowfish": (256, 192, 128)}
@@ -94,9 +138,10 @@ def _charon(engine: str) -> Capabilities:
         engine=engine,
         ike_ciphers=frozenset(IKE_CIPHERS.values()),
         ike_hashes=frozenset(IKE_HASHES.values()),
-        ike_groups=frozenset(GROUPS),
+        ike_groups=frozenset(ALL_GROUPS),
         esp_ciphers=frozenset(ESP_CIPHERS.values()),
         esp_macs=frozenset(mac for mac in ESP_MACS.values() if mac),
+        aeads=frozenset(AEADS.values()),
         nftables=False,
     )
 

@@ -14,18 +14,30 @@ from typing import Final
 from agent.mib import load_schema
 from agent.mib.ber import Value
 from agent.plan import spd
-from agent.plan.capabilities import GROUPS, IKE_CIPHERS, IKE_HASHES, LACKING_HASHES, can
+from agent.plan.capabilities import (
+    AEAD_NAMES,
+    AEADS,
+    ALL_GROUPS,
+    GROUPS,
+    IKE_CIPHERS,
+    IKE_HASHES,
+    LACKING_HASHES,
+    MODERN_GROUPS,
+    can,
+)
+from agent.plan.connections import address_text
 from agent.plan.explain import explain_all, matching
 from agent.plan.identities import IdentityError, identities, identity
-from agent.plan.ike import DEFAULT_AUTH, PSK, address_text
 from agent.plan.model import Action, Capabilities, ConfigurationView, Direction, Flow, Policy, RowChangeView
 from agent.plan.peers import is_host_name, literal
+from agent.plan.phase1 import AUTH_NAMES, DEFAULT_AUTH, PSK
 from agent.plan.proposals import group_problem
 from agent.plan.result import Plan
 from agent.plan.rules import RULES, After
 from agent.plan.selectors import bits, flow_bits, overlap
 
 LEAST_SECONDS: Final = 10  # a shorter life would end before its renewal
+LEAST_KBYTES: Final = 100  # some seventy large packets
 ACCEPTED_METHODS: Final = f"accepted: pre-sh-key({PSK}), default({DEFAULT_AUTH})"
 
 Named = tuple[str, int, str, Value]
@@ -84,8 +96,34 @@ def _labels(column: str, values: Iterable[int]) -> str:
 def _group(value: Value, capabilities: Capabilities) -> str:
     assert isinstance(value, int)
     if value in GROUPS and not can(capabilities.ike_groups, value):
-        return f"this engine has no group {value}; accepted: {', '.join(map(str, sorted(capabilities.ike_groups)))}"
+        have = (number for number in GROUPS if can(capabilities.ike_groups, number))
+        return f"this engine has no group {value}; accepted: {', '.join(map(str, have))}"
+    if value in MODERN_GROUPS:
+        return (
+            f"{ALL_GROUPS[value]} is set in a column of its own; accepted: 0 (inherit), {', '.join(map(str, GROUPS))}"
+        )
     return group_problem(value)
+
+
+def _modern_group(value: Value, capabilities: Capabilities) -> str:
+    assert isinstance(value, int)
+    if not value or can(capabilities.ike_groups, value):
+        return ""
+    return f"this engine has no {ALL_GROUPS[value]}; accepted: {_labels('ipsecGwIkePropGroup', [0, *MODERN_GROUPS])}"
+
+
+def _aead(value: Value, capabilities: Capabilities) -> str:
+    assert isinstance(value, int)
+    if value not in AEADS or can(capabilities.aeads, AEADS[value]):
+        return ""
+    have = [1, *(number for number, name in AEADS.items() if can(capabilities.aeads, name))]
+    return f"this engine has no {AEAD_NAMES[AEADS[value]]}; accepted: {_labels('ipsecGwIkePropAead', have)}"
+
+
+def _proposal_method(value: Value, capabilities: Capabilities) -> str:
+    if value in (2, 4):
+        return f"no engine has {AUTH_NAMES[value]}; accepted: {_labels('ikePropAuthMethod', (1, 3, 33))}"
+    return ""
 
 
 def _pfs_group(value: Value, capabilities: Capabilities) -> str:
@@ -96,6 +134,12 @@ def _pfs_group(value: Value, capabilities: Capabilities) -> str:
 def _seconds(value: Value, capabilities: Capabilities) -> str:
     if isinstance(value, int) and 0 < value < LEAST_SECONDS:
         return f"a key would be renewed all the time; accepted: 0 (no limit), {LEAST_SECONDS} and more seconds"
+    return ""
+
+
+def _kbytes(value: Value, capabilities: Capabilities) -> str:
+    if isinstance(value, int) and 0 < value < LEAST_KBYTES:
+        return f"a key would be renewed all the time; accepted: 0 (no limit), {LEAST_KBYTES} and more kBytes"
     return ""
 
 
@@ -160,12 +204,19 @@ VALUES: Final[Mapping[str, Callable[[Value, Capabilities], str]]] = MappingProxy
         "ikePrfLifeSeconds": _seconds,
         "ikePrfLocalId": _one_identity,
         "ikev2PrfLifeSeconds": _seconds,
+        "ikePropAuthMethod": _proposal_method,
         "ikePropEncAlg": _ike_cipher,
+        "ipsecGwIkePropAead": _aead,
+        "ipsecGwIkePropGroup": _modern_group,
+        "ipsecGwIkePrfGroup": _modern_group,
+        "ipsecGwIpsecPropAead": _aead,
+        "ipsecGwIpsecPrfPfsGroup": _modern_group,
         "ikePropGroup": _group,
         "ikePropHashAlg": _ike_hash,
         "ipsecPeerDynamicAddress": _peer_address,
         "ipsecPeerLocalAddress": _own_address,
         "ipsecPeerPeerIds": _some_identities,
+        "ipsecPrfLifeKBytes": _kbytes,
         "ipsecPrfLifeSeconds": _seconds,
         "ipsecPrfPfsGroup": _pfs_group,
         "ipsecPropProto": _protocol,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.plan import numbers
-from agent.plan.ike import Peer, address_text
+from agent.plan.connections import Peer, address_text
 from agent.plan.model import Secret
 
 

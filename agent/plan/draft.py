@@ -12,10 +12,10 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator
 from typing import Final
 
-from agent.plan import numbers, spd, verdicts
+from agent.plan import cells, numbers, spd, verdicts
 from agent.plan.chains import POST, PRE
 from agent.plan.claims import Claims
-from agent.plan.ike import Profiles, child_settings, transport_suffices
+from agent.plan.connections import Peer, child_settings, shared_child_settings, transport_suffices
 from agent.plan.kinship import Kinship
 from agent.plan.layered import Edit, Layered
 from agent.plan.lists import Lists
@@ -31,7 +31,10 @@ from agent.plan.model import (
     Verdict,
 )
 from agent.plan.peers import EMPTY_LIST, PEERS, read_peer
+from agent.plan.phase1 import NAT_ENFORCE
+from agent.plan.phase2 import Phase2
 from agent.plan.placing import Entry, Instance, Placing, behind_all
+from agent.plan.profiles import Profiles
 from agent.plan.result import REMEMBERED, Plan, Touched
 from agent.plan.spd import TRAFFIC, Companions, Rule, RuleAction, Way
 from agent.plan.state import Made, State, Todo, edit_of
@@ -39,6 +42,9 @@ from agent.plan.state import Made, State, Todo, edit_of
 EAGER: Final = (
     20_000  # rules up to which `placing` is made before there is a drop rule, so that the first costs nothing
 )
+IKEV2_SWITCH: Final = "ipsecGlobIkev2Enabled"
+ON: Final = 1  # TruthValue
+AH_IN_UDP: Final = "AH cannot travel in UDP, and ikePrfNatT is enforce; set another, or ipsecPropProto esp"
 BANDS: Final = {PRE: numbers.PRIORITY_PRE, POST: numbers.PRIORITY_POST}
 
 
@@ -70,6 +76,7 @@ class Draft:
         self._claims = Claims(edit_of(previous.policies if previous else None), state.contested, self._todo)
         self._kinship = Kinship(profiles, previous, state, self._todo)
         self._verdicts: Edit[RowRef, Verdict] = edit_of(previous.verdicts if previous else None)
+        self._sharing = set[int]()  # peers whose rules changed: their shared child may come or go
         self._drops = list(state.drops)
         self._placing: Placing | None = None
 
@@ -106,9 +113,10 @@ class Draft:
         old = self._peers.get(number)
         new = None
         if row is not None and row["ipsecPeerTrafficList"]:
-            profile = row["ipsecPeerIkeProfile"]
-            assert isinstance(profile, int)
-            new = read_peer(row, self._environment, self._profiles.phase1(profile))
+            phase1 = self._profiles.phase1(
+                *(cells.number(row, f"ipsecPeer{name}") for name in ("IkeProfile", "IkeVersion", "AuthMethod"))
+            )
+            new = read_peer(row, self._environment, phase1, self._configuration.scalar(IKEV2_SWITCH) == ON)
         self._todo.judge_peers.add(number)
         if new == old:
             return
@@ -133,9 +141,10 @@ class Draft:
         self._lists.rule(number)
 
     def instance(self, owner: int, rule: int) -> None:
-        """Something of the world changed that a rule in one list depends on."""
-        if self._made.get((owner, rule)) is not None:
-            self._todo.build[owner, rule] = None
+        """Something of the world changed that a rule in one list depends on; rule 0: all of the list."""
+        for number in (rule,) if rule else self._lists.chain(owner).rules:
+            if self._made.get((owner, number)) is not None:
+                self._todo.build[owner, number] = None
 
     def finish(self) -> Plan:
         """Do it all."""
@@ -165,6 +174,25 @@ class Draft:
             if placing.companions(Entry(instance, made.rule, made.label)) != made.companions:
                 self._make(instance, made.rule, made.label, placing)
         self._placing = placing
+        for owner in self._sharing:
+            self._share(owner)
+
+    def _share(self, owner: int) -> None:
+        """The child that all rules of a peer use, while there is one of them."""
+        peer = self._peers.get(owner)
+        name = numbers.child_name(owner, 0)
+        if peer is not None and peer.single and peer.usable:
+            phase2 = self._profiles.phase2(0, peer.ipsec_profile, peer.version)
+            if not phase2.problem and any(self._protects(owner, rule) for rule in self._lists.chain(owner).rules):
+                reqid = self._kinship.reqid(name)
+                child = Child(name, owner, 0, reqid, phase2.compressed, phase2.heartbeats)
+                self._kinship.set_child(owner, name, child, shared_child_settings(peer, phase2, reqid))
+                return
+        self._kinship.set_child(owner, name, None, None)
+
+    def _protects(self, owner: int, rule: int) -> bool:
+        made = self._made.get((owner, rule))
+        return made is not None and made.rule.action == RuleAction.PROTECT and not made.rule.problem
 
     def _place(self, entries: list[tuple[Instance, Rule, int]]) -> tuple[Placing | None, set[Instance]]:
         """Bring `placing` up to date. Protect rules whose companions may have to move come with it."""
@@ -254,26 +282,41 @@ class Draft:
         """How a protect rule of a peer is to be made real; None when it has to block, and why."""
         peer = self._peers.get(owner)
         assert peer is not None
-        name = numbers.child_name(owner, rule.number)
-        phase2 = self._profiles.phase2(rule.profile, peer.ipsec_profile)
-        if not peer.usable or phase2.problem:
-            self._kinship.set_child(owner, name, None, None)
-            if phase2.problem and peer.usable:
-                return None, Verdict(ApplyState.FAILED, f"{phase2.problem}; its packets are dropped")
+        own, shared = numbers.child_name(owner, rule.number), numbers.child_name(owner, 0)
+        name = shared if peer.single else own
+        phase2 = self._profiles.phase2(0 if peer.single else rule.profile, peer.ipsec_profile, peer.version)
+        problem = phase2.problem or self._misfit(peer, phase2)
+        if peer.single or not peer.usable or problem:
+            self._kinship.set_child(owner, own, None, None)
+        if not peer.usable or problem:
+            if problem and peer.usable:
+                return None, Verdict(ApplyState.FAILED, f"{problem}; its packets are dropped")
             why = peer.verdict
             assert why is not None
-            return None, Verdict(why.state, f"its packets are dropped: peer {owner}: {why.text}")
+            state = ApplyState.APPLIED if why.state is ApplyState.UNUSED else why.state
+            return None, Verdict(state, f"its packets are dropped: peer {owner}: {why.text}")
         reqid = self._kinship.reqid(name)
-        self._kinship.set_child(
-            owner, name, Child(name, owner, rule.number, reqid), child_settings(rule, peer, phase2, reqid)
-        )
+        if not peer.single:
+            child = Child(name, owner, rule.number, reqid, phase2.compressed, phase2.heartbeats)
+            self._kinship.set_child(owner, name, child, child_settings(rule, peer, phase2, reqid))
         tunnel = self._environment.tunnels.get(name)
         if tunnel is not None:
-            return spd.way_of(tunnel, reqid), None
-        if peer.remote is None or peer.local is None:
+            way = spd.way_of(tunnel, reqid)
+            return way._replace(ipcomp=True) if phase2.compressed else way, None
+        if peer.remote is None:
             return None, Verdict(ApplyState.APPLIED, f"its packets are dropped until peer {owner} has called")
-        mode = spd.TRANSPORT if transport_suffices(rule, peer.local, peer.remote) else spd.TUNNEL
+        if peer.local is None:
+            return None, Verdict(ApplyState.APPLIED, f"its packets are dropped: peer {owner}: no route to it now")
+        suffices = not peer.single and transport_suffices(rule, peer.local, peer.remote)
+        mode = spd.TRANSPORT if suffices else spd.TUNNEL
         return Way(peer.local, peer.remote, phase2.protocol, mode, False, reqid), None
+
+    def _misfit(self, peer: Peer, phase2: Phase2) -> str:
+        """Why phase 1 of the peer and this phase 2 do not go together."""
+        if phase2.protocol != spd.AH:
+            return ""
+        phase1 = self._profiles.phase1(peer.ike_profile, peer.version, peer.method)
+        return AH_IN_UDP if phase1.nat == NAT_ENFORCE else ""
 
     def _replace(self, instance: Instance, old: Made | None, new: Made | None) -> None:
         """Take back what a rule had in a list, bring what it has now."""
@@ -286,6 +329,8 @@ class Draft:
         protects = new is not None and new.rule.action == RuleAction.PROTECT and not new.rule.problem
         if protected and not protects:
             self._kinship.set_child(instance[0], numbers.child_name(*instance), None, None)
+        if instance[0] > 0:
+            self._sharing.add(instance[0])
         self._made.put(instance, new)
 
     # ---- verdicts ---------------------------------------------------------------------

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from agent.plan import numbers
+from agent.plan.connections import Peer, connections
 from agent.plan.credentials import secret
-from agent.plan.ike import Peer, Profiles, connections
 from agent.plan.layered import Edit, Layered
 from agent.plan.model import Child, Connection, Secret, ViciValue
+from agent.plan.profiles import Profiles
 from agent.plan.result import Plan
 from agent.plan.state import Kin, State, Todo, edit_of
 
@@ -98,7 +99,9 @@ class Kinship:
             children += tuple(child for name in changes if (child := self.children.get(name)) is not None)
         found: list[Connection] = []
         if peer is not None and peer.usable and children:
-            found = connections(peer, self._profiles.phase1(peer.ike_profile), settings, children)
+            found = connections(
+                peer, self._profiles.phase1(peer.ike_profile, peer.version, peer.method), settings, children
+            )
             self.secrets.put(numbers.secret_id(number), secret(peer))
         else:
             self.secrets.put(numbers.secret_id(number), None)

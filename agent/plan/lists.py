@@ -12,7 +12,7 @@ from typing import Final, cast
 
 from agent.plan import numbers, spd
 from agent.plan.chains import EMPTY, POST, PRE, Chain, compare, follow_again
-from agent.plan.ike import Peer
+from agent.plan.connections import Peer
 from agent.plan.layered import Edit
 from agent.plan.model import ConfigurationView
 from agent.plan.order import assign, between

@@ -139,24 +139,29 @@ ViciValue = str | list[str] | Mapping[str, "ViciValue"]
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """One CHILD_SA configuration: one protect rule of one peer."""
+    """One CHILD_SA configuration: one protect rule of one peer, or with `rule` 0 all of them. `compressed`: it is
+    nothing without IPComp; `heartbeats`: ipsecPrfHeartbeats as resolved, 0 where no profile says any."""
 
     name: str
     peer: int
     rule: int
     reqid: int
+    compressed: bool = False
+    heartbeats: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
     """A connection for VICI load-conn, without its secrets. `initiator`: the one to use for `initiate`
-    (a peer may have a second, responder-only one). Equal settings mean nothing to do."""
+    (a peer may have a second, responder-only one). `nat`: the peer may be behind NAT, or we may, else its IKE SA is
+    ended. Equal settings mean nothing to do."""
 
     name: str
     peer: int
     settings: Mapping[str, ViciValue]
     children: tuple[Child, ...]
     initiator: bool = True
+    nat: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +187,7 @@ class Capabilities:
     ike_groups: frozenset[int] = frozenset()
     esp_ciphers: frozenset[str] = frozenset()
     esp_macs: frozenset[str] = frozenset()
+    aeads: frozenset[str] = frozenset()  # combined ciphers, of both phases
     nftables: bool = False
 
 

@@ -47,7 +47,7 @@ NFT_TABLE: Final = "ipsec_agent"  # family inet
 MOST_PEER_IDS: Final = 8  # alternatives in ipsecPeerPeerIds, each a connection of its own
 
 _CONNECTION: Final = re.compile(r"peer-([1-9][0-9]{0,9})(?:-i([2-8]))?(-r)?")
-_CHILD: Final = re.compile(r"peer-([1-9][0-9]{0,9})-rule-([1-9][0-9]{0,9})")
+_CHILD: Final = re.compile(r"peer-([1-9][0-9]{0,9})-rule-(0|[1-9][0-9]{0,9})")
 _SECRET: Final = re.compile(r"psk-([1-9][0-9]{0,9})")
 
 
@@ -58,6 +58,7 @@ def connection_name(peer: int, *, identity: int = 1, responder: bool = False) ->
 
 
 def child_name(peer: int, rule: int) -> str:
+    """Rule 0 is all rules of the peer."""
     return f"peer-{peer}-rule-{rule}"
 
 

@@ -14,9 +14,9 @@ from typing import Final, TypeVar
 from agent.plan import numbers
 from agent.plan.chains import POST, PRE
 from agent.plan.draft import Draft
-from agent.plan.ike import Profiles
 from agent.plan.model import ConfigurationView, Environment, RowChangeView
 from agent.plan.peers import PEERS
+from agent.plan.profiles import Profiles
 from agent.plan.result import Delta, Plan, SwitchedOff, difference
 from agent.plan.spd import TRAFFIC
 
@@ -27,7 +27,9 @@ V = TypeVar("V")
 
 SWITCH: Final = "ipsecGlobEnabled"
 ON: Final = 1
-CONCERN_ALL: Final = frozenset({"ikeProposalTable", "ikeProfileTable", "ipsecProposalTable", "ipsecProfileTable"})
+CONCERN_ALL: Final = frozenset(
+    {"ikeProposalTable", "ikeProfileTable", "ikev2ProfileTable", "ipsecProposalTable", "ipsecProfileTable"}
+)
 SCALAR_GROUPS: Final = frozenset({"ipsecGlobals", "ipsecGlobalsContinued"})
 SCALARS_FOR_ALL: Final = frozenset(
     {
@@ -37,6 +39,15 @@ SCALARS_FOR_ALL: Final = frozenset(
         "ipsecGlobDPDIdleThreshold",
         "ipsecGlobDPDMaxRetries",
         "ipsecGlobDPDRetryTimeout",
+        "ipsecGlobContHeartbeatInterval",
+        "ipsecGlobContHeartbeatTolerance",
+        "ipsecGlobContMobikeFactor",
+        "ipsecGlobIkev2Enabled",
+        "ipsecGlobContIkev2Profile",
+        "ipsecGlobMaxKeyLength",
+        "ipsecGlobContSupportVarKeyLength4Twofish",
+        "ipsecGlobNoInitialContact",
+        "ipsecGlobContHwAccel",
     }
 )
 LISTS: Final = {"ipsecGlobContPreIpsecRules": PRE, "ipsecGlobContPostIpsecRules": POST}

@@ -14,10 +14,12 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from agent.plan import cells, spd
-from agent.plan.capabilities import ESP_CIPHERS
-from agent.plan.ike import IKE_PROFILES, INHERIT_LIFE, IPSEC_PROFILES
+from agent.plan.capabilities import ESP_CIPHERS, ESP_KEY_SIZES
+from agent.plan.lifetimes import INHERIT_LIFE
 from agent.plan.model import ConfigurationView, RowView
-from agent.plan.proposals import IPSEC_PROPOSALS
+from agent.plan.phase1 import IKE_PROFILES
+from agent.plan.phase2 import IPSEC_PROFILES
+from agent.plan.proposals import IKE_PROPOSALS, IPSEC_PROPOSALS, NO_AEAD
 from agent.plan.spd import TRAFFIC, RuleAction
 
 AH: Final = 2  # ipsecPropProto
@@ -199,9 +201,24 @@ def _null_once(row: RowView, after: After) -> str:
 def _ah_without_cipher(row: RowView, after: After) -> str:
     """Guide 3.2.4: AH offers authentication only, `none` is its encryption algorithm."""
     ciphers = _ranked(row, ESP_CIPHERS)
+    if cells.number(row, "ipsecGwIpsecPropAead") != NO_AEAD:
+        ciphers.append("ipsecGwIpsecPropAead")
     if cells.number(row, "ipsecPropProto") == AH and ciphers:
-        return f"AH does not encrypt, and {ciphers[0]} has a rank; accepted: rank 0 for every cipher, or esp(1)"
+        return f"AH does not encrypt, and {ciphers[0]} is set; accepted: rank 0 for every cipher, no Aead, or esp(1)"
     return ""
+
+
+def _key_bounds(size: str) -> RowRule:
+    """The shortest key accepted is not longer than the longest."""
+    least, most = f"{size}Min", f"{size}Max"
+
+    def problem(row: RowView, after: After) -> str:
+        low, high = cells.number(row, least), cells.number(row, most)
+        if low <= 0 or high <= 0 or low <= high:
+            return ""
+        return f"no key is of {low} bits or more and {high} or less; accepted: {least} up to {most}, 0 for either"
+
+    return RowRule((least, most), problem)
 
 
 # ---- profiles -------------------------------------------------------------------------------
@@ -275,8 +292,10 @@ RULES: Final[Mapping[str, tuple[RowRule, ...]]] = MappingProxyType(
         ),
         IPSEC_PROPOSALS: (
             RowRule(("ipsecPropEspNull", "ipsecPropEspNoMac"), _null_once),
-            RowRule(("ipsecPropProto", *ESP_CIPHERS), _ah_without_cipher),
+            RowRule(("ipsecPropProto", *ESP_CIPHERS, "ipsecGwIpsecPropAead"), _ah_without_cipher),
+            *(_key_bounds(size) for size in ESP_KEY_SIZES.values()),
         ),
+        IKE_PROPOSALS: (_key_bounds("ikePropEncKeySize"),),
         IKE_PROFILES: (_ends("ikePrf", "ipsecGlobIkeProfile"),),
         IPSEC_PROFILES: (_ends("ipsecPrf", "ipsecGlobIpsecProfile"),),
         "ipsecPublicKeyTable": (RowRule(("ipsecPubKeyPublicExponent", "ipsecPubKeyAlgorithm"), _exponent),),

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
 from agent.plan.chains import Chain
-from agent.plan.ike import Peer, Profiles
+from agent.plan.connections import Peer
 from agent.plan.layered import Edit, Layered
 from agent.plan.model import Child, Policy, PolicyKey, Verdict, ViciValue
 from agent.plan.placing import Instance, Placing
+from agent.plan.profiles import Profiles
 from agent.plan.spd import Companions, Rule
 
 K = TypeVar("K")

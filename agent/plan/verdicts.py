@@ -7,7 +7,7 @@ from typing import Final
 
 from agent.plan import spd
 from agent.plan.chains import PRE, Chain
-from agent.plan.ike import Peer
+from agent.plan.connections import Peer
 from agent.plan.layered import Edit
 from agent.plan.model import ApplyState, Policy, PolicyKey, Verdict
 from agent.plan.spd import TRAFFIC, RuleAction

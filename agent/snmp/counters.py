@@ -106,7 +106,6 @@ DROPS: Final = (
     "snmpInvalidMsgs",
     "snmpUnknownPDUHandlers",
     "usmStatsUnsupportedSecLevels",
-    "usmStatsNotInTimeWindows",
     "usmStatsUnknownUserNames",
     "usmStatsWrongDigests",
     "usmStatsDecryptionErrors",
@@ -115,4 +114,5 @@ DROPS: Final = (
     "unsent",
     "limited",
 )
-"""What the log mentions. Unknown engine IDs are not among them: every discovery is one."""
+"""What the log mentions. Unknown engine IDs and messages out of the time window are not among them: by a report of each
+a manager finds engine and time (RFC 3414 section 4)."""

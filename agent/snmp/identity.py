@@ -13,7 +13,6 @@ import os
 import secrets
 import shlex
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -23,6 +22,7 @@ from agent.snmp.access import Level
 from agent.snmp.users import AUTH_KEY, PRIV_KEY, USER_TABLE
 from agent.snmp.usm import AUTHENTICATION, PRIVACY, key_of_passphrase
 from agent.store.hooks import Edit, Origin
+from agent.store.secrets import write_private_octets
 from agent.store.snapshot import Configuration
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ async def ensure_admin(store: Storing, state: Path) -> bool:
         return False
     auth, priv = (secrets.token_hex(PASSPHRASE_OCTETS) for _ in range(2))
     hash_name = AUTHENTICATION[ADMIN_AUTH].hash
-    write_private(state / CONFIGURATION_FILE, _configuration(auth, priv))
+    write_private_octets(state / CONFIGURATION_FILE, _configuration(auth, priv).encode())
     values: dict[str, Value] = {
         "ipsecGwUserName": ADMIN.encode(),
         "ipsecGwUserLevel": int(Level.ADMIN),
@@ -114,24 +114,6 @@ def _configuration(auth: str, priv: str) -> str:
         f"defPrivPassphrase {priv}",
     )
     return "\n".join(lines) + "\n"
-
-
-def write_private(path: Path, text: str) -> None:
-    """The file whole, durable, and readable by its owner only, or as it was. Raises OSError."""
-    draft = path.with_name(path.name + ".new")
-    with suppress(FileNotFoundError):
-        draft.unlink()
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def walk_command(state: Path, host: str, port: int) -> str:

@@ -39,6 +39,9 @@ ROW_STATUS: Final = "ipsecGwUserRowStatus"
 LOGIN_KEY_STATUS: Final = "ipsecGwLoginKeyRowStatus"
 LOGIN_KEY_MOVES: Final = (LOGIN_KEY_STATUS, LOGIN_KEY_USER)  # a SET that says itself what becomes of a key
 
+WITHOUT_KEYS: Final = frozenset({LEVEL, "ipsecGwUserSourceList", "ipsecGwUserPublic"})
+"""What may be changed of a user whose keys are missing."""
+
 NONE: Final = 1  # of both protocols
 MASTER: Final = 1  # of KEY_KIND: Ku, from which the keys of any engine can be made
 MASK: Final = b"*"  # what a password reads as; written back it keeps the key
@@ -159,7 +162,7 @@ def _check_user(draft: _Draft, origin: Origin) -> None:
         if draft.before is None or not draft.before.active:  # from a user that is there it may be taken, RFC 3414
             raise draft.refused([AUTH], "a user who proves nothing has no access", "an authentication protocol")
         return
-    touched = draft.before is None or not draft.before.active or draft.edits.keys() - {LEVEL, "ipsecGwUserSourceList"}
+    touched = draft.before is None or not draft.before.active or draft.edits.keys() - WITHOUT_KEYS
     if not touched:
         return
     if not draft.has_key(AUTH_PASSWORD, AUTH_KEY):

@@ -2,7 +2,9 @@
 
 A manager that hears nothing sends its SET again. It is carried out once: while it is under
 way a retry joins it and the newest message is answered (net-snmp's SNMPv3 accepts no
-other), afterwards a retry gets the same answer again. An authenticated datagram whose
+other), afterwards a retry gets the same answer again. A request-id that comes with other
+variable bindings is a new SET, and ends what was remembered for it: there are managers that
+count with few numbers or with one. An authenticated datagram whose
 octets were seen before but whose SET is not known here is a replay, and goes nowhere.
 SNMPv3 itself accepts a message up to 150 s before and after its time (RFC 3414 section
 3.2 (7)), so 300 s are enough for both.
@@ -32,7 +34,8 @@ REMEMBERED_ANSWERS: Final = 50_000  # oldest first out; about 400 octets each
 REMEMBERED_DATAGRAMS: Final = 1_000_000  # never forgotten early: beyond this SETs are refused; about 100 octets each
 UNDER_WAY: Final = 10_000  # SETs waiting for the disk; beyond this they are refused
 
-Key = tuple[object, str, bytes, bytes]
+Key = tuple[object, str, int, bytes]
+"""Source with its port, security name, version, request-id."""
 
 
 class Reply(Protocol):
@@ -56,8 +59,10 @@ class _Outcome(NamedTuple):
 
 @dataclass(slots=True)
 class _Remembered:
-    """`outcome` is None while the SET is under way, and `reply` then the newest message that waits for it."""
+    """`digest` is of the variable bindings. `outcome` is None while the SET is under way, and `reply` then the newest
+    message that waits for it."""
 
+    digest: bytes
     since: float
     reply: Reply | None
     outcome: _Outcome | None = None
@@ -90,7 +95,8 @@ class Sets:
         message, else empty. `reply` is answered or discarded, sooner or later."""
         now = self.clock()
         self._forget(now)
-        key = (source, asker.principal.name, request.request_id, hashlib.sha256(request.body).digest())
+        key = (source, asker.principal.name, asker.version, request.request_id)
+        digest = hashlib.sha256(request.body).digest()
         seen = False
         if datagram:
             stamp = hashlib.sha256(datagram).digest()
@@ -100,7 +106,7 @@ class Sets:
                 return
             self._datagrams.setdefault(stamp, now)
         known = self._known.get(key)
-        if known is not None:
+        if known is not None and known.digest == digest:
             self._again(known, request, reply)
         elif seen:
             self.counters.replayed += 1
@@ -108,7 +114,8 @@ class Sets:
         elif len(self._tasks) >= UNDER_WAY:
             reply.send(failed(request, asker, ErrorStatus.RESOURCE_UNAVAILABLE, 0))
         else:
-            known = self._known[key] = _Remembered(now, reply)
+            known = self._known[key] = _Remembered(digest, now, reply)
+            self._known.move_to_end(key)
             task = asyncio.get_running_loop().create_task(self._carry_out(key, known, request, asker, origin))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -131,8 +138,8 @@ class Sets:
         except BerError:
             log.debug("SET from %s dropped: a name is no object identifier", origin.source)
         finally:
-            if answer is None:  # dropped, or the agent stops: as if it had never come
-                self._known.pop(key, None)
+            if answer is None and self._known.get(key) is known:  # dropped, or the agent stops: as if never come
+                del self._known[key]
             reply, known.reply = known.reply, None
             if reply is not None:
                 if answer is None:

@@ -61,9 +61,9 @@ class Users:
             listener()
 
     def _user(self, row: Row) -> User | None:
-        name = _octets(row["ipsecGwUserName"])
-        authentication = AUTHENTICATION.get(_number(row["ipsecGwUserAuthProtocol"]))
-        privacy = PRIVACY.get(_number(row["ipsecGwUserPrivProtocol"]))
+        name = octets_of(row["ipsecGwUserName"])
+        authentication = AUTHENTICATION.get(number_of(row["ipsecGwUserAuthProtocol"]))
+        privacy = PRIVACY.get(number_of(row["ipsecGwUserPrivProtocol"]))
         if not name or authentication is None:  # a user who proves nothing has no access: nothing weak
             log.warning("user %d is ignored: it needs a name and an authentication protocol", row.number)
             return None
@@ -72,14 +72,14 @@ class Users:
             return None
         keys = open_keys(self._secrets, row)
         return User(
-            principal=Principal(name.decode("utf-8", "surrogateescape"), Level(_number(row["ipsecGwUserLevel"]))),
+            principal=Principal(name.decode("utf-8", "surrogateescape"), Level(number_of(row["ipsecGwUserLevel"]))),
             authentication=authentication,
             privacy=privacy,
             auth_master=b"" if keys.localized else keys.auth,
             priv_master=b"" if keys.localized or privacy is None else keys.priv,
             auth_key=keys.authentication_key(self._engine_id, authentication.hash),
             priv_key=b"" if privacy is None else keys.privacy_key(self._engine_id, authentication.hash, privacy),
-            sources=_number(row["ipsecGwUserSourceList"]),
+            sources=number_of(row["ipsecGwUserSourceList"]),
             row=row.number,
         )
 
@@ -104,7 +104,7 @@ def open_keys(secrets: Opening, row: Row) -> Keys:
     """Raises SecretsError."""
 
     def opened(column: str) -> bytes:
-        sealed = _octets(row[column])
+        sealed = octets_of(row[column])
         return secrets.open(USER_TABLE, row.number, column, sealed) if sealed else b""
 
     return Keys(opened(AUTH_KEY), opened(PRIV_KEY), row[KEY_KIND] == LOCALIZED)
@@ -114,17 +114,19 @@ def user_names(configuration: Configuration) -> dict[bytes, Row]:
     """Rows by name, whatever their status; of several with one name the one that counts: the first active one."""
     found: dict[bytes, Row] = {}
     for row in configuration.rows_any_status(USER_TABLE):
-        name = _octets(row["ipsecGwUserName"])
+        name = octets_of(row["ipsecGwUserName"])
         if name and (name not in found or (row.active and not found[name].active)):
             found[name] = row
     return found
 
 
-def _number(value: Value) -> int:
+def number_of(value: Value) -> int:
+    """A cell of an INTEGER kind."""
     assert isinstance(value, int)
     return value
 
 
-def _octets(value: Value) -> bytes:
+def octets_of(value: Value) -> bytes:
+    """A cell of octets."""
     assert isinstance(value, bytes)
     return value

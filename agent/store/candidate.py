@@ -16,7 +16,7 @@ from agent.mib.schema import MAKERS, Column, Role, Schema, Table
 from agent.store.edits import check_edit, refusal
 from agent.store.errors import ErrorStatus, Refused
 from agent.store.hooks import Edit, Expander, Origin, Placed, RowChange, row_change
-from agent.store.references import Move, References, link_column, pointer, pointers_of
+from agent.store.references import Move, References, chooser, link_column, pointer, pointers_of, points_into
 from agent.store.rings import find_ring
 from agent.store.rows import Part, RowRefused, Status, Wish, next_status
 from agent.store.secrets import Secrets
@@ -169,6 +169,8 @@ class Candidates:
                     user = drafts.get((column.table, source))
                     if user is not None and (user.after is None or column.position in user.edits):
                         continue
+                    if column.traits.refers_else is not None and not _leads_to(before, column, source, user, table):
+                        continue
                     if column.traits.refers:
                         raise _in_use(draft, column, source)
                     if user is None:
@@ -188,12 +190,15 @@ class Candidates:
         for draft in drafts.values():
             if draft.after is None:
                 continue
-            for column, table in pointers_of(draft.table):
+            for column, _ in pointers_of(draft.table):
+                table = points_into(draft.table, column, draft.after)
                 if table not in before.tables:
                     continue
                 tlv = draft.after[column.position]
                 same = draft.before is not None and draft.before[column.position] == tlv
-                number = 0 if same and column.position not in draft.edits else pointer(tlv)
+                choice = chooser(draft.table, column)
+                asked = column.position in draft.edits or (choice is not None and choice.position in draft.edits)
+                number = 0 if same and not asked else pointer(tlv)
                 if not number:
                     continue
                 other = drafts.get((table, number))
@@ -201,7 +206,8 @@ class Candidates:
                     edit = Edit(column, draft.number, number)
                     why = f"there is no row {number} in {table}"
                     accepted = "0 for none, or the number of a row"
-                    raise refusal(ErrorStatus.INCONSISTENT_VALUE, draft.blame(column.position), edit, why, accepted)
+                    at = draft.blame(choice.position if same and choice is not None else column.position)
+                    raise refusal(ErrorStatus.INCONSISTENT_VALUE, at, edit, why, accepted)
 
     def _check_rings(self, before: Configuration, drafts: dict[tuple[str, int], Draft]) -> None:
         changed: dict[Column, dict[int, int]] = {}
@@ -338,6 +344,13 @@ def check_stage(at: int, edit: Edit, cells: Sequence[bytes]) -> None:
     if column.encode(edit.value) != cells[column.position]:
         accepted = '""' if column.traits.role is Role.SECRET else column.show(column.default)
         raise refusal(ErrorStatus.INCONSISTENT_VALUE, at, edit, "not supported yet", accepted)
+
+
+def _leads_to(before: Configuration, column: Column, source: int, user: Draft | None, table: str) -> bool:
+    """Whether this row's column points into the table, after the SET."""
+    home = before.table(column.table)
+    cells = user.after if user is not None else home.cells(source)
+    return cells is not None and points_into(home.table, column, cells) == table
 
 
 def _in_use(draft: Draft, column: Column, source: int) -> Refused:

@@ -2,8 +2,9 @@
 
 ipsecGwDocumentTable has a row for each, ipsecGwSegmentTable their contents. What a manager
 uploads belongs to its user, and is dropped when nobody has touched it for a while; what the
-agent itself shows stays until the agent removes it. Everything is bounded, since memory is
-all that an upload costs its sender nothing of.
+agent itself shows stays until the agent removes it. An upload may hold secrets: its
+segments read as an asterisk, and size and digest say whether it arrived. Everything is
+bounded, since memory is all that an upload costs its sender nothing of.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from agent.mib.ber import Value, read_tlv
 from agent.store.actions import Asked, LiveRow
+from agent.store.candidate import MASK
 from agent.store.errors import ErrorStatus
 from agent.store.live import Live
 
@@ -39,13 +41,15 @@ CONFIGURATION, CERTIFICATE, REQUEST, REVOCATION_LIST, REPORT = range(1, 6)  # ip
 
 @dataclass(slots=True)
 class Document:
-    """What is known of one beside its live rows. `digest` has seen all segments. `kept`: not dropped when idle."""
+    """What is known of one beside its live rows. `digest` has seen all segments, which are numbered from 1. `shown`:
+    it is the agent's own, for managers to read. `kept`: not dropped when idle."""
 
     owner: str
     touched: float
+    shown: bool
     kept: bool = False
     size: int = 0
-    segments: int = 0
+    segments: dict[int, bytes] = field(default_factory=dict)
     digest: _Hash = field(default_factory=hashlib.sha256)
 
 
@@ -59,7 +63,6 @@ class Documents:
         self._clock = clock
         self._documents: dict[int, Document] = {}
         self._octets = 0
-        self._data = live.table(SEGMENTS).table.by_name[DATA]
 
     # ---- the agent's own use ----------------------------------------------------------
 
@@ -70,8 +73,7 @@ class Documents:
         """The whole document; counts as use. Raises KeyError."""
         document = self._documents[number]
         document.touched = self._clock()
-        cells = self._live.table(SEGMENTS).run(number << SEGMENT_BITS, self._data.position, document.segments)
-        return b"".join([_contents(tlv) for _, tlv in cells])
+        return b"".join([document.segments[at] for at in range(1, len(document.segments) + 1)])
 
     def put(self, name: str, kind: int, contents: bytes, *, kept: bool = True) -> int:
         """Show a document of the agent; its number, 0 where there is no room. Goes by `remove`, or, not `kept`, when
@@ -79,7 +81,8 @@ class Documents:
         number = self._free()
         if not number or len(contents) > MOST_OCTETS or self._octets + len(contents) > ALL_OCTETS:
             return 0
-        self._make(number, {"ipsecGwDocumentName": name.encode(), "ipsecGwDocumentKind": kind}, AGENT, kept)
+        values: dict[str, Value] = {"ipsecGwDocumentName": name.encode(), "ipsecGwDocumentKind": kind}
+        self._make(number, values, Document(AGENT, self._clock(), shown=True, kept=kept))
         places = range(0, len(contents), LARGEST_SEGMENT)
         self._write(number, {at: contents[place : place + LARGEST_SEGMENT] for at, place in enumerate(places, start=1)})
         return number
@@ -91,7 +94,7 @@ class Documents:
             return
         self._octets -= document.size
         first = number << SEGMENT_BITS
-        self._live.update(SEGMENTS, {first + at: None for at in range(1, document.segments + 1)})
+        self._live.update(SEGMENTS, {first + at: None for at in document.segments})
         self._live.update(DOCUMENTS, {number: None})
 
     def expire(self) -> None:
@@ -141,15 +144,15 @@ class Documents:
             raise first.refused(DATA, f"there is no document {number}", accepted, ErrorStatus.INCONSISTENT_NAME)
         if document is not None and document.owner != asked.origin.user:
             raise first.refused(DATA, f"the document belongs to {document.owner}", "documents of one's own")
-        behind = 0 if document is None else document.segments
+        there = {} if document is None else document.segments
+        behind = len(there)
         size = 0 if document is None else document.size
         for at in sorted(rows):
             if at > behind + 1 or not at:
                 expected = f"segment {behind + 1}, instance {(number << SEGMENT_BITS) + behind + 1}"
                 raise rows[at].refused(DATA, "segments have no gap", expected, ErrorStatus.INCONSISTENT_NAME)
             behind = max(behind, at)
-            before = rows[at].before
-            more = len(_data(rows[at])) - (0 if before is None else len(_contents(before[self._data.position])))
+            more = len(_data(rows[at])) - len(there.get(at, b""))
             size += more
             octets += more
             if size > MOST_OCTETS or octets > ALL_OCTETS:
@@ -171,35 +174,35 @@ class Documents:
                     self._documents[row.number].touched = self._clock()
                     self._live.update(DOCUMENTS, {row.number: values})
                 else:
-                    self._make(row.number, values, asked.origin.user)
+                    self._make(row.number, values, Document(asked.origin.user, self._clock(), shown=False))
         for number, own in segments.items():
             if number in self._documents:
                 self._write(number, own)
 
     # ---- rows -------------------------------------------------------------------------
 
-    def _make(self, number: int, values: Mapping[str, Value], owner: str, kept: bool = False) -> None:
-        self._documents[number] = Document(owner, self._clock(), kept)
-        self._live.update(DOCUMENTS, {number: {**values, "ipsecGwDocumentOwner": owner.encode()}})
+    def _make(self, number: int, values: Mapping[str, Value], document: Document) -> None:
+        self._documents[number] = document
+        self._live.update(DOCUMENTS, {number: {**values, "ipsecGwDocumentOwner": document.owner.encode()}})
 
     def _write(self, number: int, segments: Mapping[int, bytes]) -> None:
         """Segments made or replaced, from where they continue the document; its row follows."""
         document = self._documents[number]
         first = number << SEGMENT_BITS
-        snapshot = self._live.table(SEGMENTS)
         appended = True
         for at in sorted(segments):
-            old = snapshot.cell(first + at, self._data.position)
+            old = document.segments.get(at)
             document.size += len(segments[at])
             self._octets += len(segments[at])
             if old is not None:
-                document.size -= len(_contents(old))
-                self._octets -= len(_contents(old))
-                appended = appended and _contents(old) == segments[at]
+                document.size -= len(old)
+                self._octets -= len(old)
+                appended = appended and old == segments[at]
             elif appended:
                 document.digest.update(segments[at])
-            document.segments = max(document.segments, at)
-        self._live.update(SEGMENTS, {first + at: {DATA: octets} for at, octets in segments.items()})
+            document.segments[at] = segments[at]
+        shown = {at: octets if document.shown else MASK for at, octets in segments.items()}
+        self._live.update(SEGMENTS, {first + at: {DATA: octets} for at, octets in shown.items()})
         if not appended:
             document.digest = hashlib.sha256(self.contents(number))
         document.touched = self._clock()
@@ -208,7 +211,7 @@ class Documents:
             {
                 number: {
                     "ipsecGwDocumentSize": document.size,
-                    "ipsecGwDocumentSegments": document.segments,
+                    "ipsecGwDocumentSegments": len(document.segments),
                     "ipsecGwDocumentDigest": document.digest.digest(),
                 }
             },

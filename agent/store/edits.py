@@ -14,7 +14,8 @@ from agent.store.errors import ErrorStatus, Refused
 from agent.store.hooks import Edit, Origin
 
 MAX_NUMBER = 0x7FFFFFFF
-SHOWN_LENGTH = 600  # more than any value but a segment of a document
+SHOWN_LENGTH = 600  # more than any value but a segment of a document, which is never shown
+UPLOADED = frozenset({"ipsecGwSegmentData"})  # octets of files, which may hold secrets: only their number is shown
 ACCEPTED_LENGTH = 160  # of some enumerations only the beginning: the text is shown in a DisplayString
 
 
@@ -28,6 +29,8 @@ def refusal(status: ErrorStatus, at: int, edit: Edit, why: str, accepted: str = 
 
 def shown(edit: Edit) -> str:
     """The value in a log line or refusal; of long ones the beginning."""
+    if edit.column.name in UPLOADED and isinstance(edit.value, bytes):
+        return f"({len(edit.value)} octets)"
     text = edit.column.show(edit.value)
     return text if len(text) <= SHOWN_LENGTH else f"{text[:SHOWN_LENGTH]}…"
 

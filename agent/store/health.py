@@ -11,13 +11,13 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from agent.store.events import display
 from agent.store.live import Live
 
 logger = logging.getLogger(__name__)
 
 STATUS: Final = "ipsecGwStatus"
 STATE, MESSAGE = "ipsecGwStoreState", "ipsecGwStoreMessage"
-TEXT_OCTETS: Final = 255  # DisplayString
 
 
 class StoreState(enum.IntEnum):
@@ -78,7 +78,7 @@ class Health:
         read_only = StoreState.READ_ONLY in states
         state = StoreState.READ_ONLY if read_only else max(states, default=StoreState.OK)
         text = "; ".join(message for _, message in entries)
-        self.state, self.message = state, text.encode()[:TEXT_OCTETS].decode("utf-8", "ignore")
+        self.state, self.message = state, display(text).decode()
         if STATUS in self._live:
             self._live.update(STATUS, {0: {STATE: int(state), MESSAGE: self.message.encode()}})
         for listener in list(self._listeners):

@@ -10,11 +10,13 @@ from typing import Final
 from agent.mib.ber import Value
 from agent.mib.schema import Role
 from agent.store.actions import Asked, LiveRow
+from agent.store.audit import rows_differ
 from agent.store.candidate import MASK
 from agent.store.configfile import ConfigurationFile, FileError, read_configuration
-from agent.store.documents import CONFIGURATION, DOCUMENTS, Documents
+from agent.store.documents import CONFIGURATION, DOCUMENTS, REPORT, Documents
+from agent.store.events import display
 from agent.store.hooks import Edit, Origin
-from agent.store.jobs import MOST_WAITING, NO_ROOM, JobFailed, Jobs, monotonic, text_octets
+from agent.store.jobs import MOST_WAITING, NO_ROOM, JobFailed, Jobs, monotonic
 from agent.store.load import Contents, LoadRefused
 from agent.store.store import Store
 
@@ -80,7 +82,7 @@ class ImportJobs:
             values["ipsecGwImportPassword"] = MASK if password else b""
             number = values["ipsecGwImportDocument"]
             assert isinstance(number, int)
-            work = _Import(self._store, self._documents, number, password, asked)
+            work = _Import(self._store, self._documents, row.number, number, password, asked)
             self.jobs.start(row.number, values, work.run)
 
     def expire(self) -> None:
@@ -90,9 +92,12 @@ class ImportJobs:
 class _Import:
     """One job. Its password goes when it ends."""
 
-    def __init__(self, store: Store, documents: Documents, number: int, password: bytes, asked: Asked) -> None:
+    def __init__(
+        self, store: Store, documents: Documents, job: int, number: int, password: bytes, asked: Asked
+    ) -> None:
         self._store = store
         self._documents = documents
+        self._job = job
         self._number = number
         self._password = password
         self._origin = asked.origin
@@ -106,7 +111,19 @@ class _Import:
         name = named["ipsecGwDocumentName"] if named is not None else b""
         assert isinstance(name, bytes)
         shown = f"document {self._number} {name.decode('utf-8', 'replace')}".strip()
-        return await load_file(self._store, octets, self._password.decode(), self._origin, shown, self._named)
+        try:
+            return await load_file(self._store, octets, self._password.decode(), self._origin, shown, self._named)
+        except (LoadRefused, FileError) as error:
+            raise JobFailed(self._reported(shown, error.problems)) from None
+
+    def _reported(self, shown: str, problems: Sequence[str]) -> str:
+        """The first mistake; all of them are a document, which stays as long as an upload does."""
+        if len(problems) == 1:
+            return problems[0]
+        title = display(f"mistakes in {shown}").decode()
+        number = self._documents.put(title, REPORT, "\n".join(problems).encode(), kept=False)
+        self._store.live.update(IMPORTS, {self._job: {"ipsecGwImportReport": number}})
+        return f"{problems[0]} (and {len(problems) - 1} more, see ipsecGwImportReport.{self._job})"
 
 
 async def load_file(
@@ -132,7 +149,7 @@ async def load_file(
         for problem in refused.problems:
             logger.info("%s: %s", what, problem)
         raise
-    return f"generation {configuration.generation}, {rows} rows differ" if rows else "nothing differs"
+    return f"generation {configuration.generation}, {rows_differ(rows)}" if rows else rows_differ(0)
 
 
 def transient(edits: Sequence[Edit]) -> tuple[Edit, ...]:
@@ -141,4 +158,4 @@ def transient(edits: Sequence[Edit]) -> tuple[Edit, ...]:
 
 
 def _shown(state: int, message: str) -> dict[str, Value]:
-    return {"ipsecGwImportState": state, "ipsecGwImportMessage": text_octets(message)}
+    return {"ipsecGwImportState": state, "ipsecGwImportMessage": display(message)}

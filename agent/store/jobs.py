@@ -17,10 +17,9 @@ logger = logging.getLogger(__name__)
 KEPT: Final = 300.0  # seconds that a finished job stays
 MOST_FINISHED: Final = 64
 MOST_WAITING: Final = 64  # jobs that have not finished
-TEXT_OCTETS: Final = 255  # DisplayString
 
 TODO, RUNNING, DONE, ERROR = 1, 2, 3, 4  # the same in ipsecGwImportState and biboAdmConfigState
-DELAYED: Final = 5  # of biboAdmConfigState
+DELAYED, STOPPED = 5, 6  # of biboAdmConfigState
 
 
 class JobFailed(Exception):
@@ -38,6 +37,7 @@ class Jobs:
         self._show = show
         self._clock = clock
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._delayed: set[int] = set()
         self._finished: dict[int, float] = {}  # in the order in which they finished
         self._turn = asyncio.Lock()  # one at a time: a load may hold hundreds of megabytes while it is built
 
@@ -49,11 +49,22 @@ class Jobs:
         """The job has not finished."""
         return number in self._tasks
 
+    def delayed(self, number: int) -> bool:
+        """The job has not begun, since it is given for later."""
+        return number in self._delayed
+
+    def withdraw(self, number: int) -> None:
+        """A delayed one, which ends as stopped. One that has begun meanwhile goes on."""
+        if number in self._delayed:
+            self._tasks[number].cancel()
+
     def start(
         self, number: int, values: Mapping[str, Value], work: Callable[[], Coroutine[Any, Any, str]], delay: float = 0
     ) -> None:
         """Make the row and begin; `work` returns the message of success. Raises nothing."""
         self._live.update(self._table, {number: {**values, **self._show(DELAYED if delay else TODO, "")}})
+        if delay:
+            self._delayed.add(number)
         task = asyncio.get_running_loop().create_task(self._run(number, work, delay), name=f"{self._table} {number}")
         self._tasks[number] = task
 
@@ -80,7 +91,13 @@ class Jobs:
         state, message = ERROR, "the agent ended"
         try:
             if delay:
-                await asyncio.sleep(delay)
+                try:
+                    await asyncio.sleep(delay)
+                except asyncio.CancelledError:
+                    state, message = STOPPED, ""
+                    raise
+                finally:
+                    self._delayed.discard(number)
             async with self._turn:
                 self._tell(number, RUNNING, "")
                 message = await work()
@@ -101,12 +118,6 @@ class Jobs:
     def _tell(self, number: int, state: int, message: str) -> None:
         if number in self._live.table(self._table):
             self._live.update(self._table, {number: self._show(state, message)})
-
-
-def text_octets(text: str) -> bytes:
-    """Text as a DisplayString: one line, at most 255 octets, never cut within a character."""
-    line = "".join(c if c.isprintable() else " " for c in text)
-    return line.encode()[:TEXT_OCTETS].decode("utf-8", "ignore").encode()
 
 
 NO_ROOM: Final = ErrorStatus.RESOURCE_UNAVAILABLE

@@ -9,7 +9,7 @@ here is pure and runs in a thread on immutable configurations.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Final
@@ -20,7 +20,7 @@ from agent.store.candidate import MASK, STAMP_BITS, Candidate, Draft, moves_of
 from agent.store.edits import highest_number, refusal
 from agent.store.errors import ErrorStatus, Refused
 from agent.store.hooks import AGENT, Edit, Expander, Placed, row_change
-from agent.store.references import link_column, pointer, pointers_of
+from agent.store.references import chooser, link_column, pointer, pointers_of, targets_of
 from agent.store.rings import find_ring
 from agent.store.rows import Status
 from agent.store.secrets import Secrets
@@ -246,11 +246,18 @@ class _Work:
                 if target in self.before.tables:
                     self._check_pointers_of(column, target)
 
-    def _check_pointers_of(self, column: Column, target: str) -> None:
-        replaced = self.after.get(target)
-        there = set(self.before.table(target).numbers()) if replaced is None else replaced.keys()
+    def _there(self, table: str) -> Set[int]:
+        replaced = self.after.get(table)
+        return set(self.before.table(table).numbers()) if replaced is None else replaced.keys()
+
+    def _check_pointers_of(self, column: Column, usual: str) -> None:
+        there = {table: self._there(table) for table in targets_of(column)}
+        choice = chooser(self.before.schema.table_of(column), column)
+        chosen = dict(self._cells(choice)) if choice is not None else {}
+        other = column.traits.refers_else
         for number, tlv in self._cells(column):
-            if tlv != column.default_tlv and (to := pointer(tlv)) and to not in there:
+            target = other[2] if other is not None and decoded(chosen[number]) == other[1] else usual
+            if tlv != column.default_tlv and (to := pointer(tlv)) and to not in there[target]:
                 why = f"there is no row {to} in {target}"
                 self._refuse(Edit(column, number, to), why, "0 for none, or the number of a row")
 

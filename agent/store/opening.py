@@ -161,22 +161,28 @@ def _examine(file: Path, copies: Copies) -> None:
 
 def _read(schema: Schema, url: str) -> Opened:
     """Raises StoreError, StoreDamaged for values that cannot be of this schema."""
-    database = Database(schema, url)
+    with damage_named(url):
+        database = Database(schema, url)
+        try:
+            database.prepare()
+            return Opened(database, database.load(), *database.load_small())
+        except BaseException:
+            database.close()
+            raise
+
+
+@contextlib.contextmanager
+def damage_named(url: str) -> Iterator[None]:
+    """While a database is read: what says that a SQLite file holds something else than was written is StoreDamaged."""
     try:
-        database.prepare()
-        return Opened(database, database.load(), *database.load_small())
+        yield
     except StoreError as error:
-        database.close()
         original = getattr(error.__cause__, "orig", error.__cause__)
         if database_file(url) is not None and means_damage(original):
             raise StoreDamaged(str(original)) from error
         raise
     except (ValueError, TypeError, OverflowError) as error:
-        database.close()
         raise StoreDamaged(f"it holds a value that no object can have: {error}") from error
-    except BaseException:
-        database.close()
-        raise
 
 
 # ---- something else in its place -----------------------------------------------------------

@@ -8,7 +8,7 @@ newest first, when the transaction fails.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -32,7 +32,8 @@ class References:
         self._to: dict[str, list[Column]] = {}
         self._sources: dict[str, dict[int, int | set[int]]] = {}
         for column in pointing_columns(configuration.schema):
-            self._to.setdefault(target_of(column), []).append(column)
+            for table in targets_of(column):
+                self._to.setdefault(table, []).append(column)
             self._sources[column.name] = {}
             for numbers, cells in configuration.table(column.table).column(column.position):
                 for source, tlv in zip(numbers, cells, strict=True):
@@ -40,11 +41,11 @@ class References:
                         self._enter(column, source, pointer(tlv))
 
     def columns_to(self, table: str) -> list[Column]:
-        """Columns whose values are row numbers of this table."""
+        """Columns whose values are row numbers of this table, in some rows at least (see `points_into`)."""
         return self._to.get(table, [])
 
     def sources(self, column: Column, target: int) -> Iterator[int]:
-        """Rows whose `column` points to row `target`; do not move while going through them."""
+        """Rows whose `column` holds the number `target`; do not move while going through them."""
         found = self._sources[column.name].get(target)
         if isinstance(found, int):
             yield found
@@ -112,6 +113,26 @@ def target_of(column: Column) -> str:
     """Table a column points into, '' for none."""
     traits = column.traits
     return traits.links or traits.heads or traits.refers
+
+
+def targets_of(column: Column) -> tuple[str, ...]:
+    """All tables that rows of a column may point into."""
+    other = column.traits.refers_else
+    return tuple(filter(None, (target_of(column), other[2] if other is not None else "")))
+
+
+def points_into(table: Table, column: Column, cells: Sequence[bytes]) -> str:
+    """The table that `column` of a row with these cells points into: another column may choose."""
+    other = column.traits.refers_else
+    if other is not None and decoded(cells[table.by_name[other[0]].position]) == other[1]:
+        return other[2]
+    return target_of(column)
+
+
+def chooser(table: Table, column: Column) -> Column | None:
+    """The column that chooses where `column` points into."""
+    other = column.traits.refers_else
+    return table.by_name[other[0]] if other is not None else None
 
 
 def pointer(tlv: bytes) -> int:

@@ -37,6 +37,7 @@ NAME_OCTETS: Final = 64
 NAME_ACCEPTED: Final = f"1..{NAME_OCTETS} octets without slash, no dot at the start"
 REMEMBERED: Final = "saved"  # kind of the durable numbers: generation by name
 
+WITHDRAWN: Final = -1  # biboAdmConfigTimeout of a delayed command that is not to be carried out any more
 SAVED: Final = "ipsecGwSavedTable"
 COMMANDS: Final = "biboAdmConfigTable"
 SAVE, LOAD, STATE, DELETE, MOVE, COPY = 1, 2, 5, 6, 7, 8
@@ -202,13 +203,19 @@ class ConfigurationCommands:
 
     def check(self, rows: Sequence[LiveRow], asked: Asked) -> None:
         for row in rows:
-            if not row.made:
-                why = "the command is given already"
-                raise row.refused("biboAdmConfigCmd", why, "a number that no row has; rows go when they are finished")
-            self._check_command(row)
-        if self.jobs.full(len(rows)):
+            if row.made:
+                self._check_command(row)
+            elif not (self._withdraws(row) and self.jobs.delayed(row.number)):
+                accepted = f"a number that no row has, or biboAdmConfigTimeout = {WITHDRAWN} alone while it is delayed"
+                raise row.refused("biboAdmConfigCmd", "the command is given already", accepted)
+        if self.jobs.full(sum(row.made for row in rows)):
             accepted = f"{MOST_WAITING} that have not finished"
             raise rows[-1].refused("biboAdmConfigCmd", "too many commands", accepted, NO_ROOM)
+
+    @staticmethod
+    def _withdraws(row: LiveRow) -> bool:
+        """The SET is about nothing else of a command that is there."""
+        return not row.made and len(row.draft.edits) == 1 and row.value("biboAdmConfigTimeout") == WITHDRAWN
 
     def _check_command(self, row: LiveRow) -> None:
         command = row.value("biboAdmConfigCmd")
@@ -234,6 +241,9 @@ class ConfigurationCommands:
 
     def perform(self, rows: Sequence[LiveRow], asked: Asked) -> None:
         for row in rows:
+            if self._withdraws(row):
+                self.jobs.withdraw(row.number)
+                continue
             names = ("biboAdmConfigCmd", "biboAdmConfigPath", "biboAdmConfigPathNew", "biboAdmConfigTimeout")
             timeout = row.value("biboAdmConfigTimeout")
             assert isinstance(timeout, int)

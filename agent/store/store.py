@@ -7,6 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,11 +20,11 @@ from agent.store import audit
 from agent.store.actions import Actions
 from agent.store.candidate import Candidate, Candidates
 from agent.store.commit import Writer
-from agent.store.copies import INTERVAL_SECONDS
+from agent.store.copies import INTERVAL_SECONDS, beside
 from agent.store.copying import Copying
 from agent.store.database import Database
 from agent.store.edits import check_edit
-from agent.store.errors import ErrorStatus, Refused, SecretsError, StoreError, StoreMissing
+from agent.store.errors import ErrorStatus, Refused, SecretsError, StoreDamaged, StoreError, StoreMissing
 from agent.store.events import Events
 from agent.store.free import FreeIndices
 from agent.store.health import Health, StoreState, Topic
@@ -31,7 +32,7 @@ from agent.store.hooks import Change, Check, Commanded, Edit, Expander, Origin, 
 from agent.store.live import Live
 from agent.store.load import Contents, Loader
 from agent.store.lock import StoreLock
-from agent.store.opening import Damage, accept, copies_of, open_store
+from agent.store.opening import Damage, accept, copies_of, damage_named, database_file, interim_of, open_store
 from agent.store.references import References
 from agent.store.secrets import KEY_FILE, Secrets, load_key, no_core_dumps
 from agent.store.snapshot import Configuration, decoded
@@ -307,10 +308,11 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class StoredState:
-    """What a store holds, read without running on it."""
+    """What a store holds, read without running on it. `damage`: it is that of a copy, and why."""
 
     configuration: Configuration
     numbers: Mapping[str, Mapping[str, int]]
+    damage: str = ""
 
 
 def read_store(schema: Schema, url: str, state: Path) -> StoredState:
@@ -320,11 +322,44 @@ def read_store(schema: Schema, url: str, state: Path) -> StoredState:
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
         raise StoreMissing(f"there is no store at {parsed.render_as_string(hide_password=True)}")
-    database = Database(schema, url)
+    file = database_file(url)
     try:
+        return _stored_in(schema, url)
+    except StoreDamaged as damaged:
+        if file is None:
+            raise
+        if not (interim := interim_of(file)).is_file():
+            text = (
+                f"{file} is damaged ({damaged}); an agent that starts serves the newest copy of it, see docs/backup.md"
+            )
+            raise StoreDamaged(text) from None
+        logger.warning("%s is damaged (%s); read instead: %s, which the agent serves", file, damaged, interim.name)
+        return _stored_in(schema, f"sqlite:///{interim}")
+
+
+def _stored_in(schema: Schema, url: str) -> StoredState:
+    """Raises StoreError, StoreDamaged."""
+    with damage_named(url), closing(Database(schema, url)) as database:
         return StoredState(database.load(), database.load_small()[0])
+
+
+def read_served(schema: Schema, url: str, state: Path) -> StoredState:
+    """What an agent that starts would serve, for what has to go on where it can: of a damaged store the newest copy,
+    which is put in its interim place as the agent does it. Takes the lock meanwhile. Raises StoreMissing where
+    nothing has ever been stored, StoreLocked, StoreError."""
+    url = url or default_url(state)
+    file, copies = database_file(url), copies_of(url, state)
+    if file is None or copies is None:
+        return read_store(schema, url, state)
+    if not any(path.exists() for path in (*beside(file), interim_of(file))) and not copies.newest_first():
+        raise StoreMissing(f"there is no store at {url}")
+    lock = StoreLock(state)
+    try:
+        opened = open_store(schema, url, state)
+        opened.database.close()
     finally:
-        database.close()
+        lock.release()
+    return StoredState(opened.running, opened.numbers, "" if opened.damage is None else opened.damage.message)
 
 
 def default_url(state: Path) -> str:

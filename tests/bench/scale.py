@@ -2,8 +2,9 @@
 
 Two agents run at the same time, one on a small and one on a large configuration, and are
 asked in turns, so that a busy machine slows both. Printed are medians and their ratio.
-The second part needs root: it times, in a network namespace of its own, the way from the
-answer of a SET to the kernel's announcement of the changed policy.
+The second part needs root: it times, in a network namespace of its own, the way from a SET
+to the kernel's announcement of the changed policy. So does the third, which has the agent
+and bare tools do the same work (gateway.py).
 """
 
 from __future__ import annotations
@@ -142,15 +143,19 @@ def size(folder: Path) -> None:
 
 
 def one_rule(folder: Path) -> None:
-    """From the reply of a SET on one rule of many to the kernel's announcement; how many announcements there are."""
-
+    """From a SET on one rule of many to the kernel's announcement; how many announcements there are."""
     state = folder / "rules"
     fill(state, rules(RULES))
+    in_namespace("rule", state)
+
+
+def in_namespace(part: str, state: Path) -> None:
+    """A part of this program that wants a kernel's policies for itself."""
     namespace = f"scale-{os.getpid()}"
     subprocess.run(["ip", "netns", "add", namespace], check=True)
     try:
         subprocess.run(["ip", "-n", namespace, "link", "set", "lo", "up"], check=True)
-        inner = [sys.executable, "-m", "tests.bench.scale", "--inside", str(state)]
+        inner = [sys.executable, "-m", "tests.bench.scale", "--only", part, "--inside", str(state)]
         subprocess.run(["ip", "netns", "exec", namespace, *inner], check=True)
     finally:
         subprocess.run(["ip", "netns", "delete", namespace], check=True)
@@ -159,21 +164,27 @@ def one_rule(folder: Path) -> None:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
-    arguments.add_argument("--only", choices=("size", "rule"))
+    arguments.add_argument("--only", choices=("size", "rule", "gateway"))
     options = arguments.parse_args()
     if options.inside:
-        from tests.bench.one_rule import measure
+        from tests.bench import gateway
+        from tests.bench import one_rule as one
 
-        measure(options.inside)
+        {"rule": one.measure, "gateway": gateway.measure}[options.only](options.inside)
         return
+    parts: dict[str, Callable[[Path], None]] = {
+        "size": size,
+        "rule": one_rule,
+        "gateway": lambda folder: in_namespace("gateway", folder / "gateway"),
+    }
     with tempfile.TemporaryDirectory() as folder:
-        if options.only != "rule":
-            size(Path(folder))
-        if options.only != "size":
-            if os.geteuid() == 0:
-                one_rule(Path(folder))
+        for name, part in parts.items():
+            if options.only not in (None, name):
+                continue
+            if name != "size" and os.geteuid() != 0:
+                print(f"{name}: skipped, needs root")
             else:
-                print("one changed rule: skipped, needs root")
+                part(Path(folder))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 HOLD_SECONDS: Final = 10.0
 LOADING_SECONDS: Final = 10.0  # a connection may still be on its way to charon
+QUEUE_SECONDS: Final = 10.0  # to get into charon's queue of connections, which holds some ten
+QUEUE_PAUSE: Final = 0.1
 KEPT_LINES: Final = 100
 UP: Final = ""
 SLOW: Final = "still trying"
@@ -137,7 +140,7 @@ class Attempts:
         lines: list[str] = []
         connection: socket.socket | None = None
         try:
-            with self._connect(HOLD_SECONDS * 2) as connection:
+            with self._connected() as connection:
                 self._open.add(connection)
                 session: Any = Session(connection)
                 request = {
@@ -161,6 +164,17 @@ class Attempts:
         finally:
             self._open.discard(connection)
         return UP
+
+    def _connected(self) -> socket.socket:
+        """Where many begin at once charon's short queue of connections is full for a moment. Raises OSError."""
+        end = time.monotonic() + QUEUE_SECONDS
+        while True:
+            try:
+                return self._connect(HOLD_SECONDS * 2)
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise
+            time.sleep(QUEUE_PAUSE)
 
     async def stop(self) -> None:
         """charon goes on with what it has begun; nobody waits for it any more."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from agent.backends.engine import ChildSa, IkeEvent, IkeEventKind, IkeSa
@@ -124,9 +125,19 @@ def events_of(kind: str, message: Mapping[str, Any]) -> Iterator[IkeEvent]:
         if kind == "ike-updown":
             yield IkeEvent(IkeEventKind.IKE_UP if up else IkeEventKind.IKE_DOWN, ike=ike, connection=name)
         elif kind == "ike-update":
-            yield IkeEvent(IkeEventKind.IKE_UPDATE, ike=ike, connection=name)
+            yield IkeEvent(IkeEventKind.IKE_UPDATE, ike=_moved(ike, message), connection=name)
         elif kind in ("child-updown", "child-rekey"):
             yield from _child_events(kind, up, ike, fields.get("child-sas", {}))
+
+
+def _moved(ike: IkeSa, message: Mapping[str, Any]) -> IkeSa:
+    """The SA where it is from now on: the section about it may still tell of the addresses before."""
+    news: dict[str, Any] = {}
+    for side in ("local", "remote"):
+        if f"{side}-host" in message:
+            news[side] = _address(message[f"{side}-host"])
+            news[f"{side}_port"] = _number(message.get(f"{side}-port"))
+    return replace(ike, **news)
 
 
 def _child_events(kind: str, up: bool, ike: IkeSa, children: Mapping[str, Any]) -> Iterator[IkeEvent]:

@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from agent.mib.ber import Value
 from agent.snmp.notify.filters import Filter, filters_by_target
 from agent.snmp.pdu import Version
-from agent.snmp.users import Opening
+from agent.snmp.users import Opening, number_of, octets_of
 from agent.snmp.usm import User
 from agent.store.edits import refusal
 from agent.store.errors import ErrorStatus, SecretsError
@@ -70,7 +69,7 @@ def check_targets(
         row = change.after
         if change.table != TARGET_TABLE or row is None:
             continue
-        if row[KIND] == INFORM and VERSIONS.get(_number(row[VERSION])) is Version.V1:
+        if row[KIND] == INFORM and VERSIONS.get(number_of(row[VERSION])) is Version.V1:
             at = next(
                 (n for n, e in enumerate(edits) if e.number == row.number and e.column.name in (KIND, VERSION)), 0
             )
@@ -81,14 +80,14 @@ def check_targets(
 
 def _target(row: Row, secrets: Opening, users: Mapping[int, User], filters: tuple[Filter, ...]) -> Target:
     """Raises ValueError, SecretsError."""
-    version = VERSIONS[_number(row[VERSION])]
+    version = VERSIONS[number_of(row[VERSION])]
     inform = row[KIND] == INFORM
-    address = _octets(row["ipsecGwTargetAddress"])
+    address = octets_of(row["ipsecGwTargetAddress"])
     if len(address) not in (4, 16):
         raise ValueError("ipsecGwTargetAddress is empty; accepted: 4 or 16 octets")
     if inform and version is Version.V1:
         raise ValueError("ipsecGwTargetKind is inform, which SNMPv1 does not have; accepted: trap, or v2c and v3")
-    number = _number(row["ipsecGwTargetUser"])
+    number = number_of(row["ipsecGwTargetUser"])
     user = users.get(number) if version is Version.V3 else None
     if version is Version.V3 and user is None:
         raise ValueError(
@@ -99,31 +98,21 @@ def _target(row: Row, secrets: Opening, users: Mapping[int, User], filters: tupl
             f"user {user.name} changed its keys by usmUserTable, so they fit this agent only; accepted: a user whose"
             " passwords were set by ipsecGwUserTable"
         )
-    sealed = _octets(row["ipsecGwTargetCommunityData"])
+    sealed = octets_of(row["ipsecGwTargetCommunityData"])
     community = b""
     if sealed and version is not Version.V3:
         community = secrets.open(TARGET_TABLE, row.number, "ipsecGwTargetCommunityData", sealed)
     return Target(
         number=row.number,
-        name=_octets(row["ipsecGwTargetName"]).decode("utf-8", "replace") or str(row.number),
+        name=octets_of(row["ipsecGwTargetName"]).decode("utf-8", "replace") or str(row.number),
         address=str(ipaddress.ip_address(address)),
-        port=_number(row["ipsecGwTargetPort"]),
+        port=number_of(row["ipsecGwTargetPort"]),
         inform=inform,
         version=version,
         community=community,
         user=user,
-        timeout=_number(row["ipsecGwTargetTimeout"]) / 100,
-        retries=_number(row["ipsecGwTargetRetries"]),
-        engine_id=_octets(row["ipsecGwTargetEngine"]),
+        timeout=number_of(row["ipsecGwTargetTimeout"]) / 100,
+        retries=number_of(row["ipsecGwTargetRetries"]),
+        engine_id=octets_of(row["ipsecGwTargetEngine"]),
         filters=filters,
     )
-
-
-def _number(value: Value) -> int:
-    assert isinstance(value, int)
-    return value
-
-
-def _octets(value: Value) -> bytes:
-    assert isinstance(value, bytes)
-    return value

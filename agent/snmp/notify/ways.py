@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import os
 import secrets
 import socket
 from collections.abc import Callable
@@ -86,18 +87,25 @@ class Traps:
 
     def send(self, contents: Contents) -> None:
         self._tally.count(sent=1)
+        # What became of the one before, which the system would report in the place of sending this one.
+        earlier = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if earlier:
+            self._failed(os.strerror(earlier))
         try:
             # A connected socket knows where it sends from, and hears of a target that refuses. Connected anew for
             # each, it follows the routes.
             self._socket.connect((self._target.address, self._target.port))
             self._socket.send(self._message(contents, self._socket.getsockname()[0]))
         except OSError as error:
-            self._tally.count(failed=1)
-            if not self._failing:  # once, until one is sent again
-                log.warning("target %s: notifications are not sent: %s", self._target.name, error.strerror or error)
-            self._failing = True
+            self._failed(error.strerror or str(error))
         else:
-            self._failing = False
+            self._failing = self._failing and earlier != 0
+
+    def _failed(self, why: str) -> None:
+        self._tally.count(failed=1)
+        if not self._failing:  # told once, until one is sent again
+            log.warning("target %s: notifications are not sent: %s", self._target.name, why)
+        self._failing = True
 
     def _message(self, contents: Contents, source: str) -> bytes:
         uptime = self._clock.hundredths

@@ -4,7 +4,7 @@ Users are made by copying another one (usmUserCloneFrom), their keys replaced by
 as net-snmp's snmpusm does it. A copy has the level `read` until an administrator gives it
 another in ipsecGwUserTable: in the standard too a new user is in no group. A copied user
 is usable at once, with the keys of the one it was copied from, so that it can change
-them itself. usmUserPublic is remembered as long as the agent runs.
+them itself.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ from agent.store.snapshot import Row
 
 USM: Final = (*SNMP_MODULES, 15, 1)
 ENTRY: Final = (*USM, 2, 2, 1)
+OUR_PUBLIC: Final = "ipsecGwUserPublic"
 NONE: Final = 1  # ipsecGwUserAuthProtocol, ipsecGwUserPrivProtocol
 ZERO_DOT_ZERO: Final = (0, 0)
 LONGEST_NAME: Final = 32  # octets of usmUserName and usmUserPublic
@@ -95,12 +96,11 @@ class UsmUsers:
 
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
-        self._public: dict[bytes, bytes] = {}  # by name; another dictionary after every change
 
     # ---- reading ----------------------------------------------------------------------
 
     def seen(self) -> Sequence[object]:
-        return self._facts.store.running.table(USER_TABLE), self._facts.identity, self._public
+        return self._facts.store.running.table(USER_TABLE), self._facts.identity
 
     def draw(self) -> Rows:
         engine = by_length(self._facts.identity.engine_id)
@@ -115,7 +115,7 @@ class UsmUsers:
             AUTH: NO_AUTHENTICATION if auth is None else auth.oid,
             **dict.fromkeys((AUTH_CHANGE, OWN_AUTH_CHANGE, PRIV_CHANGE, OWN_PRIV_CHANGE), b""),
             PRIV: NO_PRIVACY if privacy is None else privacy.protocol,
-            PUBLIC: self._public.get(name, b""),
+            PUBLIC: row[OUR_PUBLIC],
             STORAGE: STORAGE_NON_VOLATILE,
             STATUS: ROW_ACTIVE if row.active else NOT_IN_SERVICE,
         }
@@ -169,7 +169,7 @@ class UsmUsers:
             for ours in (AUTH_PROTOCOL, PRIV_PROTOCOL):
                 into.add(status.at, Edit(column(ours), number, NONE))
         self._keys(columns, now, name, number, into)
-        self._rest(columns, name, into)
+        self._rest(columns, number, into)
 
     def _name(self, asked: Asked) -> bytes:
         """Of the user that an instance stands for. Raises Refused."""
@@ -254,7 +254,7 @@ class UsmUsers:
         known = self._facts.communities.values()
         return into.principal not in known and into.principal.name.encode("utf-8", "surrogateescape") == name
 
-    def _rest(self, columns: dict[int, Asked], name: bytes, into: Translation) -> None:
+    def _rest(self, columns: dict[int, Asked], number: int, into: Translation) -> None:
         storage, public = columns.get(STORAGE), columns.get(PUBLIC)
         if storage is not None and storage.value != STORAGE_NON_VOLATILE:
             known = isinstance(storage.value, int) and 1 <= storage.value <= 5
@@ -264,11 +264,7 @@ class UsmUsers:
             octets = public.octets()
             if len(octets) > LONGEST_NAME:
                 raise public.refusal(ErrorStatus.WRONG_LENGTH, f"{len(octets)} octets", f"0..{LONGEST_NAME} octets")
-            into.done.append(lambda: self._publish(name, octets))
-
-    def _publish(self, name: bytes, octets: bytes) -> None:
-        known = user_names(self._facts.store.running)
-        self._public = {user: text for user, text in {**self._public, name: octets}.items() if user in known}
+            into.add(public.at, Edit(self._facts.column(OUR_PUBLIC), number, octets))
 
 
 def _status(asked: Asked, there: bool) -> Status:
