@@ -16,7 +16,7 @@ import platformdirs
 
 from agent.config import DEFAULT_PORT, Settings
 from agent.mib import load_schema
-from agent.shell.outcome import INTERRUPTED, CannotDo
+from agent.shell.outcome import FAILED, INTERRUPTED, CannotDo
 from agent.shell.packet import Packet
 from agent.shell.session import Session, Terminal
 from agent.snmp.client import Community, SnmpClient, SnmpError, UsmUser, read_configuration
@@ -78,6 +78,9 @@ def run_shell(asked: Asked) -> int:
         raise ShellError(str(error)) from None
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:  # whoever reads has had enough: `… | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
 
 
 async def _session(asked: Asked, place: Place, credentials: Credentials) -> int:
@@ -103,17 +106,23 @@ async def _session(asked: Asked, place: Place, credentials: Credentials) -> int:
 
 async def _interactive(asked: Asked, begin: Callable[[Terminal], Awaitable[Session]]) -> int:
     from prompt_toolkit.input import create_input
+    from prompt_toolkit.output import Output
+    from prompt_toolkit.output.plain_text import PlainTextOutput
     from prompt_toolkit.output.vt100 import Vt100_Output
+    from prompt_toolkit.utils import is_dumb_terminal
 
     from agent.shell.history import open_history
     from agent.shell.interact import OutputTerminal, interact
 
-    # No questions about the cursor: programs that talk to the shell on a pseudo-terminal do not answer them.
-    output = Vt100_Output.from_pty(sys.stdout, term=os.environ.get("TERM"))
-    output.enable_cpr = False
+    dumb = is_dumb_terminal()
+    output: Output = PlainTextOutput(sys.stdout)
+    if not dumb:
+        output = terminal = Vt100_Output.from_pty(sys.stdout, term=os.environ.get("TERM"))
+        terminal.enable_cpr = False  # programs that talk to the shell on a pseudo-terminal answer no such questions
     session = await begin(OutputTerminal(output))
     session.say("? lists the commands, l the tables; Tab completes.")
-    return await interact(session, create_input(), output, open_history(session, _history_file(asked)))
+    history = open_history(session, _history_file(asked))
+    return await interact(session, create_input(), output, history, dumb=dumb)
 
 
 def _history_file(asked: Asked) -> Path:

@@ -24,11 +24,11 @@ from agent.shell.outcome import CannotDo
 from agent.shell.packet import Packet
 from agent.shell.ssh_limits import SshLimits
 from agent.snmp.client.session import Response
-from agent.snmp.identity import write_private
 from agent.snmp.inside import Inside, Login
 from agent.snmp.pdu import PduType, VarBind, Version
 from agent.snmp.server import SnmpServer
 from agent.store.events import Event, Events, Kind, Severity
+from agent.store.secrets import write_private_octets
 
 if TYPE_CHECKING:  # asyncssh is loaded where it is needed only
     from agent.shell.ssh import SshService
@@ -83,7 +83,7 @@ def host_key(state: Path) -> Any:
     try:
         if not path.exists():
             made = asyncssh.generate_private_key("ssh-ed25519", comment="ipsec-agent")
-            write_private(path, made.export_private_key("openssh").decode())
+            write_private_octets(path, made.export_private_key("openssh"))
             path.with_name(path.name + PUBLIC_SUFFIX).write_bytes(made.export_public_key("openssh"))
             log.info("ssh: host key made: %s", path)
         if path.stat().st_mode & OTHERS:

@@ -72,6 +72,22 @@ def test_standard_input_is_a_script_that_ends_at_the_first_failure(agent: Agent)
     assert local(agent, "-c", "ipsecTrafficTable:0=delete; ipsecTrafficTable:1=delete").returncode == 0
 
 
+def test_octets_and_letters_pass_whatever_the_locale(agent: Agent) -> None:
+    command = [PROGRAM, "shell", "--state", str(agent.state)]
+    typed = b"ipsecGwSystemLocation=caf\xe9-\xc3\xa9\n"
+    latin = {**os.environ, "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, input=typed, env=latin, capture_output=True, timeout=60)
+    assert done.stdout == b'ipsecGwSystemLocation( rw):  "caf\\xe9-\\xe9"\n', done.stderr
+    done = subprocess.run([*command, "-c", "ipsecGwSystemLocation"], capture_output=True, timeout=60)
+    assert done.stdout == b'ipsecGwSystemLocation( rw):  "caf\\xe9-\xc3\xa9"\n'
+
+
+def test_a_reader_that_has_had_enough(agent: Agent) -> None:
+    command = f"{PROGRAM} shell --state {agent.state} -c 'l; ikeProposalTable; ikeProposalTable; l' | head -1"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("00 ") and done.stderr == ""
+
+
 def test_columns(agent: Agent) -> None:
     narrow, wide = local(agent, "-c", "ikeProposalTable"), local(agent, "-c", "ikeProposalTable", columns="120")
     assert max(map(len, narrow.stdout.splitlines())) <= 80 < max(map(len, wide.stdout.splitlines())) <= 120
@@ -128,6 +144,7 @@ def test_a_session_that_cannot_begin_says_why(options: tuple[str, ...], said: st
     assert done.stderr.startswith(f"ipsec-agent: {said}")
 
 
+@pytest.mark.slow
 def test_nobody_there(tmp_path: Path) -> None:
     begun = time.monotonic()
     done = shell("--host", "127.0.0.1:9", "--community", "x", "-c", "l")

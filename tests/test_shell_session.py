@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import re
+import shutil
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from agent.shell.commands import COMMANDS
+from agent.shell.machine import Machine
 from agent.shell.session import Session
 from agent.snmp.client import Community, SnmpClient
 from tests.shell_screen import SCHEMA, Paper, cells_of
@@ -55,7 +61,8 @@ async def at_shell(agent: Agent, columns: int = 80, community: bytes = COMMUNITY
 async def person(agent: Agent) -> AsyncIterator[Person]:
     """Each begins with no peers and rules."""
     async with at_shell(agent) as somebody:
-        await somebody.types("ipsecGwCommand=clear-configuration")
+        cleared = await somebody.types("ipsecGwCommand=clear_configuration")
+        assert cleared == ["ipsecGwCommand( rw):  clear-configuration"]
         yield somebody
 
 
@@ -168,7 +175,13 @@ REFUSALS = [
     ("ipsecPear", 2, "'ipsecPear' is no name; did you mean "),
     ("ipsecP", 2, "'ipsecP' may be "),
     ("99", 2, "99 is no table; accepted: 00.."),
-    ('ipsecTrDescription="x', 2, 'the quotation mark of "x has no end'),
+    ('ipsecTrDescription="x', 2, "the quotation mark at character 20 has no end"),
+    (
+        'ipsecPeerPreSharedKey.1="secret"x',
+        2,
+        "behind the closing quotation mark at character 32 a blank or ; is expected",
+    ),
+    ("ipsecPeerPreSharedKey.1=not secret", 2, "a word without = among assignments; accepted: name=value, "),
     ("ipsecTrLocalAddress.1=1.2.3", 2, "ipsecTrLocalAddress: 1.2.3 is no value; accepted: an IPv4 address"),
     (
         "ipsecPeerPreSharedKey.1=" + "x" * 256,
@@ -186,7 +199,7 @@ REFUSALS = [
 @pytest.mark.parametrize(("line", "status", "said"), REFUSALS)
 async def test_what_is_wrong_is_said_in_words(person: Person, line: str, status: int, said: str) -> None:
     found = await person.fails(line, status)
-    assert found.startswith(said)
+    assert found.startswith(said) and "secret" not in found
 
 
 async def test_who_may_only_read_is_told_so(tmp_path: Path) -> None:
@@ -224,8 +237,10 @@ async def test_lists_and_help(person: Person) -> None:
         *("bibo", "ipsec", "ike", "xauth", "ikev2", "cert", "ipsecGw", "radius"),
     ]
     assert "xauthProfileTable" in " ".join(await person.types("g xauth"))
-    for line in await person.types("?"):
-        assert len(line) < 80
+    page = await person.types("?")
+    assert len(page) < 24 and all(len(line) < 80 for line in page)
+    words = set(re.findall(r"[a-z?]+", " ".join(page)))
+    assert {name for name, command in COMMANDS.items() if command.about} - {"?", "quit", "logout"} <= words
     told = "\n".join(await person.types("help ipsecPeerStartMode"))
     assert "on-demand(1),always-up(2)" in told and "default: on-demand" in told and "first packet" in told
     told = "\n".join(await person.types("help ipsecPeerTable"))
@@ -267,3 +282,38 @@ async def test_hosts_and_options_of_external_programs_are_checked(person: Person
         assert "accepted" in await person.fails(line, 2), line
     shown = await person.types("date")
     assert re.fullmatch(r"on this machine \(.+\):", shown[0])
+
+
+@pytest.mark.skipif(not shutil.which("ip"), reason="ip is not installed")
+async def test_what_the_machine_says(person: Person) -> None:
+    for line in ("ifconfig", "ifstat", "netstat -i", "netstat -r", "ps"):
+        shown = await person.types(line)
+        assert shown[0].startswith("on this machine (") and all(text.isprintable() for text in shown)
+        assert line == "netstat -r" or len(shown) > 1
+
+
+async def test_a_session_may_be_kept_from_the_machine(person: Person) -> None:
+    person.session.machine = Machine(frozenset({"date"}), "is for administrators", "the gateway")
+    for line in ("ping 127.0.0.1", "ps", "netstat -r"):
+        assert await person.fails(line) == f"{line.split()[0]} is for administrators"
+    assert (await person.types("date"))[0].startswith("on the gateway (")
+
+
+@pytest.mark.skipif(not shutil.which("ping"), reason="ping is not installed")
+async def test_a_program_ends_with_its_command(person: Person) -> None:
+    work = asyncio.ensure_future(person.session.execute("ping -n -c 10000 127.0.0.1"))
+    async with asyncio.timeout(20):
+        while "bytes" not in person.paper.text.partition("PING")[2].partition("\n")[2]:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    pings = children("ping")
+    assert pings
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    assert not pings & children("ping")
+
+
+def children(name: str) -> set[str]:
+    """Processes of this one's that have the name."""
+    done = subprocess.run(["ps", "-o", "pid=,comm=", "--ppid", str(os.getpid())], capture_output=True, text=True)
+    return {line.split()[0] for line in done.stdout.splitlines() if line.split()[1] == name}

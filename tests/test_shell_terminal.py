@@ -29,7 +29,12 @@ class Terminal:
     """80 columns and 24 lines unless told otherwise. `command`: another one than the shell here."""
 
     def __init__(
-        self, *options: str, columns: int = 80, lines: int = 24, command: Sequence[str] = (PROGRAM, "shell")
+        self,
+        *options: str,
+        columns: int = 80,
+        lines: int = 24,
+        kind: str = "xterm",
+        command: Sequence[str] = (PROGRAM, "shell"),
     ) -> None:
         self.screen = pyte.HistoryScreen(columns, lines, history=5000)
         self.stream = pyte.ByteStream(self.screen)
@@ -41,7 +46,7 @@ class Terminal:
             stdin=slave,
             stdout=slave,
             stderr=slave,
-            env={**environment, "TERM": "xterm"},
+            env={**environment, "TERM": kind},
             start_new_session=True,
         )
         os.close(slave)
@@ -204,6 +209,23 @@ def test_no_questions_are_asked_of_the_terminal(terminal: Terminal) -> None:
     terminal.types("exit" + ENTER)
     assert terminal.ends() == 0
     assert b"\x1b[6n" not in terminal.raw and b"WARNING" not in terminal.raw
+    assert b"box:> " in terminal.raw, "the prompt is written as it is, with its blank"
+
+
+def test_a_terminal_without_escape_sequences(agent: Agent) -> None:
+    """As expect has it."""
+    plain = Terminal("--state", str(agent.state), kind="dumb")
+    try:
+        plain.sees_last("box:>")
+        plain.types("ipsecGlobEnabled" + ENTER)
+        plain.sees(lambda lines: lines[-2:] == ["ipsecGlobEnabled( rw):  false", "box:>"])
+        plain.types("ipsecPeerTable" + ENTER)
+        plain.sees_last("box:ipsecPeerTable>")
+        plain.types("exit" + ENTER)
+        assert plain.ends() == 0
+        assert b"\x1b" not in plain.raw and plain.raw.count(b"box:> ") == 2
+    finally:
+        plain.close()
 
 
 def test_status_is_that_of_the_last_line(terminal: Terminal) -> None:

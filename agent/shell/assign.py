@@ -176,7 +176,7 @@ async def _free_number(session: Session, table: Table) -> int:
 
 async def _echo(session: Session, named: Sequence[tuple[_Wish, int]]) -> None:
     """Values as the agent has them now: it may have changed one into the nearest that it does. Of a row that is gone,
-    and where nothing can be read back, what was asked for."""
+    of a command, and where nothing can be read back, what was asked for."""
     try:
         found = await session.client.get([f"{wish.column.name}.{number}" for wish, number in named])
     except SnmpError:
@@ -185,7 +185,8 @@ async def _echo(session: Session, named: Sequence[tuple[_Wish, int]]) -> None:
         await shown_rows(session, session.schema.tables[name])
     for at, (wish, number) in enumerate(named):
         value = found[at].value if at < len(found) else Missing.NULL
-        shown = values.show(wish.column, wish.value if isinstance(value, Missing) or wish.removes else value)
+        gone = isinstance(value, Missing) or wish.removes or wish.column.traits.role is Role.TRANSIENT
+        shown = values.show(wish.column, wish.value if gone or isinstance(value, Missing) else value)
         session.say(variable_line(session, wish.column, number, shown))
 
 

@@ -28,7 +28,7 @@ Run = Callable[["Session", Sequence[str]], "Awaitable[int | None] | int | None"]
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """`usage` and `about`: a line of `?`; without `about` it is not listed. `full`: the usage with all options."""
+    """`about`: what it does, empty where it does nothing here. `full`: the usage with all options."""
 
     run: Run
     usage: str
@@ -46,7 +46,17 @@ table:inx=delete  removes a row
 a=1 b=2           assignments on a line are carried out together or not at all
 Values with blanks stand in "", commands are separated by ; and names may be
 abbreviated, those of the selected table without its prefix.
-"""
+
+l [part]  g [group]    tables with their numbers, groups of tables
+help name              what a table, variable or command is
+cmd=save path=name     keeps the configuration; load, delete, copy, move
+explain from to ...    what becomes of a packet, and by which rule
+debug show|all|kind    events: the last ones, or as they happen
+setup                  the Setup Tool
+date  ps  ifstat  ifconfig  netstat -i|-r    of the machine it runs on
+ping  traceroute  nslookup                   from there; help ping: options
+exit                   ends the session, as Ctrl-D does"""
+"""The page of `?`; it fits a screen of 24 lines."""
 GROUP: Final = re.compile(r"ipsecGw|[a-z]+\d*")
 LIST_GAP: Final = 2
 
@@ -94,7 +104,7 @@ def _say_list(session: Session, entries: Sequence[str]) -> None:
 def tell_help(session: Session, words: Sequence[str]) -> None:
     """Of a command its usage, of a name of the MIB what it is; without either all commands."""
     if len(words) == 1:
-        _overview(session)
+        session.say(OVERVIEW)
         return
     word = words[1].removesuffix("?")
     if (command := COMMANDS.get(word)) is not None:
@@ -105,16 +115,6 @@ def tell_help(session: Session, words: Sequence[str]) -> None:
         _about_table(session, found)
     else:
         _about_column(session, found)
-
-
-def _overview(session: Session) -> None:
-    session.say(OVERVIEW)
-    listed = {command.usage: command for command in COMMANDS.values() if command.about}
-    listed[CONFIGURATIONS.usage] = CONFIGURATIONS
-    wide = max(map(len, listed)) + LIST_GAP
-    for usage, command in listed.items():
-        session.say(usage.ljust(wide) + command.about)
-    session.say("help and a command's name says more of it")
 
 
 def _wrapped(usage: str) -> str:
@@ -188,7 +188,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "?": Command(tell_help, "?", "this page"),
     "help": Command(tell_help, "help name", "what a table, variable or command is"),
     "explain": Command(explain, "explain from to …", "what becomes of a packet, and by which rule", packet.USAGE),
-    "debug": Command(debug, "debug show|all|kind …", "events: the last ones, or as they happen"),
+    "debug": Command(debug, "debug show|all|kind ...", "events: the last ones, or as they happen"),
     "setup": Command(setup, "setup", "the Setup Tool"),
     "date": Command(machine.date, "date", "the time, on the machine that this shell runs on"),
     "ps": Command(machine.run, "ps", "processes, on that machine"),
@@ -216,7 +216,6 @@ COMMANDS: Final[dict[str, Command]] = {
     "passwd": _instead("ipsec-agent user passwd, or ipsecGwUserTable"),
 }
 """By the word that calls them."""
-CONFIGURATIONS: Final = Command(leave, "cmd=save path=name", "keeps the configuration; load, delete, copy, move")
 
 
 async def call(session: Session, words: Sequence[str]) -> int:

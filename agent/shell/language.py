@@ -26,7 +26,7 @@ SIMPLE: Final = {'"': '"', "\\": "\\", "n": "\n", "t": "\t"}
 
 
 class LineError(Problem):
-    """The line cannot be read; the text says where and why."""
+    """The line cannot be read; the text says where and why, and repeats nothing of it: it may be a key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +108,9 @@ def _text(line: str, at: int) -> tuple[str, bool, int]:
     while end < len(line) and line[end] != mark:
         end += 2 if mark == '"' and line[end] == "\\" else 1
     if end >= len(line):
-        raise LineError(f"the quotation mark of {_beginning(line[at:])} has no end")
+        raise LineError(f"the quotation mark at character {at + 1} has no end")
     if end + 1 < len(line) and not line[end + 1].isspace() and line[end + 1] != ";":
-        raise LineError(f"{_beginning(line[at:])}: behind the closing quotation mark a blank or ; is expected")
+        raise LineError(f"behind the closing quotation mark at character {end + 1} a blank or ; is expected")
     inside = line[at + 1 : end]
     return (ESCAPED.sub(_unescaped, inside) if mark == '"' else inside), True, end + 1
 
@@ -119,8 +119,3 @@ def _unescaped(found: re.Match[str]) -> str:
     if found[1]:
         return bytes.fromhex(found[1]).decode("ascii", "surrogateescape")
     return SIMPLE[found[2]]
-
-
-def _beginning(text: str, most: int = 12) -> str:
-    """Enough of a text to find it by."""
-    return text if len(text) <= most else text[:most] + "…"

@@ -7,6 +7,7 @@ what went wrong goes to standard error, with the number of its line.
 from __future__ import annotations
 
 import asyncio
+import io
 import shutil
 import sys
 from collections.abc import AsyncIterator
@@ -22,6 +23,8 @@ class PlainTerminal:
     """Standard output. `columns`: of the terminal where there is one, else COLUMNS or 80."""
 
     def __init__(self, columns: int = 0) -> None:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # what a locale has no letters for does not end the script
+            sys.stdout.reconfigure(errors="backslashreplace")
         self.person = sys.stdout.isatty()
         self.line = 0
         self._columns = columns
@@ -57,6 +60,8 @@ async def run_script(session: Session, terminal: PlainTerminal, lines: AsyncIter
 
 
 async def standard_input() -> AsyncIterator[str]:
-    """Its lines, as they come."""
+    """Its lines, as they come; octets that are no text pass as they are."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
     while line := await asyncio.to_thread(sys.stdin.readline):
         yield line

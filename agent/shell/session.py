@@ -133,10 +133,8 @@ class Session:
         assignments = [item for item in command.items if isinstance(item, Assignment)]
         if assignments:
             if len(assignments) <= len(rest):
-                stray = next(item.text for item in command.items if isinstance(item, Word))
-                raise NameProblem(
-                    f"{values.harmless(stray)!r} between assignments; accepted: name=value, or ; before it"
-                )
+                accepted = 'name=value, values with blanks in "", and ; before what is no assignment'
+                raise NameProblem(f"a word without = among assignments; accepted: {accepted}")
             await assign(self, assignments)
             return OK
         for item in command.items:

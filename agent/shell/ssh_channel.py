@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO, cast
 
 import asyncssh
-from prompt_toolkit.application import AppSession, create_app_session
+from prompt_toolkit.application import Application
 from prompt_toolkit.data_structures import Size
 from prompt_toolkit.output.vt100 import Vt100_Output
 
@@ -80,7 +80,7 @@ class Channel(asyncssh.SSHServerSession[bytes]):
         self._command: str | None = None
         self._input: ChannelInput | None = None
         self._script: asyncio.StreamReader | None = None
-        self._app: AppSession | None = None
+        self._editor: Application[str] | None = None
         self._task: asyncio.Task[None] | None = None
         self._work: asyncio.Future[int] | None = None
         self._why = ""
@@ -138,8 +138,8 @@ class Channel(asyncssh.SSHServerSession[bytes]):
             self._interrupt()
 
     def terminal_size_changed(self, width: int, height: int, pixwidth: int, pixheight: int) -> None:
-        if self._app is not None and self._app.app is not None:
-            self._app.app._on_resize()
+        if self._editor is not None and self._editor.is_running:
+            self._editor._on_resize()
 
     def pause_writing(self) -> None:
         self._drained.clear()
@@ -200,11 +200,13 @@ class Channel(asyncssh.SSHServerSession[bytes]):
 
     async def _interactive(self, client: SnmpClient, keys: ChannelInput) -> int:
         output = Vt100_Output(cast(TextIO, _Writer(self._chan)), self._size, term=self._term, enable_cpr=False)
-        with create_app_session(input=keys, output=output) as self._app:
-            session = await self._session(client, OutputTerminal(output))
-            output.write(GREETING)
-            output.flush()
-            return await interact(session, keys, output, alone=False)
+        session = await self._session(client, OutputTerminal(output))
+        output.write(GREETING)
+        output.flush()
+        return await interact(session, keys, output, alone=False, editor=self._edits)
+
+    def _edits(self, editor: Application[str]) -> None:
+        self._editor = editor
 
     async def _lines(self, session: Session, lines: asyncio.StreamReader) -> int:
         """Until one fails, or says `exit`."""
