@@ -9,6 +9,7 @@ and never what was typed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Sequence
@@ -44,6 +45,7 @@ KEEPALIVE_SECONDS, KEEPALIVES = 60, 3  # a client that is gone without a word
 TICK_SECONDS: Final = 1.0  # between looks at who is idle
 STILL_SECONDS: Final = 5.0  # between looks at whether users are what they were
 TURNED_AWAY_SECONDS: Final = 10.0  # between lines about connections that were not let in
+GOODBYE_SECONDS: Final = 1.0
 NAME_LENGTH: Final = 32  # characters of a name in a line
 
 
@@ -73,6 +75,7 @@ class Connection(asyncssh.SSHServer):
         self._began = self._touched_at = time.monotonic()
         self._still_at = self._began
         self._ending = ""
+        self._gone = asyncio.Event()
         self._connection: asyncssh.SSHServerConnection
         self.visitor: Visitor | None = None
         self.source = ""
@@ -86,6 +89,7 @@ class Connection(asyncssh.SSHServer):
         self._service.entered(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._gone.set()
         self._service.left(self)
         if self.visitor is not None:
             why = f", {self._ending}" if self._ending else ""
@@ -97,9 +101,14 @@ class Connection(asyncssh.SSHServer):
         self._connection.abort()
 
     async def end(self, why: str) -> None:
-        """Say why, on every channel and to the client."""
+        """Say why, on every channel and to the client, which at a disconnect drops what it has not shown yet: so it has
+        a moment to go by itself."""
         self._ending = self._ending or why
-        await asyncio.gather(*(channel.end(why) for channel in self.channels))
+        if self.channels:
+            await asyncio.gather(*(channel.end(why) for channel in self.channels))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GOODBYE_SECONDS):
+                    await self._gone.wait()
         self._connection.disconnect(asyncssh.DISC_BY_APPLICATION, why)
 
     # ---- who it is --------------------------------------------------------------------
