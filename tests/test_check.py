@@ -110,7 +110,7 @@ ON: Rows = {("ipsecGlobals", 0): {"ipsecGlobEnabled": 1}}
 BRANCH: Rows = {("ipsecTrafficTable", 1): RULE, ("ipsecPeerTable", 1): PEER}
 
 
-async def configured(folder: Path, rows: Rows) -> dict[str, tuple[Severity, str]]:
+async def configured(folder: Path, rows: Rows, **flags: object) -> dict[str, tuple[Severity, str]]:
     """Findings on a configuration, by name."""
     store = Store.open(SCHEMA, "", folder)
     edits = [
@@ -120,7 +120,7 @@ async def configured(folder: Path, rows: Rows) -> dict[str, tuple[Severity, str]
     ]
     await store.commit(edits, AGENT)
     await store.close()
-    settings = load_settings({"state": folder})
+    settings = load_settings({"state": folder, **flags})
     state = stored(settings)
     plan, _ = await plan_of(settings, state)
     facts = Facts(settings, plan)
@@ -189,6 +189,20 @@ async def test_a_default_rule_that_drops_ssh_unless_a_pre_rule_passes_it(tmp_pat
         ("ipsecGlobalsContinued", 0): {"ipsecGlobContPreIpsecRules": 9},
     }
     assert await configured(tmp_path / "with", {**BRANCH, **pre, **ON}) == {}
+
+
+async def test_a_default_rule_that_drops_the_shell_over_ssh(tmp_path: Path) -> None:
+    ssh: dict[str, Value] = {"ipsecTrProto": 6, "ipsecTrRemotePort": 0, "ipsecTrLocalPort": 22, "ipsecTrAction": 3}
+    out: dict[str, Value] = {"ipsecTrProto": 17, "ipsecTrAction": 3}
+    pre: Rows = {
+        ("ipsecTrafficTable", 9): {**ssh, "ipsecTrNextIndex": 10},
+        ("ipsecTrafficTable", 10): out,
+        ("ipsecGlobalsContinued", 0): {"ipsecGlobContPreIpsecRules": 9},
+    }
+    rows = {**BRANCH, **pre, **ON}
+    assert await configured(tmp_path / "here", rows, ssh="127.0.0.1:2222") == {}
+    found = await configured(tmp_path / "outside", rows, ssh="192.0.2.1:2222")
+    assert found == {"default-drop": (Severity.WARNING, "the default rule drops the shell over SSH, to this gateway")}
 
 
 def test_of_many_alike_some_are_named_and_the_rest_counted(tmp_path: Path) -> None:
