@@ -141,6 +141,10 @@ def explain(
     proto: Annotated[str, typer.Option(help="Protocol: a number or icmp, tcp, udp, esp, …")] = "icmp",
     sport: Annotated[int, typer.Option(min=0, max=65535, help="Source port.")] = 0,
     dport: Annotated[int, typer.Option(min=0, max=65535, help="Destination port.")] = 0,
+    arrives: Annotated[
+        str,
+        typer.Option("--in", metavar="IF", help="Interface it comes by, name or index; else that to its source."),
+    ] = "",
     forwarded: Annotated[bool, typer.Option("--forwarded", help="The packet passes through this gateway.")] = False,
     decrypted: Annotated[int, typer.Option(min=0, help="Number of the peer whose tunnel the packet came out of.")] = 0,
     state: State = None,
@@ -153,7 +157,7 @@ def explain(
     from agent.inspect import InspectError, explain_packet
 
     try:
-        print(explain_packet(settings, src, dst, proto, sport, dport, forwarded, decrypted))
+        print(explain_packet(settings, src, dst, proto, sport, dport, forwarded, decrypted, arrives))
     except InspectError as error:
         fail(str(error))
 

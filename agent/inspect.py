@@ -14,20 +14,21 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 
-from agent.backends.engine import EngineError, Host
+from agent.backends.engine import EngineError, Host, Route
 from agent.backends.reconcile import flush, show_selector
 from agent.backends.sole import Sole
 from agent.backends.surroundings import Surroundings
 from agent.config import Settings
 from agent.mib import load_schema
+from agent.plan import inbound
 from agent.plan.explain import explain
 from agent.plan.model import Capabilities, Flow, PolicyKey
 from agent.plan.planner import Plan, make_plan
-from agent.serve import CAPABILITIES, CHARON_FOLDER
+from agent.serve import CHARON_FOLDER, capabilities_here
 from agent.store.errors import StoreError, StoreMissing
 from agent.store.lock import StoreLock
 from agent.store.store import StoredState, read_served, read_store
@@ -48,17 +49,39 @@ def explain_packet(
     dport: int,
     forwarded: bool,
     decrypted: int,
+    arrives: str = "",
 ) -> str:
-    """What becomes of the packet, by which rule. Raises InspectError."""
+    """What becomes of the packet, by which rule. `arrives`: the interface it comes in by, '' for that towards its
+    source; of ICMP the ports are type and code. Raises InspectError."""
     source, destination = _address("--src", src), _address("--dst", dst)
     if len(source) != len(destination):
         raise InspectError(f"--src {src} and --dst {dst} are of different families; accepted: two of one family")
     state = stored(settings)
-    plan, own = asyncio.run(plan_of(settings, state))
+    plan, routes = asyncio.run(plan_of(settings, state, (source, destination)))
+    own = plan.environment.own_addresses
+    if forwarded and destination in own:
+        raise InspectError(f"--dst {dst} is an address of this host; accepted: no --forwarded")
     way = "forward" if forwarded else "in" if destination in own and source not in own else "out"
-    flow = Flow(source, destination, _protocol(proto), sport, dport, way, decrypted)
+    if arrives and way == "out":
+        way = "forward"
+    comes, goes = 0, 0
+    if way != "out":
+        comes = _interface(plan, arrives) if arrives else routes[0].interface
+    if way != "in":
+        goes = routes[1].interface
+    flow = Flow(source, destination, _protocol(proto), sport, dport, way, decrypted, comes, goes)
     found = explain(plan, flow)
     return f"{found.decision}: {found.text}"
+
+
+def _interface(plan: Plan, text: str) -> int:
+    """Index of an interface by name or index."""
+    interfaces = plan.environment.interfaces
+    for index, name in interfaces.items():
+        if text in (name, str(index)):
+            return index
+    names = ", ".join(f"{name} ({index})" for index, name in sorted(interfaces.items()))
+    raise InspectError(f"--in {text!r} is no interface of this host; accepted: {names or 'none, there are none'}")
 
 
 def flush_engine(settings: Settings) -> str:
@@ -82,7 +105,9 @@ def flush_engine(settings: Settings) -> str:
 async def _flush(run_folder: Path) -> tuple[int, int, bool]:
     """How many policies and connections went, and whether charon ran: then its tunnels end in order, and it too."""
     from agent.backends.charon.ike import CharonIke
+    from agent.backends.links import KernelLinks
     from agent.backends.memory import MemoryIke
+    from agent.backends.nftables import NftTable, find_nft
     from agent.backends.spd import KernelSpd
 
     def no_secrets(peer: int, sealed: bytes) -> bytes:
@@ -91,6 +116,12 @@ async def _flush(run_folder: Path) -> tuple[int, int, bool]:
     spd, charon, sole = KernelSpd(), CharonIke(run_folder, no_secrets), Sole()
     await spd.start()
     try:
+        if find_nft() is not None:
+            await NftTable().purge()
+        links = KernelLinks()
+        await links.start()
+        await links.purge()
+        await links.stop()
         if not charon.daemon.alive():
             return *await flush(spd, MemoryIke()), False
         await charon.start()
@@ -142,7 +173,7 @@ async def _load(state: StoredState) -> tuple[int, Mapping[PolicyKey, str]]:
 
     sole, spd = Sole(), KernelSpd()
     try:
-        plan, _ = await _plan_on(Early(), CAPABILITIES["linux"], state)
+        plan, _ = await _plan_on(Early(), capabilities_here("linux"), state)
         await spd.start()
         try:
             held = await spd.observe()
@@ -153,11 +184,31 @@ async def _load(state: StoredState) -> tuple[int, Mapping[PolicyKey, str]]:
                 if (there := held.get(key)) is None or there[2:] != (*policy[1:4], True)
             ]
             missing.sort(key=attrgetter("priority"))  # in the order in which packets meet them: exemptions first
-            return len(plan.policies), await spd.apply(strays, missing)
+            failed = await spd.apply(strays, missing)
+            await _mark(plan)
+            return len(plan.policies), failed
         finally:
             await spd.stop()
     finally:
         sole.release()
+
+
+async def _mark(plan: Plan) -> None:
+    """Have the packet filter do what the policies count on. Raises EngineError."""
+    from agent.backends.nftables import NftTable
+
+    wanted = plan.filters.get(inbound.PART)
+    if wanted is None:
+        return
+    table = NftTable()
+    await table.start()
+    try:
+        table.want(inbound.PART, wanted.part)
+        await table.idle.wait()
+        if problem := table.problem(inbound.PART):
+            raise EngineError(problem)
+    finally:
+        await table.stop()
 
 
 def stored(settings: Settings) -> StoredState:
@@ -169,27 +220,32 @@ def stored(settings: Settings) -> StoredState:
         raise InspectError(str(error)) from None
 
 
-async def plan_of(settings: Settings, state: StoredState) -> tuple[Plan, frozenset[bytes]]:
+async def plan_of(
+    settings: Settings, state: StoredState, towards: Sequence[bytes] = ()
+) -> tuple[Plan, Sequence[Route]]:
+    """The plan for the stored configuration on this host, and its routes to some addresses."""
     host: Host
     if settings.backend == "memory":
         from agent.backends.memory import MemoryHost
 
-        host = MemoryHost()
+        host = MemoryHost(interfaces=dict(socket.if_nameindex()))
     else:
         from agent.backends.host import LinuxHost
 
         host = LinuxHost()
-    return await _plan_on(host, CAPABILITIES[settings.backend], state)
+    return await _plan_on(host, capabilities_here(settings.backend), state, towards)
 
 
-async def _plan_on(host: Host, capabilities: Capabilities, state: StoredState) -> tuple[Plan, frozenset[bytes]]:
-    """The plan on a host, which is started and stopped here, and the host's addresses."""
+async def _plan_on(
+    host: Host, capabilities: Capabilities, state: StoredState, towards: Sequence[bytes] = ()
+) -> tuple[Plan, Sequence[Route]]:
+    """The plan on a host, which is started and stopped here, and the host's routes."""
     await host.start()
     surroundings = Surroundings(host, capabilities, lambda: None)
     try:
         await surroundings.rebuild(state.configuration)
         environment = surroundings.environment(state.numbers.get(REQID, {}))
-        return make_plan(state.configuration, environment), host.own_addresses()
+        return make_plan(state.configuration, environment), [host.route_to(address) for address in towards]
     finally:
         await surroundings.stop()
         await host.stop()

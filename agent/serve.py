@@ -14,10 +14,14 @@ import logging
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 from agent import __version__
 from agent.backends import Engines, linux_engines, memory_engines
 from agent.backends.engine import EngineError
+from agent.backends.kernel_settings import HOST_OWN, KernelSettings
+from agent.backends.links import probe as probe_links
+from agent.backends.nftables import probe as probe_nftables
 from agent.backends.reconcile import Reconciler
 from agent.backends.sole import Sole
 from agent.clear import Clearing, Commands, WizardLog
@@ -27,7 +31,8 @@ from agent.mib import load_schema
 from agent.monitor.constants import TwofishSizes, publish_constants
 from agent.monitor.monitor import Monitor
 from agent.oldnames import rijndael_is_aes
-from agent.plan.capabilities import CHARON, MEMORY
+from agent.plan.capabilities import CHARON, MEMORY, probed
+from agent.plan.model import Capabilities
 from agent.seed import seed, seed_edits
 from agent.setchecks import SetChecks
 from agent.snmp.identity import CONFIGURATION_FILE as SNMP_CONF
@@ -45,7 +50,6 @@ from agent.telling import telling
 
 logger = logging.getLogger("agent")
 
-CAPABILITIES = {"memory": MEMORY, "linux": CHARON}
 CHARON_FOLDER = "charon"  # in the state folder
 STATUS, LAST_REFUSAL = "ipsecGwStatus", "ipsecGwLastRefusal"
 
@@ -76,8 +80,17 @@ async def _serve(settings: Settings, notifier: Notifier) -> None:
         store.expanders.extend((clamp_key_sizes, rijndael_is_aes))
         await _seeded(store)
         engines = make_engines(settings, store.secrets)
-        capabilities = CAPABILITIES[settings.backend]
-        reconciler = Reconciler(store, store.schema, engines.spd, engines.ike, engines.host, capabilities)
+        capabilities = capabilities_here(settings.backend)
+        reconciler = Reconciler(
+            store,
+            store.schema,
+            engines.spd,
+            engines.ike,
+            engines.host,
+            capabilities,
+            filter=engines.filter,
+            links=engines.links,
+        )
         store.checks.append(SetChecks(reconciler, engines.host, capabilities, settings.listen))
         store.expanders.append(Clearing(seed_edits(store.schema)))
         store.commanded.append(Commands(WizardLog(store.live), reconciler.look_at_everything))
@@ -146,6 +159,13 @@ def make_engines(settings: Settings, secrets: Secrets) -> Engines:
     return linux_engines(settings.state / CHARON_FOLDER, open_secret)
 
 
+def capabilities_here(backend: str) -> Capabilities:
+    """What the backend can do on this machine."""
+    if backend == "memory":
+        return MEMORY
+    return probed(CHARON, nftables=probe_nftables(), interfaces=probe_links())
+
+
 def refusal_teller(store: Store) -> Callable[[str], None]:
     """Who shows the text of what was refused last."""
 
@@ -197,26 +217,38 @@ async def _reachable(settings: Settings, store: Store, server: SnmpServer) -> As
 
 @contextlib.asynccontextmanager
 async def _made_real(backend: str, store: Store, engines: Engines, reconciler: Reconciler) -> AsyncIterator[None]:
-    asked = getattr(engines.ike, "sas", None)  # charon can be asked for its SAs; in memory they are a list of events
     monitor = Monitor(
         store,
         store.schema,
         engines.ike,
         engines.spd,
         tunnels_changed=reconciler.environment_changed,
-        list_sas=asked if callable(asked) else None,
+        lookout=engines.lookout,
+        list_sas=engines.ike.list_sas,
     )
     reconciler.subscribe(monitor.planned)
+    reconciler.peer_states.on_takeover(lambda peer: monitor.peers.dial(peer, "a peer it stands for"))
+    host_settings = None
+    if backend == "linux":
+        host_settings = KernelSettings(store.numbers(HOST_OWN), partial(store.remember, HOST_OWN))
+    store.actions.register(monitor.endings)
     try:
         sole = Sole() if backend == "linux" else None
         await reconciler.start()
+        await engines.lookout.start()
     except EngineError as error:
         raise StartError(f"backend: {error}") from None
     await monitor.start()
+    if host_settings is not None:
+        store.subscribe(host_settings, replay=True)
+        host_settings.start()
     try:
         yield
     finally:
+        if host_settings is not None:
+            await host_settings.stop()
         await monitor.stop()
+        await engines.lookout.stop()
         await reconciler.stop()
         if sole is not None:
             sole.release()

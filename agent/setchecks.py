@@ -67,7 +67,11 @@ class SetChecks:
     ) -> None:
         # SNMP is answered before the first plan is made: then one is made for this.
         running = self._reconciler.plan or make_plan(before, self._reconciler.environment)
-        cut = check_lockout(running, self._reconciler.preview(after), self._flows(origin))
+        planned = self._reconciler.preview(after)
+        flows = self._flows(origin)
+        if running.names_interfaces or planned.names_interfaces:  # packets come by which the answers go
+            flows = tuple(flow._replace(from_interface=self._host.route_to(flow.source).interface) for flow in flows)
+        cut = check_lockout(running, planned, flows)
         if cut:
             accepted = f"the same SET with {ALLOW_LOCKOUT}.0 = true, or a rule that lets this pass"
             raise refusal(ErrorStatus.INCONSISTENT_VALUE, 0, edits[0], cut, accepted)

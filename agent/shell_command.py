@@ -148,6 +148,7 @@ def _explain(settings: Settings) -> Callable[[Packet], Awaitable[str]]:
                 packet.port,
                 packet.forwarded,
                 packet.decrypted,
+                packet.interface,
             )
         except InspectError as error:
             raise CannotDo(str(error)) from None

@@ -19,7 +19,7 @@ from agent.keysizes import clamp_key_sizes
 from agent.mib import load_schema
 from agent.mib.ber import Value
 from agent.mib.schema import Role, Schema
-from agent.serve import CAPABILITIES
+from agent.serve import capabilities_here
 from agent.setchecks import check_named
 from agent.snmp.client import RequestFailed, SnmpClient, SnmpError, Tlv
 from agent.store.audit import rows_differ
@@ -152,7 +152,7 @@ class _RuleCheck:
     """The guide's rules for the fields, where no agent runs that would look at them."""
 
     def __init__(self, asked: Asked) -> None:
-        self._capabilities = CAPABILITIES[asked.settings.backend]
+        self._capabilities = capabilities_here(asked.settings.backend)
 
     def __call__(
         self,

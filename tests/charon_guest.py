@@ -76,7 +76,7 @@ class Gateway:
             self.ike,
             self.spd,
             tunnels_changed=self.tunnels,
-            list_sas=self.ike.sas,
+            list_sas=self.ike.list_sas,
         )
         self.told: list[Mapping[str, Tunnel | None]] = []
 

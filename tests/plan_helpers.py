@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from agent.mib import Schema, load_schema
 from agent.mib.ber import Value
-from agent.plan.model import Action, Direction, Environment, Policy, PolicyKey, Selector
+from agent.plan.model import Action, Capabilities, Direction, Environment, Policy, PolicyKey
 
 ACTIONS = {"always-plain": 2, "pass": 3, "protect": 4, "drop": 5}
 DIRECTIONS = {"both": 1, "inbound": 2, "outbound": 3}
@@ -111,17 +111,33 @@ class DictConfiguration:
         return DictConfiguration(tables, scalars, self.generation + 1, self.inactive), tuple(changes)
 
 
+KINDS = {"own": 2, "peer": 2, "dhcp": 3}
+
+
+def side_cells(side: str, text: str) -> dict[str, Value]:
+    """`10.1.0.0/16`, `2001:db8::/32`, a range `10.1.0.5-10.1.0.9`, `any`, `any6`, `own`, `peer`, `dhcp`."""
+    if text in KINDS:
+        return {f"ipsecTr{side}AddressType": KINDS[text]}
+    first, _, last = {"any": "0.0.0.0/0", "any6": "::/0"}.get(text, text).partition("-")
+    network = ipaddress.ip_network(first)
+    names = [f"ipsecTr{side}{what}" for what in ("Address", "MaskLen", "Range")]
+    if network.version == 6:
+        names = [f"ipsecGwTr{side}{what}6" for what in ("Address", "PrefixLength", "Range")]
+    cells: dict[str, Value] = {names[0]: network.network_address.packed, names[1]: network.prefixlen}
+    return cells | {names[2]: packed(last)} if last else cells
+
+
 def rule_cells(text: str, following: int = 0, **more: Value) -> dict[str, Value]:
-    """`protect 10.1.0.0/16 10.2.0.0/16 [udp[/local/remote]] [inbound|outbound]`; `any` is 0.0.0.0/0."""
+    """`protect 10.1.0.0/16 10.2.0.0/16 [udp[/local/remote]] [inbound|outbound] [if7]`; sides as `side_cells` says."""
     action, local, remote, *rest = text.split()
     cells: dict[str, Value] = {"ipsecTrAction": ACTIONS[action], "ipsecTrProto": 255, "ipsecTrNextIndex": following}
-    for side, net in (("Local", local), ("Remote", remote)):
-        network = ipaddress.IPv4Network("0.0.0.0/0" if net == "any" else net)
-        cells[f"ipsecTr{side}Address"] = network.network_address.packed
-        cells[f"ipsecTr{side}MaskLen"] = network.prefixlen
+    cells |= side_cells("Local", local) | side_cells("Remote", remote)
     for word in rest:
         if word in DIRECTIONS:
             cells["ipsecTrDirection"] = DIRECTIONS[word]
+            continue
+        if word.startswith("if"):
+            cells["ipsecTrInterface"] = int(word[2:])
             continue
         name, *ports = word.split("/")
         cells["ipsecTrProto"] = PROTOCOLS[name]
@@ -192,6 +208,9 @@ def environment(**more: object) -> Environment:
     fields: dict[str, object] = {
         "own_addresses": frozenset(map(packed, (OUR_ADDRESS, "10.1.0.1", "127.0.0.1", "::1", "2001:db8::1"))),
         "sources": ROUTES,
+        "default_sources": {4: packed(OUR_ADDRESS), 16: packed("2001:db8::1")},
+        "interfaces": {2: "eth0", 3: "eth1"},
+        "capabilities": Capabilities(nftables=True),
     }
     return Environment(**(fields | more))  # type: ignore[arg-type]
 
@@ -200,7 +219,8 @@ def environment(**more: object) -> Environment:
 
 
 class Packet(NamedTuple):
-    """`peer`: whose tunnel it came out of, 0 for none. Of ICMP the ports are type and code."""
+    """`peer`: whose tunnel it came out of, 0 for none. Of ICMP the ports are type and code. `came`, `goes`: interfaces,
+    0 where no rule names them."""
 
     way: str
     source: bytes
@@ -209,18 +229,24 @@ class Packet(NamedTuple):
     source_port: int
     destination_port: int
     peer: int
+    came: int
+    goes: int
 
 
-_PACKET = re.compile(r"(out|in|forward) (\S+) > (\S+)(?: ([a-z0-9]+)(?:/(\d+)/(\d+))?)?(?: from (\d+))?")
+_PACKET = re.compile(
+    r"(out|in|forward) (\S+) > (\S+)(?: ([a-z0-9]+)(?:/(\d+)/(\d+))?)?(?: from (\d+))?(?: if (\d+)?>(\d+)?)?"
+)
 
 
 def packet(text: str) -> Packet:
     match = _PACKET.fullmatch(text)
     assert match, text
-    way, source, destination, protocol, sport, dport, peer = match.groups()
+    way, source, destination, protocol, sport, dport, peer, came, goes = match.groups()
     number = PROTOCOLS[protocol] if protocol else 6
     ports = (int(sport or 0), int(dport or 0)) if sport else (40000, 443) if number in (6, 17, 132) else (8, 0)
-    return Packet(way, packed(source), packed(destination), number, *ports, int(peer or 0))
+    return Packet(
+        way, packed(source), packed(destination), number, *ports, int(peer or 0), int(came or 0), int(goes or 0)
+    )
 
 
 def _inside(address: bytes, net: bytes, length: int) -> bool:
@@ -230,19 +256,23 @@ def _inside(address: bytes, net: bytes, length: int) -> bool:
     )
 
 
-def matches(selector: Selector, it: Packet) -> bool:
-    source, destination, protocol, sport, dport = selector
+def matches(key: PolicyKey, it: Packet) -> bool:
+    source, destination, protocol, sport, dport = key.selector
+    to_interface, mark, mask, if_id = key.scope
     return (
         _inside(it.source, *source)
         and _inside(it.destination, *destination)
         and protocol in (0, it.protocol)
         and it.source_port & sport.mask == sport.port
         and it.destination_port & dport.mask == dport.port
+        and to_interface in (0, it.goes)
+        and (it.came << 12) & mask == mark
+        and not if_id
     )
 
 
 def first_match(policies: Mapping[PolicyKey, Policy], direction: Direction, it: Packet) -> Policy | None:
-    found = [p for key, p in policies.items() if key.direction is direction and matches(key.selector, it)]
+    found = [p for key, p in policies.items() if key.direction is direction and matches(key, it)]
     best = min((p.priority for p in found), default=0)
     found = [p for p in found if p.priority == best]
     # among equals the kernel takes the older: the plan must not depend on it

@@ -14,3 +14,7 @@ class Planned:
     connections: Mapping[str, Connection]
     children: Mapping[str, Child]
     verdicts: Mapping[RowRef, Verdict] = field(default_factory=dict)
+    takeovers: Mapping[int, int] = field(default_factory=dict)
+
+    def mtu(self, peer: int) -> int:
+        return 1418

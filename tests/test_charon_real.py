@@ -139,7 +139,7 @@ async def test_a_tunnel_comes_up_and_is_told_of_at_both_ends(pair: tuple[Side, S
     up = await b.event(IkeEventKind.CHILD_UP)
     assert up.connection == "peer-1" and up.child_name == CHILD
     for side, initiator in ((a, True), (b, False)):
-        (sa,) = await side.ike.sas()
+        (sa,) = await side.ike.list_sas()
         (child,) = sa.children
         assert (sa.connection, sa.version, sa.state, sa.initiator) == ("peer-1", 1, "ESTABLISHED", initiator)
         assert (sa.encryption, sa.encryption_bits, sa.group) == ("AES_CBC", 256, "MODP_2048")
@@ -148,7 +148,7 @@ async def test_a_tunnel_comes_up_and_is_told_of_at_both_ends(pair: tuple[Side, S
         assert len(child.spi_in) == len(child.spi_out) == 4
     await a.ike.terminate(connection="peer-1")
     assert (await b.event(IkeEventKind.CHILD_DOWN)).child_name == CHILD
-    assert await a.ike.sas() == ()
+    assert await a.ike.list_sas() == ()
 
 
 async def test_observe_shows_what_is_loaded_with_fingerprints(pair: tuple[Side, Side]) -> None:
@@ -226,7 +226,7 @@ async def test_asking_twice_makes_one_tunnel(pair: tuple[Side, Side]) -> None:
         await side.load()
     await asyncio.gather(*(a.ike.initiate(CHILD, "peer-1", "a test") for _ in range(5)))
     await a.event(IkeEventKind.INITIATED)
-    (sa,) = await a.ike.sas()
+    (sa,) = await a.ike.list_sas()
     assert len(sa.children) == 1
     assert sum(event.kind is IkeEventKind.INITIATED for event in a.events) == 1
 
@@ -256,7 +256,7 @@ async def test_the_next_agent_adopts_it_with_its_tunnels(
     first = a.ike.daemon.pid()
     await a.ike.stop()
     with pytest.raises(EngineError):
-        await a.ike.sas()
+        await a.ike.list_sas()
     successor = Side(namespaces[0], 0, tmp_path)
     await successor.ike.start()
     try:
@@ -279,7 +279,7 @@ async def test_a_monitor_shows_what_charon_tells(pair: tuple[Side, Side], tmp_pa
     told: list[Mapping[str, Tunnel | None]] = []
 
     async def watch(side: Side) -> Monitor:
-        monitor = Monitor(store, SCHEMA, side.ike, MemorySpd(), tunnels_changed=told.append, list_sas=side.ike.sas)
+        monitor = Monitor(store, SCHEMA, side.ike, MemorySpd(), tunnels_changed=told.append, list_sas=side.ike.list_sas)
         await monitor.start()
         plan = Planned(9, {"peer-1": side.connection()}, {CHILD: Child(CHILD, 1, 1, 65536)})
         monitor.planned(plan, None)

@@ -50,7 +50,7 @@ def test_where_nat_is_disabled_an_sa_through_nat_is_ended(kind: IkeEventKind, si
 
 def test_nothing_is_ended_that_is_not_planned() -> None:
     assert offence(IkeEvent(IkeEventKind.IKE_UP, ike=ike(nat_local=True)), None) is None
-    other = SimpleNamespace(connections={}, children={}, generation=1, verdicts={})
+    other = SimpleNamespace(connections={}, children={}, generation=1, verdicts={}, takeovers={})
     assert offence(IkeEvent(IkeEventKind.CHILD_UP, ike=ike(), child=child(False)), cast(PlanView, other)) is None
 
 

@@ -148,6 +148,7 @@ PRE_RULES = """
     ipsecTrDescription.1 = "IKE passes in plain"
     ipsecTrNextIndex.1 = 2
     ipsecTrProto.2 = tcp
+    ipsecTrLocalAddressType.2 = ph1
     ipsecTrLocalPort.2 = 80
     ipsecTrRemoteAddress.2 = 192.168.13.1
     ipsecTrRemoteMaskLen.2 = 32
@@ -155,6 +156,7 @@ PRE_RULES = """
     ipsecTrAction.2 = pass
     ipsecTrNextIndex.2 = 3
     ipsecTrProto.3 = tcp
+    ipsecTrLocalAddressType.3 = ph1
     ipsecTrRemoteAddress.3 = 192.168.13.1
     ipsecTrRemoteMaskLen.3 = 32
     ipsecTrRemotePort.3 = 21
@@ -170,9 +172,8 @@ def test_chapter_2_the_three_pre_ipsec_rules(station: Station) -> None:
     assert station.chain(head) == [1, 2, 3]
     assert station.get("ipsecTrLocalAddress.1") == "0.0.0.0" and station.get("ipsecTrLocalMaskLen.1") == "0"
 
-    # the guide's "own Address": not supported yet, so the local side stays any
-    own = station.refused("ipsecTrLocalAddressType.2 = ph1")
-    assert own == ("inconsistentValue", "ipsecTrLocalAddressType.2") and "not supported yet" in station.why()
+    # the guide's "own Address"
+    assert station.get("ipsecTrLocalAddressType.2") == "ph1"
     # pass and drop are the only actions here, and ports go with udp and tcp
     assert station.refused("ipsecTrAction.2 = protect") == ("inconsistentValue", "ipsecTrAction.2")
     assert "pre list" in station.why()
@@ -226,19 +227,16 @@ def test_chapter_3_a_peer_with_a_key_and_rules_for_net_host_and_range(station: S
     assert station.get("ipsecPeerAdminStatus.1") == "up" and station.get("ipsecPeerVirtualInterface.1") == "disabled"
     assert "secret" not in station.tool("snmpwalk", ".1.3.6.1.4.1.272").stdout
 
-    # a range: its last address is not supported yet; its default is none
-    made = "ipsecTrProto.13 = udp\n ipsecTrLocalAddress.13 = 192.168.1.16\n ipsecTrLocalMaskLen.13 = 32"
-    ranged = station.refused(f"{made}\n ipsecTrLocalRange.13 = 192.168.1.31")
+    # a range has two addresses, and the second does not come before the first
+    made = "ipsecTrProto.13 = udp\n ipsecTrLocalAddress.13 = 192.168.1.16"
+    ranged = station.refused(f"{made}\n ipsecTrLocalRange.13 = 192.168.1.15")
     assert ranged == ("inconsistentValue", "ipsecTrLocalRange.13") and 13 not in station.there("ipsecTrProto")
-    station.set(f"{made}\n ipsecTrLocalRange.13 = 0.0.0.0\n ipsecTrNextIndex.12 = 13")
+    station.set(f"{made}\n ipsecTrLocalRange.13 = 192.168.1.30\n ipsecTrNextIndex.12 = 13")
     assert station.chain("ipsecPeerTrafficList.1") == [11, 12, 13]
 
     # refused, with the object that is to blame
     assert station.refused("ipsecTrLocalMaskLen.11 = 16") == ("inconsistentValue", "ipsecTrLocalMaskLen.11")
-    assert station.refused("ipsecPeerVirtualInterface.1 = enabled") == (
-        "inconsistentValue",
-        "ipsecPeerVirtualInterface.1",
-    )
+    assert station.refused("ipsecPeerType.1 = dynamic-client") == ("inconsistentValue", "ipsecPeerType.1")
     assert station.refused('ipsecPeerPriority.1 = 3\n ipsecPeerDynamicAddress.1 = "224.0.0.1"') == (
         "inconsistentValue",
         "ipsecPeerDynamicAddress.1",

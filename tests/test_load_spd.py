@@ -25,6 +25,7 @@ from agent.plan.numbers import PRIORITY_COMPANIONS, is_our_index
 from agent.store.copies import Copies
 from agent.store.hooks import AGENT, Edit
 from agent.store.store import Store
+from tests.plan_helpers import rule_cells
 from tests.xfrm_namespace import Namespace, cable, namespaces
 
 pytestmark = pytest.mark.kernel
@@ -172,6 +173,31 @@ async def test_nothing_leaves_in_plain_from_the_first_packet_on(
     assert not arrives(gateway, other, "10.3.0.1"), "a peer whose name nobody can look up yet"
     gateway.command("ip", "xfrm", "policy", "flush")
     assert arrives(gateway, other, "10.2.0.1"), "it was the policies that kept it back"
+
+
+async def test_ranges_ipv6_and_interfaces_hold_before_their_network_is_there(
+    tmp_path: Path, pair: tuple[Namespace, Namespace]
+) -> None:
+    gateway, other = pair
+    rules: dict[tuple[str, int], Mapping[str, Value]] = {
+        ("ipsecTrafficTable", 5): rule_cells("drop any 10.2.0.1-10.2.0.6", 6),
+        ("ipsecTrafficTable", 6): rule_cells("drop any 10.9.0.0/24 if77", 7),
+        ("ipsecTrafficTable", 7): rule_cells("drop any6 2001:db8:9::/48"),
+        ("ipsecGlobalsContinued", 0): {"ipsecGlobContPreIpsecRules": 5, "ipsecGlobContDefaultRule": 2},
+        ("ipsecGlobals", 0): {"ipsecGlobEnabled": 1},
+    }
+    await stored(tmp_path / "state", rules)
+    done = load_spd(gateway, tmp_path / "state")
+    assert done.returncode == 0, done.stderr
+    text = gateway.ip("xfrm policy")
+    for piece in ("dst 10.2.0.4/31", "dst 10.2.0.6/32", "src 2001:db8:9::/48 dst ::/0", "mark 0x4d000/0xfffff000"):
+        assert piece in text
+    assert "0x0004d000" in gateway.command("nft", "list", "table", "inet", "ipsec_agent").stdout
+    gateway.ip("link add v77 index 77 type veth peer name v78")
+    joined(gateway, other)
+    assert arrives(gateway, other, "10.9.0.1"), "by another interface"
+    assert not arrives(gateway, other, "10.2.0.1")
+    assert arrives(gateway, other, "10.3.0.1")
 
 
 async def test_the_agent_takes_over_what_was_loaded_without_a_gap(

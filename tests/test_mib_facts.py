@@ -63,9 +63,9 @@ KEYS_OF_AGENT = ("certTable", "certRevListTable")
 """Tables whose rows are made by the agent: from imports, enrolment and fetches."""
 
 WRITTEN_BY_AGENT = {
-    "ikeSaState": "ending an SA by SET is not done yet: inconsistentValue",
-    "ikev2SaState": "ending an SA by SET is not done yet: inconsistentValue",
-    "ipsecBundleState": "ending an SA by SET is not done yet: inconsistentValue",
+    "ikeSaState": "nothing but delete can be asked of it, and of a tunnel only: inconsistentValue",
+    "ikev2SaState": "nothing but delete can be asked of it, and of a tunnel only: inconsistentValue",
+    "ipsecBundleState": "nothing but delete can be asked of it, and of a tunnel only: inconsistentValue",
 }
 """Writable objects of tables that are made while the agent runs."""
 

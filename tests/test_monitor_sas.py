@@ -280,6 +280,11 @@ def test_numberings_are_those_of_the_mib() -> None:
         ("ikeSaEncAlg", algorithms.IKE_CIPHERS),
         ("ikeSaHashAlg", algorithms.IKE_HASHES),
         ("ikeSaPrfAlg", algorithms.IKE_PRFS),
+        ("ikev2SaEncAlg", algorithms.IKEV2_CIPHERS),
+        ("ikev2SaIntegAlg", algorithms.IKEV2_INTEGRITY),
+        ("ikev2SaPrfAlg", algorithms.IKEV2_PRFS),
+        ("ipsecSaEncAlg", algorithms.ESP_ENCRYPTION),
+        ("ipsecSaAuthAlg", algorithms.ESP_AUTHENTICATION),
     ):
         assert set(numbering.values()) <= set(columns[column].names)
     words = {"3DES_CBC": "des3", "DES_CBC": "des", "CAST_CBC": "cast128"}
@@ -302,7 +307,7 @@ def test_a_row_of_the_ike_table() -> None:
     registry = Registry(lambda: 100.0)
     sa = ike(5, established=60, reauth_in=600, initiator=True, initiator_spi=bytes(8), local_id="gw")
     registry.event(IkeEvent(IkeEventKind.IKE_UP, ike=sa, connection="peer-3"))
-    values = ike_row(registry.ike[5], connection(), NOW)
+    values = ike_row(registry.ike[5], connection(), 0, NOW)
     fits("ikeSaTable", dict(values))
     assert values["ikeSaIndex"] == 1 and values["ikeSaPeerIndex"] == 3
     assert (values["ikeSaState"], values["ikeSaXchType"], values["ikeSaAuthMethod"], values["ikeSaRole"]) == (
@@ -314,7 +319,7 @@ def test_a_row_of_the_ike_table() -> None:
     assert (values["ikeSaEncAlg"], values["ikeSaHashAlg"], values["ikeSaPrfAlg"], values["ikeSaGroup"]) == (7, 5, 5, 14)
     assert values["ikeSaCreated"] == 1_700_000_000 - 60
     assert values["ikeSaExpires"] == 1_700_000_000 + 600 + 180
-    assert ike_row(registry.ike[5], connection(aggressive="yes"), NOW)["ikeSaXchType"] == 4
+    assert ike_row(registry.ike[5], connection(aggressive="yes"), 0, NOW)["ikeSaXchType"] == 4
 
 
 def test_a_row_of_the_bundle_table() -> None:
@@ -357,7 +362,7 @@ def test_selectors_as_charon_writes_them() -> None:
     assert selector(["10.1.0.0/24"]) == Shown(b"\x0a\x01\0\0", 24)
     assert selector(["10.1.0.1/32[icmp]"]) == Shown(b"\x0a\x01\0\x01", 32, protocol=1)
     assert selector(["10.1.0.1..10.1.0.9[udp/53]"]) == Shown(
-        b"\x0a\x01\0\x01", 0, b"\x0a\x01\0\x09", protocol=17, port=53
+        b"\x0a\x01\0\x01", 0, b"\x0a\x01\0\x09", protocol=17, port=53, last_port=53
     )
     assert selector(["10.1.0.0/24[6/80]"]).protocol == 6
     assert selector(["fd00::/64"]).length == 64
@@ -370,7 +375,7 @@ def test_times() -> None:
     late = Now(float((1 << 31) + 5), 100.0, 0.0)
     registry = Registry(lambda: 100.0)
     registry.event(IkeEvent(IkeEventKind.IKE_UP, ike=ike(1), connection="peer-3"))
-    fits("ikeSaTable", dict(ike_row(registry.ike[1], None, late)))
+    fits("ikeSaTable", dict(ike_row(registry.ike[1], None, 0, late)))
 
 
 def test_a_tunnel_that_moves_takes_its_children_along() -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.mib import load_schema
+from agent.monitor.chain import PeerChain
+from agent.monitor.document import diagram, document, table
 from agent.monitor.peers import RETRY_SECONDS, Peers, Settings
-from agent.monitor.states import MAY_START, TRANSITIONS, Happening, Oper, after, document, label
+from agent.monitor.states import MAY_START, TRANSITIONS, Happening, Oper, after, label
 from agent.plan import numbers
 from agent.plan.model import ApplyState, Child, Connection, RowRef, Verdict
+from agent.plan.upkeep import Upkeep
 from tests.planned import Planned
 
 
@@ -42,9 +46,24 @@ def test_from_every_usable_state_a_tunnel_leads_up() -> None:
 
 
 def test_the_document_has_a_line_per_state() -> None:
-    lines = document().splitlines()
+    lines = table().splitlines()
     assert len(lines) == 2 + len(Oper)
     assert lines[2].startswith("| up |") and "dormant" in lines[2]
+
+
+def test_the_picture_in_the_documents_is_what_the_table_draws() -> None:
+    assert Path("docs/peer-states.md").read_text() == document(), (
+        "python -m agent.monitor.document > docs/peer-states.md"
+    )
+
+
+def test_the_picture_has_every_transition() -> None:
+    drawn = diagram()
+    for (before, happening), follower in TRANSITIONS.items():
+        arrow = f"    {before.name.lower()} --> {follower.name.lower()}: "
+        line = next(line for line in drawn.splitlines() if line.startswith(arrow))
+        assert happening.value in line.removeprefix(arrow).split(" / ")
+    assert drawn.count("-->") == 1 + len({(before, follower) for (before, _), follower in TRANSITIONS.items()})
 
 
 # ---- the gate ---------------------------------------------------------------------------
@@ -58,6 +77,8 @@ class World:
     standing: set[tuple[int, str]] = field(default_factory=set)
     begun: list[tuple[str, str, str]] = field(default_factory=list)
     changed: set[int] = field(default_factory=set)
+    given_up: list[int] = field(default_factory=list)
+    upkeep: Upkeep = field(default_factory=Upkeep)
 
     def peers(self) -> Peers:
         found = Peers(
@@ -65,6 +86,8 @@ class World:
             lambda peer, child: (peer, child) in self.standing,
             self.changed.add,
             lambda: self.now,
+            give_up=self.given_up.append,
+            upkeep=lambda peer: self.upkeep,
         )
         found.enable(True)
         return found
@@ -260,6 +283,116 @@ def test_a_peer_whose_name_is_being_looked_up() -> None:
     assert peers.state(1) is Oper.DORMANT
 
 
+def test_a_peer_with_a_block_time_is_left_alone_for_so_long() -> None:
+    world = World(upkeep=Upkeep(block=30))
+    peers = ready(world)
+    peers.acquire(reqid(1, 1))
+    peers.initiated(1, "peer-1-rule-1", "no answer")
+    assert peers.state(1) is Oper.BLOCKED and peers.time_left(1) == 30
+    world.now = 29
+    peers.tick()
+    peers.acquire(reqid(1, 1))
+    assert peers.state(1) is Oper.BLOCKED and peers.time_left(1) == 1 and len(world.begun) == 1
+    world.now = 30
+    peers.tick()
+    assert peers.state(1) is Oper.DORMANT and peers.time_left(1) == 0
+    peers.acquire(reqid(1, 1))
+    assert len(world.begun) == 2
+
+
+def test_a_blocked_peer_is_still_answered() -> None:
+    world = World(upkeep=Upkeep(block=30))
+    peers = ready(world)
+    peers.acquire(reqid(1, 1))
+    peers.initiated(1, "peer-1-rule-1", "no answer")
+    peers.called(1)
+    assert peers.state(1) is Oper.GOING_UP
+    peers.tunnels(1, True)
+    assert peers.state(1) is Oper.UP and peers.error(1) == ""
+
+
+def test_a_failure_in_the_moment_in_which_the_last_tunnel_goes_blocks_too() -> None:
+    """An end may be a renewal for a second; meanwhile the next packet asks, and is refused at once."""
+    world = World(upkeep=Upkeep(block=30))
+    peers = ready(world)
+    peers.tunnels(1, True)
+    peers.acquire(reqid(1, 1))
+    peers.initiated(1, "peer-1-rule-1", "the peer refused our authentication")
+    assert peers.state(1) is Oper.UP
+    world.now = 1
+    peers.tunnels(1, False)
+    assert peers.state(1) is Oper.BLOCKED and peers.time_left(1) == 29
+
+
+def test_a_second_tunnel_that_fails_does_not_block_a_peer_whose_first_stands() -> None:
+    world = World(upkeep=Upkeep(block=5))
+    peers = ready(world, rules=2)
+    peers.tunnels(1, True)
+    peers.acquire(reqid(1, 2))
+    peers.initiated(1, "peer-1-rule-2", "no answer")
+    world.now = 6
+    peers.tick()
+    assert peers.state(1) is Oper.UP
+    peers.tunnels(1, False)
+    assert peers.state(1) is Oper.DORMANT
+
+
+def test_an_operator_who_dials_does_not_wait_for_the_block_time() -> None:
+    world = World(upkeep=Upkeep(block=30))
+    peers = ready(world)
+    peers.acquire(reqid(1, 1))
+    peers.initiated(1, "peer-1-rule-1", "no answer")
+    peers.dial(1, "always up")
+    assert len(world.begun) == 1
+    peers.dial(1, "dialup")
+    assert len(world.begun) == 2 and peers.state(1) is Oper.GOING_UP
+
+
+@pytest.mark.parametrize(("block", "wait"), [(0, RETRY_SECONDS), (5, RETRY_SECONDS), (60, 60)])
+def test_a_peer_that_is_always_up_is_blocked_for_fifteen_seconds_at_least(block: int, wait: int) -> None:
+    world = World(upkeep=Upkeep(block=block))
+    peers = ready(world)
+    peers.configured(1, Settings(always_up=True))
+    peers.tick()
+    peers.initiated(1, "peer-1-rule-1", "no answer")
+    assert peers.state(1) is Oper.BLOCKED and peers.time_left(1) == wait
+    world.now = wait - 0.1
+    peers.tick()
+    assert len(world.begun) == 1
+    world.now = wait
+    peers.tick()
+    assert len(world.begun) == 2 and peers.state(1) is Oper.GOING_UP
+
+
+def test_a_negotiation_that_takes_too_long_is_given_up_and_the_reason_says_so() -> None:
+    world = World(upkeep=Upkeep(patience=5))
+    peers = ready(world)
+    peers.acquire(reqid(1, 1))
+    assert peers.time_left(1) == 5
+    world.now = 4.9
+    peers.tick()
+    assert not world.given_up
+    world.now = 5
+    peers.tick()
+    assert world.given_up == [1] and peers.state(1) is Oper.GOING_UP
+    peers.initiated(1, "peer-1-rule-1", "no answer from the peer")
+    assert peers.state(1) is Oper.DORMANT
+    assert peers.error(1) == "no answer from the peer (given up after 5 s, ipsecGlobMaxNegotiationTimeoutsec)"
+
+
+def test_should_the_engine_never_tell_the_end_it_is_taken_for_granted() -> None:
+    world = World(upkeep=Upkeep(patience=5, block=7, limit="ipsecGlobBlockTimeout"))
+    peers = ready(world)
+    peers.acquire(reqid(1, 1))
+    for now in (5, 8):
+        world.now = now
+        peers.tick()
+    assert world.given_up == [1] and peers.state(1) is Oper.BLOCKED
+    assert "ipsecGlobBlockTimeout" in peers.error(1)
+    peers.initiated(1, "peer-1-rule-1", "too late")
+    assert "too late" not in peers.error(1)
+
+
 def test_idle_peers_cost_no_record() -> None:
     world = World()
     peers = ready(world, peers=50)
@@ -269,3 +402,16 @@ def test_idle_peers_cost_no_record() -> None:
         peers.tunnels(peer, True)
         peers.tunnels(peer, False)
     assert not peers._records
+
+
+def test_the_old_chain_goes_by_priority_then_number() -> None:
+    chain = PeerChain()
+    chain.fill([(5, 0), (2, 0), (9, 1), (1, 2)])
+    assert chain.moved() == {2, 5, 9} and [chain.after(peer) for peer in (2, 5, 9, 1)] == [5, 9, 1, 0]
+    chain.put(7, 0)
+    chain.put(5, 3)
+    assert chain.moved() == {2, 7, 1, 5} and [chain.after(peer) for peer in (2, 7, 9, 1, 5)] == [7, 9, 1, 5, 0]
+    chain.drop(9)
+    assert chain.moved() == {7} and chain.after(7) == 1
+    chain.put(7, 0)
+    assert chain.moved() == set()

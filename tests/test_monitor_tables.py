@@ -269,3 +269,59 @@ async def test_another_charon_knows_no_tunnel(bench: Bench) -> None:
     bench.ike.emit(IkeEvent(IkeEventKind.BACK, text="restarted"))
     assert bench.told[-1] == {CHILD: None}
     await bench.reads("ipsecPeerStatOperStatus", 5)
+
+
+async def test_every_table_of_a_tunnel_is_filled_and_emptied(bench: Bench) -> None:
+    bench.spd.counted = {"InReceives": 10, "XfrmInNoStates": 1}
+    tunnel = child(local_selectors=("10.1.0.0/24",), remote_selectors=("10.2.0.0/24",))
+    bench.ike.emit(happened(IkeEventKind.IKE_UP, ike()))
+    bench.ike.emit(happened(IkeEventKind.CHILD_UP, ike(), tunnel))
+    bench.spd.kernel_sas = [
+        SaRecord(THEIRS, OURS, 50, b"\0\0\1\1", REQID, 1, SaCounters(840, 10, 0, 0), replayed=2),
+        SaRecord(OURS, THEIRS, 50, b"\0\0\1\2", REQID, 1, SaCounters(84, 1, 0, 0)),
+    ]
+    await bench.reads("ipsecSaReplayErrors", 2)
+    assert (bench.cell("ipsecSaSpi", 1), bench.cell("ipsecSaSpi", 2)) == (0x101, 0x102)
+    assert bench.cell("ipsecTrafficSelectorRemoteAddress") == bytes([10, 2, 0, 0])
+    assert (bench.cell("ipsecGwPeerInPkt"), bench.cell("ipsecGwPeerInBytesNetto")) == (10, 840)
+    assert (bench.cell("ipsecStatsInDecaps", 0), bench.cell("ipsecGwStats64OutEncaps", 0)) == (10, 1)
+    assert (bench.cell("ipsecStatsPeersUp", 0), bench.cell("ipsecStatsCurrentIpsecSas", 0)) == (1, 2)
+    assert (bench.cell("ipsecStatsIkeNumP1", 0), bench.cell("ipsecStatsIkeNumQm", 0)) == (1, 1)
+    assert bench.cell("ipsecStatsUnknownSpiErrors", 0) == 1, "what the kernel counted since the start"
+    bench.spd.kernel_sas = []
+    bench.ike.emit(happened(IkeEventKind.CHILD_DOWN, ike(), tunnel))
+    await bench.reads("ipsecSaSpi", None)
+    await bench.reads("ipsecTrafficSelectorRemoteAddress", None)
+    assert bench.cell("ipsecGwPeerInPkt") == 10, "the peer's counter stays"
+    assert bench.cell("ipsecStatsEspTotalInbound", 0) == 1 and bench.cell("ipsecStatsCurrentIpsecSas", 0) == 0
+
+
+async def test_version_2_has_a_table_of_its_own(bench: Bench) -> None:
+    bench.ike.emit(happened(IkeEventKind.IKE_UP, ike(version=2)))
+    await bench.reads("ikev2SaState", 2)
+    assert bench.cell("ikeSaState") is None
+    assert (bench.cell("ipsecPeerStatNumIkeSasEstablished"), bench.cell("ipsecStatsIkev2NumIkeSas", 0)) == (1, 1)
+
+
+async def test_counters_of_a_peer_that_is_made_anew_begin_at_zero_and_say_since_when(bench: Bench) -> None:
+    await bench.reads("ipsecGwPeerInPkt", 0)
+    bench.ike.emit(happened(IkeEventKind.CHILD_UP, ike(), child(octets_in=84, packets_in=1)))
+    await bench.reads("ipsecGwPeerInPkt", 1)
+    bench.ike.emit(happened(IkeEventKind.CHILD_DOWN, ike(), child(octets_in=84, packets_in=1)))
+    await bench.set(ipsecPeerAdminStatus=15)
+    await bench.reads("ipsecGwPeerInPkt", None)
+    await bench.set(ipsecPeerTrafficList=1, ipsecPeerDynamicAddress=b"10.8.0.2")
+    await bench.reads("ipsecGwPeerInPkt", 0)
+    since = bench.cell("ipsecGwPeerDiscontinuityTime")
+    assert isinstance(since, int) and since > 0
+
+
+async def test_columns_that_older_releases_had_in_the_peer_s_row(bench: Bench) -> None:
+    await bench.reads("ipsecPeerStatPfsIdentity", 2)
+    second = [Edit(SCHEMA.columns[name], 2, value) for name, value in (("ipsecPeerTrafficList", 1),)]
+    await bench.store.commit(second, AGENT)
+    await bench.reads("ipsecPeerStatNextIndex", 2)
+    await bench.set(ipsecPeerPriority=5)
+    await bench.reads("ipsecPeerStatNextIndex", 1, row=2)
+    await bench.set(ipsecGlobContDefaultPfsIdentity=1)
+    await bench.reads("ipsecPeerStatPfsIdentity", 1)

@@ -157,7 +157,9 @@ def test_blocked_peers_are_told_with_the_time() -> None:
     events = PeerEvents(told.append, lambda peer: b"Branch", lambda peer: b"")
     events.moved(1, Oper.GOING_UP, Oper.BLOCKED, "no answer", 60)
     events.moved(1, Oper.BLOCKED, Oper.DORMANT, "time is up", 0)
-    [event] = told
+    event, after = told
+    assert (after.kind, after.severity) == (Kind.OTHER, Severity.DEBUG), "put down, but sent to nobody"
+    assert after.text == 'peer 1 "Branch" is dormant after blocked: time is up'
     assert event.kind is Kind.PEER_BLOCKED and event.values["ipsecPeerStatTtl"] == 60
     assert event.text == 'peer 1 "Branch" is blocked for 60 s: no answer'
 

@@ -123,6 +123,33 @@ def test_accepted(table: str, cells: Cells) -> None:
     assert judge(table, cells) is None
 
 
+@pytest.mark.parametrize(("value", "taken"), [(1, True), (2, True), (3, False), (4, False), (5, False), (6, False)])
+def test_only_the_coarse_granularity_is_taken(value: int, taken: bool) -> None:
+    error = judge("ipsecProfileTable", {"ipsecPrfGranularity": value})
+    assert (error is None) is taken
+    if error is not None:
+        assert "accepted: default(1), coarse(2)" in error.text
+
+
+@pytest.mark.parametrize("index", [-7, 1 << 20])
+def test_what_is_no_interface_is_refused(index: int) -> None:
+    error = judge(TRAFFIC, {"ipsecTrInterface": index}, there=rule_cells("pass any any"))
+    assert error is not None and ("accepted: 1 and more" in error.text or "1..1048575" in error.text)
+
+
+def test_too_large_a_pair_of_ranges_is_refused() -> None:
+    wide = rule_cells("pass 0.0.0.1-255.255.255.254 any")
+    cells: Cells = {"ipsecTrRemoteAddress": packed("0.0.0.1"), "ipsecTrRemoteRange": b"\xff\xff\xff\xfe"}
+    error = judge(TRAFFIC, cells, there=wide)
+    assert error is not None and "62 times 62 prefixes; accepted: 1024 pairs at most" in error.text
+
+
+@pytest.mark.parametrize("cells", [{"ipsecTrProto": 6}, {"ipsecTrProto": 17, "ipsecTrLocalPort": 67}])
+def test_dhcp_is_udp_between_its_own_ports(cells: Cells) -> None:
+    error = judge(TRAFFIC, {"ipsecTrRemoteAddressType": 3, **cells}, there=rule_cells("pass any any"))
+    assert error is not None and "DHCP" in error.text
+
+
 def test_a_port_without_its_protocol_is_refused_when_the_protocol_changes() -> None:
     error = judge(TRAFFIC, {"ipsecTrDescription": b"x", "ipsecTrProto": 1}, there=rule_cells("pass any any udp/0/53"))
     assert error is not None and error.position == 1

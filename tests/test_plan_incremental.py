@@ -34,7 +34,8 @@ from tests.plan_helpers import (
 
 TRAFFIC, PEERS = "ipsecTrafficTable", "ipsecPeerTable"
 RULES, PEER_NUMBERS = range(1, 10), range(1, 4)
-NETS = ["any", "10.0.0.0/8", "10.1.0.0/16", "10.2.0.0/16", "10.2.5.0/24"]
+NETS = ["any", "10.0.0.0/8", "10.1.0.0/16", "10.2.0.0/16", "10.2.5.0/24", "10.1.255.254-10.2.5.1", "10.2.5.9-10.2.5.14"]
+NETS6 = ["any6", "2001:db8:1::/48", "2001:db8:1::9-2001:db8:1::c"]
 Edits = tuple[tuple[str, int, Mapping[str, Value] | None], ...]
 
 
@@ -42,7 +43,11 @@ Edits = tuple[tuple[str, int, Mapping[str, Value] | None], ...]
 def rule_texts(draw: st.DrawFn) -> str:
     action = draw(st.sampled_from(["protect", "protect", "drop", "pass", "always-plain"]))
     more = draw(st.sampled_from(["", "", " udp/0/53", " inbound", " outbound", " icmp"]))
-    return f"{action} {draw(st.sampled_from(NETS))} {draw(st.sampled_from(NETS))}{more}"
+    more += draw(st.sampled_from(["", "", "", " if2", " if7"]))
+    nets = st.sampled_from(draw(st.sampled_from([NETS, NETS, NETS6])))
+    local = draw(st.one_of(nets, nets, st.just("own")))
+    remote = draw(st.one_of(nets, nets, st.just("peer")))
+    return f"{action} {local} {remote}{more}"
 
 
 @st.composite
@@ -93,7 +98,13 @@ def scalar_edits(draw: st.DrawFn) -> tuple[str, int, Mapping[str, Value] | None]
     return "ipsecGlobalsContinued", 0, cells
 
 
-ONE_EDIT = st.one_of(rule_edits(), rule_edits(), peer_edits(), scalar_edits())
+@st.composite
+def profile_edits(draw: st.DrawFn) -> tuple[str, int, Mapping[str, Value] | None]:
+    return "ipsecProfileTable", 1, {"ipsecPrfForceTunnelMode": draw(st.sampled_from([1, 2, 5]))}
+
+
+ONE_EDIT = st.one_of(*[rule_edits()] * 3, *[peer_edits()] * 2, scalar_edits(), profile_edits())
+PLACES = st.sampled_from([{}, {"interfaces": {2: "eth0"}}, {"default_sources": {4: packed("192.0.2.7")}}])
 SETS = st.lists(ONE_EDIT, min_size=1, max_size=3).map(tuple)
 TUNNELS = st.dictionaries(
     st.tuples(st.sampled_from(PEER_NUMBERS), st.sampled_from(RULES)).map(lambda pair: numbers.child_name(*pair)),
@@ -102,14 +113,16 @@ TUNNELS = st.dictionaries(
 )
 
 
-def world(tunnels: Mapping[str, bool], names: Mapping[str, tuple[bytes, ...]]) -> Environment:
+def world(
+    tunnels: Mapping[str, bool], names: Mapping[str, tuple[bytes, ...]], place: Mapping[str, Any] | None = None
+) -> Environment:
     made = {
         name: Tunnel(
             name, packed(OUR_ADDRESS), packed(peer_address(numbers.peer_and_rule_of_child(name)[0])), 1, 50, comp
         )
         for name, comp in tunnels.items()
     }
-    return environment(tunnels=made, names=names)
+    return environment(tunnels=made, names=names, **(place or {}))
 
 
 def without_reqids(plan: Plan, policy: Policy) -> tuple[Any, ...]:
@@ -125,7 +138,7 @@ def without_reqids(plan: Plan, policy: Policy) -> tuple[Any, ...]:
 
 def order_of_importance(plan: Plan) -> set[tuple[PolicyKey, PolicyKey]]:
     """Pairs of overlapping policies of different effect, the one looked at first before the other."""
-    policies = [(bits(key.selector), policy) for key, policy in plan.policies.items()]
+    policies = [(bits(key.selector, key.scope), policy) for key, policy in plan.policies.items()]
     pairs = set()
     for a, first in policies:
         for b, second in policies:
@@ -139,11 +152,12 @@ def order_of_importance(plan: Plan) -> set[tuple[PolicyKey, PolicyKey]]:
 
 
 PACKETS = [
-    packet(f"{way} {source} > {destination} udp/4000/{port}{origin}")
+    packet(f"{way} {source} > {destination} udp/4000/{port}{origin}{by}")
     for way in ("out", "in", "forward")
     for source, destination in [("10.1.0.1", "10.2.5.9"), ("10.2.5.9", "10.1.0.1"), ("10.2.6.1", "10.2.5.9")]
     for port in (53, 54)
     for origin in ("", " from 1", " from 2")
+    for by in ("", " if 2>7")
 ]
 
 
@@ -155,6 +169,7 @@ def assert_alike(one: Plan, other: Plan) -> None:
     for it in PACKETS:
         assert kernel(one.policies, it) == kernel(other.policies, it)
     assert dict(one.verdicts) == dict(other.verdicts)
+    assert dict(one.filters) == dict(other.filters)
     assert dict(one.secrets) == dict(other.secrets)
     assert set(one.children) == set(other.children) == set(one.reqids) == set(other.reqids)
     assert len(set(one.reqids.values())) == len(one.reqids)
@@ -191,15 +206,27 @@ def assert_minimal(old: Plan, new: Plan) -> None:
     }
 
 
+Step = tuple[Edits, dict[str, bool], dict[str, Any], bool, bool]
+STARTS = st.lists(SETS, max_size=8)
+STEPS = st.lists(st.tuples(SETS, TUNNELS, PLACES, st.booleans(), st.booleans()), min_size=1, max_size=6)
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(STARTS, STEPS)
+def test_a_plan_from_the_previous_one_is_the_plan_from_nothing(start: list[Edits], steps: list[Step]) -> None:
+    follow(start, steps)
+
+
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(
-    start=st.lists(SETS, max_size=8),
-    steps=st.lists(st.tuples(SETS, TUNNELS, st.booleans(), st.booleans()), min_size=1, max_size=6),
-)
-def test_a_plan_from_the_previous_one_is_the_plan_from_nothing(
-    start: list[Edits], steps: list[tuple[Edits, dict[str, bool], bool, bool]]
-) -> None:
-    configuration = DictConfiguration(scalars={"ipsecGlobEnabled": 1})
+@given(STARTS, STEPS)
+def test_so_it_is_with_many(start: list[Edits], steps: list[Step]) -> None:
+    follow(start, steps)
+
+
+def follow(start: list[Edits], steps: list[Step]) -> None:
+    """Each plan made from the one before beside the plan made from nothing."""
+    configuration = DictConfiguration(scalars={"ipsecGlobEnabled": 1, "ipsecGlobIpsecProfile": 1})
     for number in PEER_NUMBERS:
         configuration.put(PEERS, number, **peer_cells(number, 3 * number - 2))
     for number in RULES:
@@ -207,9 +234,9 @@ def test_a_plan_from_the_previous_one_is_the_plan_from_nothing(
     for edits in start:
         configuration, _ = configuration.edited(*edits)
     plan = make_plan(configuration, world({}, {}))
-    for edits, tunnels, resolved, discarded in steps:
+    for edits, tunnels, place, resolved, discarded in steps:
         candidate, changes = configuration.edited(*edits)
-        there = world(tunnels, {"gate.example": (packed("198.51.100.3"),)} if resolved else {})
+        there = world(tunnels, {"gate.example": (packed("198.51.100.3"),)} if resolved else {}, place)
         after = make_plan(candidate, there, plan, changes)
         assert_alike(after, make_plan(candidate, there))
         assert_minimal(plan, after)

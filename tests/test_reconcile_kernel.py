@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import pytest
 from agent.backends.engine import KernelEvent, KernelEventKind
 from agent.backends.host import LinuxHost
 from agent.backends.memory import HELD_BY_OTHERS, MemoryIke
+from agent.backends.nftables import GROUP_NFTABLES, NETLINK_NETFILTER, NftTable
 from agent.backends.reconcile import flush
 from agent.backends.spd import KernelSpd
+from agent.backends.xfrm.netlink import NetlinkSocket
 from agent.plan.model import ApplyState, RowRef, Tunnel
 from tests.test_reconcile_run import ON, Bench, held, peer, rule, wanted
 from tests.xfrm_namespace import Namespace, cable, namespaces, until
@@ -39,6 +42,10 @@ async def bench(gateway: Namespace, tmp_path: Path) -> AsyncIterator[Bench]:
         KernelSpd(open_socket=gateway.xfrm_socket),
         MemoryIke(),
         LinuxHost(open_socket=gateway.route_socket),
+        NftTable(
+            ("ip", "netns", "exec", gateway.name, "nft"),
+            lambda: gateway.run(lambda: NetlinkSocket(NETLINK_NETFILTER, (GROUP_NFTABLES,))),
+        ),
     )
     await bench.start()
     await bench.set(ON)
@@ -77,13 +84,22 @@ async def test_policies_follow_the_configuration_exactly(bench: Bench, gateway: 
 
 
 async def test_drift_heals_in_one_pass_whatever_was_done(bench: Bench, gateway: Namespace) -> None:
-    await bench.set(rule(1, 3), rule(2, 4), peer(7, 2), ("ipsecGlobalsContinued", 0, {"ipsecGlobContPreIpsecRules": 1}))
+    index = link_index(gateway)
+    await bench.set(
+        rule(1, 3, 5),
+        rule(5, 5, ipsecTrLocalMaskLen=0, ipsecTrLocalRange=bytes([10, 0, 5, 9]), ipsecTrInterface=index),
+        rule(2, 4),
+        peer(7, 2),
+        ("ipsecGlobalsContinued", 0, {"ipsecGlobContPreIpsecRules": 1}),
+    )
     gateway.ip(f"xfrm policy add {FOREIGN} action block")
     told = asyncio.Event()
     bench.spd.subscribe(lambda event: told.set() if event.kind is KernelEventKind.POLICY_FOREIGN else None)
     for command in (
         "xfrm policy delete src 10.0.1.0/24 dst 0.0.0.0/0 dir out",
         "xfrm policy update src 10.0.1.0/24 dst 0.0.0.0/0 dir out priority 4 action block",
+        "xfrm policy delete src 10.0.5.8/31 dst 0.0.0.0/0 dev v0 dir out",
+        f"xfrm policy delete src 0.0.0.0/0 dst 10.0.5.8/31 dir in mark {index << 12:#x} mask 0xfffff000",
         "xfrm policy flush",
     ):
         told.clear()
@@ -102,6 +118,44 @@ async def test_a_foreign_holder_is_named_and_waited_for(bench: Bench, gateway: N
     gateway.ip("xfrm policy delete src 10.0.1.0/24 dst 0.0.0.0/0 dir out")
     await until(lambda: bench.state("ipsecTrafficTable", 1)[0] == ApplyState.APPLIED)
     await exact(bench, gateway)
+
+
+async def test_a_foreign_holder_of_an_interfaces_selector_is_named_too(bench: Bench, gateway: Namespace) -> None:
+    gateway.ip("xfrm policy add src 10.0.1.0/24 dst 0.0.0.0/0 dir out priority 9")  # of any interface: no rival
+    gateway.ip("xfrm policy add src 10.0.1.0/24 dst 0.0.0.0/0 dev v0 dir out priority 9")
+    pre = ("ipsecGlobalsContinued", 0, {"ipsecGlobContPreIpsecRules": 1})
+    await bench.set(rule(1, 5, ipsecTrInterface=link_index(gateway)), pre)
+    assert bench.state("ipsecTrafficTable", 1)[:2] == (ApplyState.FAILED, HELD_BY_OTHERS)
+    gateway.ip("xfrm policy delete src 10.0.1.0/24 dst 0.0.0.0/0 dev v0 dir out")
+    await until(lambda: bench.state("ipsecTrafficTable", 1)[0] == ApplyState.APPLIED)
+    await exact(bench, gateway)
+
+
+async def test_a_rule_waits_for_its_interface_and_what_comes_by_it_is_marked(bench: Bench, gateway: Namespace) -> None:
+    pre = ("ipsecGlobalsContinued", 0, {"ipsecGlobContPreIpsecRules": 1})
+    await bench.set(rule(1, 5, ipsecTrInterface=77), pre)
+    assert bench.state("ipsecTrafficTable", 1)[:2] == (
+        ApplyState.PENDING,
+        "there is no interface 77; the rule counts once there is",
+    )
+    await exact(bench, gateway)  # its policies are there before it
+    gateway.ip("link add v77 index 77 type veth peer name v78")
+    await until(lambda: bench.state("ipsecTrafficTable", 1)[0] == ApplyState.APPLIED)
+    await until(lambda: "| 0x0004d000" in ruleset(gateway))
+    gateway.ip("link del v77")
+    await until(lambda: bench.state("ipsecTrafficTable", 1)[0] == ApplyState.PENDING)
+    gateway.ip("link add v77 index 77 type veth peer name v78")
+    await until(lambda: bench.state("ipsecTrafficTable", 1)[0] == ApplyState.APPLIED)
+    await bench.set(("ipsecTrafficTable", 1, {"ipsecTrInterface": -1}))
+    await until(lambda: "meta mark" not in ruleset(gateway))
+
+
+def ruleset(gateway: Namespace) -> str:
+    return gateway.command("nft", "list", "ruleset").stdout
+
+
+def link_index(gateway: Namespace) -> int:
+    return gateway.run(lambda: socket.if_nametoindex("v0"))
 
 
 async def test_an_acquire_leads_to_the_rule_and_a_tunnel_to_its_template(bench: Bench, gateway: Namespace) -> None:

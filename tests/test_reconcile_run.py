@@ -19,7 +19,9 @@ from agent.backends.engine import (
     IkeSa,
     KernelEvent,
     KernelEventKind,
+    Links,
     Observed,
+    PacketFilter,
     SaCounters,
     SaRecord,
     Spd,
@@ -44,11 +46,20 @@ ACTIVE, DESTROY = 1, 6
 class Bench:
     """A store and a reconciler, on engines that may outlive both."""
 
-    def __init__(self, folder: Path, spd: Spd, ike: Ike, host: Host) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        spd: Spd,
+        ike: Ike,
+        host: Host,
+        filter: PacketFilter | None = None,
+        *,
+        links: Links | None = None,
+    ) -> None:
         self.schema = load_schema()
         self.store = Store.open(self.schema, "", folder)
         self.spd, self.ike, self.host = spd, ike, host
-        self.reconciler = Reconciler(self.store, self.schema, spd, ike, host, CHARON)
+        self.reconciler = Reconciler(self.store, self.schema, spd, ike, host, CHARON, filter=filter, links=links)
 
     async def start(self) -> None:
         await self.reconciler.start()

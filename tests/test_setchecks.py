@@ -34,6 +34,9 @@ STATION = Origin("snmp", "admin", "203.0.113.9", "192.0.2.1", secure=True)
 class Host(MemoryHost):
     """Has one ssh session."""
 
+    def __init__(self) -> None:
+        super().__init__(interfaces={1: "lo", 7: "eth0", 8: "eth1"})
+
     def flows(self) -> tuple[Flow, ...]:
         return (Flow(socket.inet_aton("198.51.100.7"), socket.inet_aton("192.0.2.1"), 6, 40000, 22, "in"),)
 
@@ -111,6 +114,27 @@ async def test_a_rule_that_lets_them_pass_makes_it_acceptable(bench: Bench) -> N
     with pytest.raises(Refused, match=r"198\.51\.100\.7"):
         await bench.set(ipsecTrAction_1=5)
     await bench.set(ipsecTrAction_1=5, ipsecGwAllowLockout=1)
+
+
+async def test_a_rule_cuts_by_the_interface_that_the_station_comes_by(bench: Bench) -> None:
+    await bench.set(ipsecGlobContDefaultRule=2)
+    await bench.set(ipsecGlobEnabled=1)
+    await bench.planned()
+    await bench.set(ipsecTrProto_1=255, ipsecTrAction_1=5, ipsecTrInterface_1=8, ipsecGlobContPreIpsecRules=1)
+    await bench.planned()
+    with pytest.raises(Refused, match=r"203\.0\.113\.9.*came by eth0 \(7\)"):
+        await bench.set(ipsecTrInterface_1=7)
+    await bench.set(ipsecTrInterface_1=7, ipsecGwAllowLockout=1)
+
+
+async def test_a_range_or_an_own_address_cuts_too(bench: Bench) -> None:
+    await bench.set(ipsecGlobContDefaultRule=2)
+    await bench.set(ipsecGlobEnabled=1)
+    await bench.planned()
+    ends = {"ipsecTrRemoteAddress_1": b"\xcb\x00\x71\x05", "ipsecTrRemoteRange_1": b"\xcb\x00\x71\x08"}
+    await bench.set(ipsecTrProto_1=255, ipsecTrAction_1=5, ipsecGlobContPreIpsecRules=1, **ends)
+    with pytest.raises(Refused, match=r"203\.0\.113\.9"):
+        await bench.set(ipsecTrRemoteRange_1=b"\xcb\x00\x71\x09")
 
 
 async def test_before_there_is_a_plan_it_is_judged_all_the_same(tmp_path: Path) -> None:

@@ -14,7 +14,19 @@ from agent.backends.engine import KernelEventKind
 from agent.backends.xfrm import messages
 from agent.backends.xfrm.netlink import split
 from agent.backends.xfrm.structures import REGISTRY, SELECTOR, Kind, Structure
-from agent.plan.model import Action, Direction, Policy, PolicyKey, Ports, Prefix, RowRef, Selector, Template
+from agent.plan.model import (
+    EVERY_PACKET,
+    Action,
+    Direction,
+    Policy,
+    PolicyKey,
+    Ports,
+    Prefix,
+    RowRef,
+    Scope,
+    Selector,
+    Template,
+)
 
 # sizeof() of the C structures on x86-64 and arm64
 SIZES = {
@@ -25,6 +37,7 @@ SIZES = {
     "xfrm_stats": 12,
     "xfrm_user_tmpl": 64,
     "xfrm_mark": 8,
+    "XFRMA_IF_ID": 4,
     "xfrm_userpolicy_type": 6,
     "xfrm_userpolicy_info": 168,
     "xfrm_userpolicy_id": 64,
@@ -163,9 +176,10 @@ def test_our_octets_for_that_policy_are_those_of_iproute2() -> None:
     assert messages.encode_policy(policy, 1) == octets
 
 
-def test_a_marked_policy_is_never_taken_for_one_of_ours() -> None:
+def test_a_marked_policy_is_never_taken_for_one_without() -> None:
     record = news(MARKED).record
-    assert record is not None and record.key is None and record.action is Action.BLOCK and record.priority == 5
+    assert record is not None and record.key is not None and record.action is Action.BLOCK and record.priority == 5
+    assert record.key.scope.mask and record.key.scope != EVERY_PACKET
 
 
 def test_a_deleted_policy_is_read_from_the_attribute() -> None:
@@ -175,6 +189,13 @@ def test_a_deleted_policy_is_read_from_the_attribute() -> None:
 
 addresses = st.sampled_from([4, 16]).flatmap(lambda size: st.tuples(*[st.binary(min_size=size, max_size=size)] * 4))
 ports = st.builds(Ports, st.integers(0, 65535), st.integers(1, 65535)) | st.just(Ports(0, 0))
+
+
+scopes = st.just(EVERY_PACKET) | st.builds(
+    lambda interface, mark, mask, if_id: Scope(interface, mark if mask else 0, mask, if_id),
+    st.integers(0, (1 << 31) - 1),
+    *[st.integers(0, (1 << 32) - 1)] * 3,
+)
 
 
 @st.composite
@@ -198,7 +219,7 @@ def policies(draw: st.DrawFn) -> Policy:
         st.booleans(),
     )
     return Policy(
-        PolicyKey(draw(st.sampled_from(Direction)), selector),
+        PolicyKey(draw(st.sampled_from(Direction)), selector, draw(scopes)),
         draw(st.integers(0, (1 << 32) - 1)),
         draw(st.sampled_from(Action)),
         tuple(draw(st.lists(templates, max_size=6))),

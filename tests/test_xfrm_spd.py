@@ -12,7 +12,19 @@ from agent.backends.memory import HELD_BY_OTHERS
 from agent.backends.sole import Sole
 from agent.backends.spd import KernelSpd
 from agent.backends.xfrm.messages import MSG_DELPOLICY, MSG_NEWPOLICY
-from agent.plan.model import Action, Direction, Policy, PolicyKey, Ports, Prefix, RowRef, Selector, Template
+from agent.plan.model import (
+    EVERY_PACKET,
+    Action,
+    Direction,
+    Policy,
+    PolicyKey,
+    Ports,
+    Prefix,
+    RowRef,
+    Scope,
+    Selector,
+    Template,
+)
 from agent.plan.numbers import is_our_index
 from tests.xfrm_namespace import Namespace, cable, namespaces, until
 
@@ -124,6 +136,26 @@ async def test_a_policy_with_a_mark_is_left_alone(namespace: Namespace, spd: Ker
     assert await spd.apply([], [policy(1)]) == {}
     assert await spd.apply([policy(1).key], []) == {}
     assert listed(namespace) == 1
+
+
+async def test_scopes_are_told_apart_and_each_is_changed_and_removed_alone(
+    namespace: Namespace, spd: KernelSpd
+) -> None:
+    scopes = [EVERY_PACKET, Scope(if_id=100001), Scope(if_id=100002), Scope(mark=5, mask=0xFF), Scope(interface=1)]
+    scopes.append(Scope(1, 7, 0xFF, 100001))
+    wanted = [policy(1)._replace(key=policy(1).key._replace(scope=scope)) for scope in scopes]
+    assert await spd.apply([], wanted) == {}
+    text = namespace.ip("xfrm policy")
+    assert listed(namespace) == len(scopes) and "if_id 0x186a2" in text and "mark 0x5/0xff" in text
+    assert set(await spd.observe()) == {each.key for each in wanted}
+    for each in wanted:
+        changed = each._replace(priority=77)
+        assert await spd.apply([], [changed]) == {}
+        held = (await spd.observe())[each.key]
+        assert held.priority == 77 and held.ours
+        assert await spd.apply([each.key], []) == {}
+        assert each.key not in await spd.observe()
+    assert listed(namespace) == 0
 
 
 async def test_removing_what_is_gone_is_no_failure(namespace: Namespace, spd: KernelSpd) -> None:

@@ -1,16 +1,18 @@
 """What carries a plan out: the kernel and charon, or memory.
 
-`engine` has the protocols. A backend is three engines that fit together; which one is all
+`engine` has the protocols. A backend is five engines that fit together; which one is all
 that the rest of the agent has to choose.
 """
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.backends.engine import Host, Ike, Spd
+from agent.backends.engine import Host, Ike, Links, PacketFilter, Spd
+from agent.backends.lookout import Lookout
 
 OpenSecret = Callable[[int, bytes], bytes]
 
@@ -22,13 +24,20 @@ class Engines:
     spd: Spd
     ike: Ike
     host: Host
+    filter: PacketFilter
+    links: Links
+    lookout: Lookout
 
 
 def memory_engines() -> Engines:
-    """Accepts and remembers everything, touches nothing."""
-    from agent.backends.memory import MemoryHost, MemoryIke, MemorySpd
+    """Accepts and remembers everything, touches nothing; peers are simulated."""
+    from agent.backends.lookout import NoLookout
+    from agent.backends.memory import MemoryFilter, MemoryHost, MemoryLinks
+    from agent.backends.simulated import SimulatedIke, SimulatedSpd
 
-    return Engines(MemorySpd(), MemoryIke(), MemoryHost())
+    spd = SimulatedSpd()
+    host = MemoryHost(interfaces=dict(socket.if_nameindex()))
+    return Engines(spd, SimulatedIke(spd), host, MemoryFilter(), MemoryLinks(), NoLookout())
 
 
 def linux_engines(run_folder: Path, open_secret: OpenSecret) -> Engines:
@@ -36,6 +45,10 @@ def linux_engines(run_folder: Path, open_secret: OpenSecret) -> Engines:
     pre-shared key of a peer in plain."""
     from agent.backends.charon.ike import CharonIke
     from agent.backends.host import LinuxHost
+    from agent.backends.links import KernelLinks
+    from agent.backends.lookout import LinuxLookout
+    from agent.backends.nftables import NftTable
     from agent.backends.spd import KernelSpd
 
-    return Engines(KernelSpd(), CharonIke(run_folder, open_secret), LinuxHost())
+    ike = CharonIke(run_folder, open_secret)
+    return Engines(KernelSpd(), ike, LinuxHost(), NftTable(), KernelLinks(), LinuxLookout())

@@ -1,7 +1,7 @@
-"""What the rest of the agent may ask of kernel, IKE daemon and host: three protocols and the data they speak.
+"""What the rest of the agent may ask of kernel, IKE daemon, host and packet filter: protocols and the data they speak.
 
 The reconciler and the monitor know only these. `memory.py` answers them without touching
-the machine, `spd.py`, `host.py` and `charon/` for real. Everything here runs on the event
+the machine, `spd.py`, `host.py`, `nftables.py` and `charon/` for real. Everything here runs on the event
 loop: listeners are called on it, one after the other, and must not block. Addresses are
 packed octets, SPIs four octets as on the wire, times seconds.
 """
@@ -9,10 +9,12 @@ packed octets, SPIs four octets as on the wire, times seconds.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
+from agent.plan.filtering import Part
+from agent.plan.links import CallRoute, Standing, VirtualLink
 from agent.plan.model import (
     Action,
     Connection,
@@ -62,6 +64,8 @@ class SaRecord(NamedTuple):
     reqid: int
     mode: int
     counters: SaCounters
+    replayed: int = 0  # packets refused because they came twice or too late
+    forged: int = 0  # packets whose check value was wrong
 
 
 class KernelEventKind(enum.Enum):
@@ -116,6 +120,11 @@ class Spd(Protocol):
     async def delete_sa(self, sa: SaRecord) -> None:
         """Remove one SA; nothing when it is gone already. Raises EngineError."""
 
+    def statistics(self) -> Mapping[str, int]:
+        """Counters of the whole host by the kernel's names: those of xfrm_stat (`XfrmInNoStates` …), packets of IP
+        (`InReceives`, `OutRequests`, both families together), and what waits for reassembly (`FragInUse`,
+        `FragMemory`). What cannot be read is left out."""
+
     def subscribe(self, listener: KernelListener) -> None: ...
 
 
@@ -126,7 +135,8 @@ class Spd(Protocol):
 class ChildSa:
     """One CHILD_SA as charon tells it. `name` is that of the child configuration, `state` charon's word (INSTALLED …).
 
-    mode 0 transport, 1 tunnel; protocol 50 or 51; `ipcomp`: the cpi fields are there; counters as charon knows them
+    mode 0 transport, 1 tunnel; protocol 50 or 51; `ipcomp`: the cpi fields are there, `cpi_in` and `cpi_out` with two
+    octets; counters as charon knows them
     (packets-out of a rekeyed one is lost there, see KernelEvent). Times in seconds, 0 where charon says nothing.
     `encryption`, `integrity`, `group` are charon's keywords ('AES_CBC', 'HMAC_SHA2_256_128', 'MODP_2048')."""
 
@@ -153,6 +163,8 @@ class ChildSa:
     life_left: int = 0
     local_selectors: tuple[str, ...] = ()
     remote_selectors: tuple[str, ...] = ()
+    cpi_in: bytes = b""
+    cpi_out: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +194,7 @@ class IkeSa:
     reauth_in: int = 0
     nat_local: bool = False
     nat_remote: bool = False
+    xauth_user: str = ""
     children: tuple[ChildSa, ...] = ()
 
 
@@ -244,6 +257,9 @@ class Ike(Protocol):
 
     async def observe(self) -> IkeState: ...
 
+    async def list_sas(self) -> tuple[IkeSa, ...]:
+        """The IKE_SAs alone; costs less than `observe`."""
+
     async def load_connection(self, connection: Connection) -> None:
         """Load or replace; running SAs are left alone (see terminate)."""
 
@@ -257,8 +273,12 @@ class Ike(Protocol):
     async def initiate(self, child: str, connection: str, reason: str) -> None:
         """Ask for a tunnel; returns at once, INITIATED tells how it went. `reason` is for the log."""
 
-    async def terminate(self, *, connection: str = "", child: str = "", ike_id: int = 0) -> None:
-        """End all IKE_SAs of a connection, or only CHILD_SAs of a child name, or one IKE_SA; none there is no error."""
+    async def terminate(self, *, connection: str = "", child: str = "", ike_id: int = 0, child_id: int = 0) -> None:
+        """End all IKE_SAs of a connection, or only CHILD_SAs of a child name, or one IKE_SA or CHILD_SA by its unique
+        id; none there is no error."""
+
+    async def renew(self, ike_id: int) -> None:
+        """Replace an IKE_SA by a fresh one, with authentication; its children move to that. None there is no error."""
 
     def subscribe(self, listener: IkeListener) -> None: ...
 
@@ -267,6 +287,17 @@ class Ike(Protocol):
 
 
 HostListener = Callable[[], None]
+
+
+class Route(NamedTuple):
+    """How packets to somebody leave: from which of our addresses (None: not at all), by which interface (0: not
+    known)."""
+
+    source: bytes | None
+    interface: int = 0
+
+
+NO_ROUTE: Final = Route(None)
 
 
 class Host(Protocol):
@@ -279,8 +310,16 @@ class Host(Protocol):
     def own_addresses(self) -> frozenset[bytes]:
         """Addresses of all interfaces, loopback too."""
 
+    def link_addresses(self) -> Mapping[int, tuple[bytes, ...]]:
+        """Addresses of global scope by the number of their link, in the kernel's order."""
+
     def source_for(self, peer: bytes) -> bytes | None:
         """The address this host would send from to `peer`; None without a route."""
+
+    def route_to(self, peer: bytes) -> Route: ...
+
+    def interfaces(self) -> Mapping[int, str]:
+        """Names of all interfaces by index, up or down."""
 
     async def resolve(self, name: str) -> tuple[bytes, ...]:
         """Addresses of a host name, IPv4 first; () when it does not resolve. Never raises."""
@@ -289,12 +328,87 @@ class Host(Protocol):
         """Established TCP connections into this host (to a port that listens), as packets arriving (way 'in')."""
 
     def subscribe(self, listener: HostListener) -> None:
-        """Called after addresses or routes changed."""
+        """Called after addresses, routes or interfaces changed."""
+
+
+# ---- links --------------------------------------------------------------------------------------
+
+
+LinksTold = Callable[[Mapping[int, str]], None]
+"""Gets the peers whose links or routes cannot be made, with the reason, whenever that is news."""
+
+
+class Links(Protocol):
+    """Virtual interfaces with their addresses and routes, and host routes for calling peers."""
+
+    async def start(self) -> None:
+        """Raises EngineError."""
+
+    async def stop(self) -> None:
+        """End; what is there stays."""
+
+    def want(self, links: Mapping[int, VirtualLink], calls: Iterable[CallRoute]) -> None:
+        """The links by peer, and the routes for calling, from now on; made real soon."""
+
+    def stand(self, peer: int, standing: Standing | None) -> None:
+        """What a peer's interface is to show; None: nothing of its own, it is simply up."""
+
+    def look_again(self) -> None: ...
+
+    def subscribe(self, told: LinksTold) -> None: ...
+
+    async def purge(self) -> None:
+        """Remove all that is ours. Raises EngineError."""
+
+
+# ---- packet filter ----------------------------------------------------------------------------
+
+
+class Counted(NamedTuple):
+    """What a named counter has seen since it was made."""
+
+    packets: int
+    octets: int
+
+
+FilterListener = Callable[[], None]
+
+
+class PacketFilter(Protocol):
+    """Our table of packet filter rules, in parts that each belong to one purpose. What others have is never touched."""
+
+    async def start(self) -> None:
+        """Nothing is touched before the first `want`. Where there is no packet filter, that is told by `problem`."""
+
+    async def stop(self) -> None:
+        """End; the table stays."""
+
+    def want(self, name: str, part: Part | None) -> None:
+        """What this purpose wants from now on, None for nothing; made real soon, all parts at once. Raises ValueError
+        for names that are not the part's own."""
+
+    def problem(self, name: str) -> str:
+        """Why a part is not in force, '' when it is (or is about to be)."""
+
+    def look_again(self) -> None:
+        """Compare with what is there, and try again what failed."""
+
+    async def counters(self) -> Mapping[str, Counted]:
+        """Values of all our counters. Raises EngineError."""
+
+    async def purge(self) -> None:
+        """Remove the table, nothing when there is none. Raises EngineError."""
+
+    def subscribe(self, listener: FilterListener) -> None:
+        """Called on the loop when a part's `problem` may be another than before."""
 
 
 __all__ = [
+    "NO_ROUTE",
     "ChildSa",
+    "Counted",
     "EngineError",
+    "FilterListener",
     "Host",
     "HostListener",
     "Ike",
@@ -306,7 +420,11 @@ __all__ = [
     "KernelEvent",
     "KernelEventKind",
     "KernelListener",
+    "Links",
+    "LinksTold",
     "Observed",
+    "PacketFilter",
+    "Route",
     "SaCounters",
     "SaRecord",
     "Spd",

@@ -11,42 +11,37 @@ import asyncio
 import ipaddress
 import socket
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from agent.backends.engine import EngineError, HostListener
+from agent.backends.engine import NO_ROUTE, EngineError, HostListener, Route
+from agent.backends.rtnetlink import (
+    ADDRESS_MESSAGE,
+    LINK_MESSAGE,
+    ROUTE_MESSAGE,
+    RT_SCOPE_UNIVERSE,
+    RTA_DST,
+    RTA_OIF,
+    RTA_PREFSRC,
+    RTM_GETADDR,
+    RTM_GETLINK,
+    RTM_GETROUTE,
+    AddressSeen,
+    number,
+    read_address,
+    read_link,
+)
 from agent.backends.xfrm.messages import attributes, encode_attribute
 from agent.backends.xfrm.netlink import NETLINK_ROUTE, NetlinkSocket, Overrun, Refusal
-from agent.backends.xfrm.structures import U8, U32, Structure
 from agent.plan.model import Flow
 
-RTM_GETADDR: Final = 22
-RTM_GETROUTE: Final = 26
-IFA_ADDRESS: Final = 1
-IFA_LOCAL: Final = 2
-RTA_DST: Final = 1
-RTA_PREFSRC: Final = 7
-GROUPS: Final = (5, 7, 9, 11)  # RTNLGRP_IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE
+GROUPS: Final = (1, 5, 7, 9, 11)  # RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE
 SETTLE_SECONDS: Final = 0.1  # an interface that comes up sends a dozen messages
 RESOLVE_SECONDS: Final = 5.0
 TCP_ESTABLISHED: Final = 1
 TCP_LISTEN: Final = 10
 TCP: Final = 6
-
-ADDRESS_MESSAGE: Final = Structure("ifaddrmsg", family=U8, prefixlen=U8, flags=U8, scope=U8, index=U32)
-ROUTE_MESSAGE: Final = Structure(
-    "rtmsg",
-    family=U8,
-    dst_len=U8,
-    src_len=U8,
-    tos=U8,
-    table=U8,
-    protocol=U8,
-    scope=U8,
-    type=U8,
-    flags=U32,
-)
 
 RouteSocketFactory = Callable[[Sequence[int]], NetlinkSocket]
 
@@ -65,7 +60,8 @@ class LinuxHost:
         self._events: NetlinkSocket | None = None
         self._listeners: list[HostListener] = []
         self._settling: asyncio.TimerHandle | None = None
-        self._own: frozenset[bytes] | None = None
+        self._known: tuple[frozenset[bytes], Mapping[int, tuple[bytes, ...]]] | None = None
+        self._interfaces: dict[int, str] | None = None
 
     async def start(self) -> None:
         """Raises EngineError."""
@@ -88,25 +84,48 @@ class LinuxHost:
 
     def own_addresses(self) -> frozenset[bytes]:
         """Remembered until the kernel announces a change."""
-        if self._own is None:
-            self._own = frozenset(self._dump_addresses())
-        return self._own
+        return self._addresses()[0]
+
+    def link_addresses(self) -> Mapping[int, tuple[bytes, ...]]:
+        return self._addresses()[1]
+
+    def _addresses(self) -> tuple[frozenset[bytes], Mapping[int, tuple[bytes, ...]]]:
+        if self._known is None:
+            links: dict[int, tuple[bytes, ...]] = {}
+            seen = list(self._dump_addresses())
+            for one in seen:
+                if one.scope == RT_SCOPE_UNIVERSE:
+                    links[one.link] = (*links.get(one.link, ()), one.address.address)
+            self._known = frozenset(one.address.address for one in seen), links
+        return self._known
 
     def source_for(self, peer: bytes) -> bytes | None:
+        return self.route_to(peer).source
+
+    def route_to(self, peer: bytes) -> Route:
         if self._requests is None:
-            return None
+            return NO_ROUTE
         family = socket.AF_INET if len(peer) == 4 else socket.AF_INET6
         body = ROUTE_MESSAGE.encode({"family": family, "dst_len": len(peer) * 8}) + encode_attribute(RTA_DST, peer)
         try:
             answer = self._requests.ask(RTM_GETROUTE, body)
         except (EngineError, Overrun):
-            return None
+            return NO_ROUTE
         if isinstance(answer, Refusal):  # ENETUNREACH and its like
-            return None
+            return NO_ROUTE
+        source, interface = None, 0
         for type, start, end in attributes(answer.data, answer.start + ROUTE_MESSAGE.size, answer.end):
             if type == RTA_PREFSRC:
-                return answer.data[start:end]
-        return None
+                source = answer.data[start:end]
+            elif type == RTA_OIF:
+                interface = number(answer.data[start:end])
+        return Route(source, interface)
+
+    def interfaces(self) -> Mapping[int, str]:
+        """Remembered until the kernel announces a change."""
+        if self._interfaces is None:
+            self._interfaces = dict(self._dump_interfaces())
+        return self._interfaces
 
     async def resolve(self, name: str) -> tuple[bytes, ...]:
         address = literal(name)
@@ -130,21 +149,25 @@ class LinuxHost:
         except OSError:  # no IPv6
             return []
 
-    def _dump_addresses(self) -> Iterator[bytes]:
+    def _dump_addresses(self) -> Iterator[AddressSeen]:
         try:
             with self._open(()) as dumper:
                 for part in dumper.dump(RTM_GETADDR, ADDRESS_MESSAGE.encode({})):
                     for message in part:
-                        found = {
-                            type: message.data[start:end]
-                            for type, start, end in attributes(
-                                message.data, message.start + ADDRESS_MESSAGE.size, message.end
-                            )
-                        }
-                        address = found.get(IFA_LOCAL) or found.get(IFA_ADDRESS)
-                        if address:
-                            yield address
+                        seen = read_address(message)
+                        if seen is not None:
+                            yield seen
         except Overrun:  # it changed while we looked; the event that says so is on its way
+            return
+
+    def _dump_interfaces(self) -> Iterator[tuple[int, str]]:
+        try:
+            with self._open(()) as dumper:
+                for part in dumper.dump(RTM_GETLINK, LINK_MESSAGE.encode({})):
+                    for message in part:
+                        link = read_link(message)
+                        yield link.number, link.name
+        except Overrun:  # as above
             return
 
     def _readable(self) -> None:
@@ -157,7 +180,7 @@ class LinuxHost:
         except EngineError:
             asyncio.get_running_loop().remove_reader(self._events.fileno())
             return
-        self._own = None
+        self._known = self._interfaces = None
         if self._settling is None:
             self._settling = asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._settled)
 

@@ -1,18 +1,21 @@
-"""The three engines without kernel and charon: everything is accepted, remembered and can be looked at.
+"""The engines without kernel and charon: everything is accepted, remembered and can be looked at.
 
-This is the default backend, so that the agent runs anywhere without root, and the test
-double of reconciler and monitor. Tunnels stay down unless a test says otherwise; what a
-test wants to happen is done by the methods below each `for tests` line.
+The test double of reconciler and monitor: tunnels stay down unless a test says otherwise, by
+the methods below each `for tests` line. With peers that answer (simulated.py) it is the default
+backend, so that the agent runs anywhere without root.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 
 from agent.backends.engine import (
+    Counted,
     EngineError,
+    FilterListener,
     HostListener,
     IkeEvent,
     IkeListener,
@@ -21,11 +24,15 @@ from agent.backends.engine import (
     KernelEvent,
     KernelEventKind,
     KernelListener,
+    LinksTold,
     Observed,
+    Route,
     SaRecord,
 )
 from agent.backends.host import literal
 from agent.plan import numbers
+from agent.plan.filtering import Part, check_names
+from agent.plan.links import CallRoute, Standing, VirtualLink
 from agent.plan.model import Connection, Flow, Policy, PolicyKey, Secret, ViciValue
 
 HELD_BY_OTHERS = "held by a policy that is not ours"
@@ -38,6 +45,7 @@ class MemorySpd:
         self.policies: dict[PolicyKey, Observed] = {}
         self.batches: list[int] = []
         self.kernel_sas: list[SaRecord] = []
+        self.counted: dict[str, int] = {}  # what `statistics` tells
         self.refuse: dict[PolicyKey, str] = {}
         self._listeners: list[KernelListener] = []
         self._next = numbers.POLICY_INDEX_FIRST
@@ -76,6 +84,9 @@ class MemorySpd:
 
     async def sas(self) -> Sequence[SaRecord]:
         return list(self.kernel_sas)
+
+    def statistics(self) -> Mapping[str, int]:
+        return dict(self.counted)
 
     async def delete_sa(self, sa: SaRecord) -> None:
         self.kernel_sas = [other for other in self.kernel_sas if other[:4] != sa[:4]]
@@ -126,6 +137,9 @@ class MemoryIke:
         loaded = {name: self.fingerprint(connection) for name, connection in self.connections.items()}
         return IkeState(loaded, frozenset(self.secrets), tuple(self.sas))
 
+    async def list_sas(self) -> tuple[IkeSa, ...]:
+        return tuple(self.sas)
+
     async def load_connection(self, connection: Connection) -> None:
         self.calls.append(("load", connection.name))
         if connection.name in self.refuse:
@@ -149,10 +163,16 @@ class MemoryIke:
     async def initiate(self, child: str, connection: str, reason: str) -> None:
         self.calls.append(("initiate", connection, child))
 
-    async def terminate(self, *, connection: str = "", child: str = "", ike_id: int = 0) -> None:
+    async def terminate(self, *, connection: str = "", child: str = "", ike_id: int = 0, child_id: int = 0) -> None:
+        if child_id:
+            self.calls.append(("terminate-child", str(child_id)))
+            return
         self.calls.append(("terminate", connection, child, str(ike_id) if ike_id else ""))
         if connection and not child:
             self.sas = [sa for sa in self.sas if sa.connection != connection]
+
+    async def renew(self, ike_id: int) -> None:
+        self.calls.append(("renew", str(ike_id)))
 
     def subscribe(self, listener: IkeListener) -> None:
         self._listeners.append(listener)
@@ -165,17 +185,20 @@ class MemoryIke:
 
 
 class MemoryHost:
-    """A host of given addresses, routes and names; without any it sends from loopback."""
+    """A host of given addresses, routes, names and interfaces; without any it sends from loopback."""
 
     def __init__(
         self,
         own: Iterable[bytes] = (),
         sources: Mapping[bytes, bytes] | None = None,
         names: Mapping[str, tuple[bytes, ...]] | None = None,
+        interfaces: Mapping[int, str] | None = None,
     ) -> None:
         self.own = frozenset(own)
+        self.links = dict(interfaces or {})
         self.sources = dict(sources or {})
         self.names = dict(names or {})
+        self.addresses: dict[int, tuple[bytes, ...]] = {}
         self.tcp: tuple[Flow, ...] = ()
         self._listeners: list[HostListener] = []
 
@@ -195,6 +218,17 @@ class MemoryHost:
             return given
         loopback = bytes([127, 0, 0, 1]) if len(peer) == 4 else bytes(15) + b"\x01"
         return min((own for own in self.own if len(own) == len(peer)), default=loopback)
+
+    def link_addresses(self) -> Mapping[int, tuple[bytes, ...]]:
+        return self.addresses
+
+    def route_to(self, peer: bytes) -> Route:
+        """By the first interface that is not loopback."""
+        others = sorted(index for index, name in self.links.items() if name != "lo")
+        return Route(self.source_for(peer), others[0] if others else 0)
+
+    def interfaces(self) -> Mapping[int, str]:
+        return self.links
 
     async def resolve(self, name: str) -> tuple[bytes, ...]:
         address = literal(name)
@@ -217,3 +251,86 @@ def settings_fingerprint(settings: Mapping[str, ViciValue]) -> str:
     """Sixteen hex digits equal for equal settings, whatever the order of their names."""
     text = json.dumps(settings, sort_keys=True, default=dict)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+class MemoryLinks:
+    """Virtual interfaces and routes that are dictionaries."""
+
+    def __init__(self) -> None:
+        self.links: Mapping[int, VirtualLink] = {}
+        self.calls: tuple[CallRoute, ...] = ()
+        self.standing: dict[int, Standing] = {}
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self._told: list[LinksTold] = []
+
+    async def start(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        pass
+
+    def want(self, links: Mapping[int, VirtualLink], calls: Iterable[CallRoute]) -> None:
+        self.links, self.calls = links, tuple(calls)
+
+    def stand(self, peer: int, standing: Standing | None) -> None:
+        if standing is None:
+            self.standing.pop(peer, None)
+        else:
+            self.standing[peer] = standing
+
+    def look_again(self) -> None:
+        pass
+
+    def subscribe(self, told: LinksTold) -> None:
+        self._told.append(told)
+
+    async def purge(self) -> None:
+        self.links, self.calls = {}, ()
+
+    # for tests
+
+    def fail(self, problems: Mapping[int, str]) -> None:
+        for told in self._told:
+            told(problems)
+
+
+class MemoryFilter:
+    """A packet filter that is a dictionary of parts; its counters stand still."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, Part] = {}
+        self.counted: dict[str, Counted] = {}
+        self.refuse: dict[str, str] = {}  # part → why it is not in force
+        self._listeners: list[FilterListener] = []
+
+    async def start(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        pass
+
+    def want(self, name: str, part: Part | None) -> None:
+        if part is None:
+            self.parts.pop(name, None)
+        else:
+            check_names(name, part)
+            self.parts[name] = part
+        for listener in self._listeners:
+            listener()
+
+    def problem(self, name: str) -> str:
+        return self.refuse.get(name, "")
+
+    def look_again(self) -> None:
+        pass
+
+    async def counters(self) -> Mapping[str, Counted]:
+        wanted = {counter for part in self.parts.values() for counter in part.counters}
+        return {name: self.counted.get(name, Counted(0, 0)) for name in wanted}
+
+    async def purge(self) -> None:
+        self.parts.clear()
+
+    def subscribe(self, listener: FilterListener) -> None:
+        self._listeners.append(listener)

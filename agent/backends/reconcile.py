@@ -30,10 +30,14 @@ from agent.backends.engine import (
     IkeEventKind,
     KernelEvent,
     KernelEventKind,
+    Links,
     Observed,
+    PacketFilter,
     Spd,
 )
 from agent.backends.leftovers import LARVAL, Leftovers
+from agent.backends.memory import MemoryFilter, MemoryLinks
+from agent.backends.peer_states import PeerStates
 from agent.backends.rowstate import APPLY_TABLES, ApplyTables, Failures, Ledger, RowState, verdict_or
 from agent.backends.surroundings import Surroundings
 from agent.backends.usage import TARGETS, Usage
@@ -69,6 +73,8 @@ NOT_IN_SERVICE: Final = "the row is not in service"
 NOT_USED: Final = "no peer, rule or default refers to it"
 PEER_TABLE: Final = "ipsecPeerTable"
 REQID: Final = "reqid"  # kind of the durable numbers
+FILTER: Final = "filter "  # before a part's name, as an item of the ledger
+LINK: Final = "link "  # before a peer's number
 
 PlanListener = Callable[[Plan, "Plan | None"], None]
 
@@ -99,10 +105,16 @@ class Reconciler:
         host: Host,
         capabilities: Capabilities,
         *,
+        filter: PacketFilter | None = None,
+        links: Links | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.plan: Plan | None = None
         self._store, self._spd, self._ike, self._host = store, spd, ike, host
+        self._filter: PacketFilter = filter or MemoryFilter()
+        self._links: Links = links or MemoryLinks()
+        self._link_problems: dict[int, str] = {}
+        self._listening = False
         self._clock = clock
         self._configuration: Configuration = store.running
         self._work = Work(whole_plan=True, look=True)
@@ -113,6 +125,12 @@ class Reconciler:
         self._wanted = Wanted()
         self._connections = Connections(ike, self._ledger, self._wanted, self._publish_touched, clock)
         self._surroundings = Surroundings(host, capabilities, self._surroundings_changed)
+        self.peer_states = PeerStates(
+            self._links.stand,
+            self._surroundings.missed,
+            self._surroundings.stood_for,
+            lambda seconds, call: asyncio.get_running_loop().call_later(seconds, call),
+        )
         self._usage = Usage(schema)
         self._failures = Failures(self._tell_failure)
         self._tables = ApplyTables(schema, store.live, self._failures)
@@ -132,6 +150,12 @@ class Reconciler:
         await self._spd.start()
         self._spd.subscribe(self._kernel_event)
         self._ike.subscribe(self._ike_event)
+        await self._filter.start()
+        self._filter.subscribe(self._filter_changed)
+        await self._links.start()
+        self._links.subscribe(self._links_told)
+        self._store.events.subscribe(self.peer_states.event)
+        self._listening = True
         await self._ike.start()
         with contextlib.suppress(TimeoutError):  # policies must not wait for a daemon that hangs
             async with asyncio.timeout(ADOPTING_SECONDS):
@@ -166,6 +190,11 @@ class Reconciler:
         await self._leftovers.stop()
         await self._surroundings.stop()
         await self._ike.stop()
+        await self._filter.stop()
+        await self._links.stop()
+        if self._listening:
+            self._store.events.unsubscribe(self.peer_states.event)
+            self._listening = False
         await self._spd.stop()
         await self._host.stop()
 
@@ -186,6 +215,7 @@ class Reconciler:
     def changed(self, change: Change) -> None:
         """A commit: the touched rows are pending at once."""
         self._configuration = change.after
+        self._follow_peers(change)
         if change.replay:
             self._work = Work(whole_plan=True, compare_all=True, look=self._work.look, suspects=self._work.suspects)
         else:
@@ -193,6 +223,15 @@ class Reconciler:
                 self._note(row)
             self._publish(RowRef(row.table, row.number) for row in change.rows)
         self._awaken()
+
+    def _follow_peers(self, change: Change) -> None:
+        if change.replay:
+            for row in change.after.table(PEER_TABLE).active_rows():
+                self.peer_states.configured(row.number, row)
+        else:
+            for each in change.rows:
+                if each.table == PEER_TABLE:
+                    self.peer_states.configured(each.number, change.after.row(PEER_TABLE, each.number))
 
     def _note(self, row: RowChange) -> None:
         """Several commits on one row before a pass are one change."""
@@ -207,6 +246,8 @@ class Reconciler:
         self._work.whole_plan = self._work.look = True
         self._connections.look_again()
         self._surroundings.resolve_again()
+        self._filter.look_again()
+        self._links.look_again()
         self._awaken()
 
     def environment_changed(self, tunnels: Mapping[str, Tunnel | None]) -> None:
@@ -232,6 +273,26 @@ class Reconciler:
         if event.kind is IkeEventKind.BACK:
             self._leftovers.look()
 
+    def _links_told(self, problems: Mapping[int, str]) -> None:
+        """Peers whose links or routes cannot be made say so."""
+        for peer in self._link_problems.keys() - problems.keys():
+            self._ledger.done(f"{LINK}{peer}")
+        for peer, text in problems.items():
+            self._ledger.fail(f"{LINK}{peer}", (RowRef(PEER_TABLE, peer),), text)
+        self._link_problems = dict(problems)
+        self._publish_touched()
+
+    def _filter_changed(self) -> None:
+        """Rows whose packet filter rules are refused say so."""
+        plan = self.plan
+        for name, wanted in plan.filters.items() if plan is not None else ():
+            problem = self._filter.problem(name)
+            if problem:
+                self._ledger.fail(FILTER + name, tuple(wanted.rows), problem)
+            else:
+                self._ledger.done(FILTER + name)
+        self._publish_touched()
+
     def _awaken(self) -> None:
         self._idle.clear()
         self._wake.set()
@@ -241,6 +302,8 @@ class Reconciler:
             await asyncio.sleep(EVERYTHING_SECONDS)
             self._connections.look_again()
             self._surroundings.resolve_again()
+            self._filter.look_again()
+            self._links.look_again()
             if self._observing is None or self._observing.done():
                 self._observing = asyncio.get_running_loop().create_task(self._look())
 
@@ -288,6 +351,9 @@ class Reconciler:
             keys = {*remove, *(policy.key for policy in install), *self._ledger.policies()}
         self._book(plan, keys, failed)
         if plan is not old:
+            self._want_filters(plan, old)
+            if old is None or plan.links != old.links or plan.calls != old.calls:
+                self._links.want(plan.links, plan.calls.values())
             self._hand_over(plan, delta)
             for listener in self._listeners:
                 listener(plan, old)
@@ -349,6 +415,18 @@ class Reconciler:
         after, base, plan = preview
         return plan if after is configuration and base is self.plan else None
 
+    def _want_filters(self, plan: Plan, old: Plan | None) -> None:
+        for name in old.filters if old is not None else ():
+            if name not in plan.filters:
+                self._filter.want(name, None)
+                self._ledger.done(FILTER + name)
+        for name, wanted in plan.filters.items():
+            if old is None or old.filters.get(name) != wanted:
+                self._filter.want(name, wanted.part)
+        if old is None and not plan.filters:  # an earlier agent may have had some
+            self._filter.want("nothing", None)
+        self._filter_changed()
+
     def _hand_over(self, plan: Plan, delta: Delta) -> None:
         """Give the daemon's part of a plan to those who work at it."""
         self._wanted.connections, self._wanted.secrets = plan.connections, plan.secrets
@@ -395,12 +473,12 @@ class Reconciler:
                 continue
             self._backoff.failed(key)
             wanted = plan.policies.get(key)
-            if not self._ledger.fail(key, (wanted.row,) if wanted is not None else (), text):
+            if not self._ledger.fail(key, _showing(wanted), text):
                 continue
             new += 1
             if new <= FAILURES_LOGGED:
                 of = label(self._configuration, wanted.row) if wanted is not None else "no row"
-                where = f"{key.direction.name.lower()} {show_selector(key.selector)}"
+                where = show_key(key)
                 logger.warning("policy %s of %s: %s", where, of, text)
         if new > FAILURES_LOGGED:
             logger.warning("%d policies failed, of which %d are named above", new, FAILURES_LOGGED)
@@ -474,11 +552,19 @@ def children_of(delta: Delta, old: Plan) -> set[str]:
     return {child.name for connection in connections for child in connection.children}
 
 
+def _showing(policy: Policy | None) -> tuple[RowRef, ...]:
+    """The rows that show that a policy is not real: its own, or the peer's where that has no state."""
+    if policy is None:
+        return ()
+    return (policy.row if policy.row.table in APPLY_TABLES else RowRef(PEER_TABLE, policy.peer),)
+
+
 # ---- texts --------------------------------------------------------------------------------
 
 _DESCRIPTIONS: Final = {
     "ipsecPeerTable": "ipsecPeerDescription",
     "ipsecTrafficTable": "ipsecTrDescription",
+    "ipsecPeerTrafficTable": "ipsecPeerTrafficDescription",
     "ikeProposalTable": "ikePropDescription",
     "ikeProfileTable": "ikePrfDescription",
     "ikev2ProfileTable": "ikev2PrfDescription",
@@ -494,6 +580,16 @@ def label(configuration: Configuration, ref: RowRef) -> str:
     text = row[column] if row is not None and column is not None else b""
     described = f' "{text.decode("utf-8", "backslashreplace")}"' if isinstance(text, bytes) and text else ""
     return f"{ref.table} {ref.number}{described}"
+
+
+def show_key(key: PolicyKey) -> str:
+    """`out 10.0.0.0/8 > 0.0.0.0/0 if_id 100001`"""
+    text = f"{key.direction.name.lower()} {show_selector(key.selector)}"
+    interface, mark, mask, if_id = key.scope
+    for name, value in (("dev", interface), ("mark", f"{mark:#x}/{mask:#x}" if mask else ""), ("if_id", if_id)):
+        if value:
+            text += f" {name} {value}"
+    return text
 
 
 def show_selector(selector: Selector) -> str:

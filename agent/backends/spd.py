@@ -15,6 +15,7 @@ import logging
 import struct
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from agent.backends.engine import (
@@ -26,6 +27,7 @@ from agent.backends.engine import (
     SaRecord,
 )
 from agent.backends.memory import HELD_BY_OTHERS
+from agent.backends.statistics import read_statistics
 from agent.backends.xfrm.messages import (
     GROUP_ACQUIRE,
     GROUP_EXPIRE,
@@ -108,10 +110,10 @@ class Indices:
 
 
 class KernelSpd:
-    """`agent.backends.engine.Spd` on XFRM netlink. `open_socket` lets tests use another network namespace."""
+    """`agent.backends.engine.Spd` on XFRM netlink. `open_socket` and `proc` let tests use another network namespace."""
 
-    def __init__(self, *, open_socket: XfrmSocketFactory = open_xfrm_socket) -> None:
-        self._open = open_socket
+    def __init__(self, *, open_socket: XfrmSocketFactory = open_xfrm_socket, proc: Path = Path("/proc/net")) -> None:
+        self._open, self._proc = open_socket, proc
         self._requests: NetlinkSocket | None = None
         self._events: NetlinkSocket | None = None
         self._listeners: list[KernelListener] = []
@@ -258,6 +260,9 @@ class KernelSpd:
             return found
         raise EngineError("the SAs change too fast to be listed")
 
+    def statistics(self) -> Mapping[str, int]:
+        return read_statistics(self._proc)
+
     async def delete_sa(self, sa: SaRecord) -> None:
         assert self._requests is not None
         try:
@@ -303,7 +308,7 @@ class KernelSpd:
 
     def _news(self, news: PolicyNews) -> None:
         if news.record is not None and news.record.key is None:
-            return  # one that cannot meet ours: with mark, interface, or of a socket
+            return  # one that cannot meet ours: of a socket or a user
         _move_on(self._held, news)
         for journal in self._journal:
             journal.append(news)
@@ -319,7 +324,7 @@ class KernelSpd:
 
 
 def _delete(held: Observed) -> Step:
-    return Step(MSG_DELPOLICY, encode_policy_id(held.key.direction, held.policy_index), held.key, None)
+    return Step(MSG_DELPOLICY, encode_policy_id(held.key.direction, held.policy_index, held.key.scope), held.key, None)
 
 
 def _write(type: int, policy: Policy, index: int) -> Step:

@@ -1,4 +1,4 @@
-"""Keeps the plan's `Environment`: own addresses, names of peers resolved, the source address towards each, tunnels.
+"""Keeps the plan's `Environment`: own addresses, interfaces, peers' names resolved, source addresses, tunnels.
 
 Facts that are merely new are added to the mappings in place, because a plan that knows of
 no such peer cannot have used them; a fact that changed makes a new mapping, so that the
@@ -25,6 +25,8 @@ PEER_ADDRESS: Final = "ipsecPeerDynamicAddress"
 FIRST_NAMES_SECONDS: Final = 3.0
 NAMES_AT_ONCE: Final = 16  # lookups under way at the same time
 ROUTES_SECONDS: Final = 1.0  # least time between two rounds of asking for routes
+SOMEBODY: Final = (bytes([192, 0, 0, 8]), bytes.fromhex("3fff") + bytes(13) + b"\x08")
+"""Addresses that belong to nobody (RFC 7600, RFC 9637), so that the way to them is the default route."""
 SOURCES_PER_TURN: Final = 512  # routes asked for before the loop may do something else, about 5 ms
 
 
@@ -40,6 +42,11 @@ class Surroundings:
         self._sources: dict[bytes, bytes] = {}
         self._tunnels: Mapping[str, Tunnel] = {}
         self._own: frozenset[bytes] = frozenset()
+        self._default_sources: Mapping[int, bytes] = {}
+        self._interfaces: Mapping[int, str] = {}
+        self._links: Mapping[int, tuple[bytes, ...]] = {}
+        self._turns: Mapping[int, int] = {}
+        self._takeovers: Mapping[int, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._routes_changed = self._following = False
         self._places = asyncio.Semaphore(NAMES_AT_ONCE)
@@ -47,7 +54,19 @@ class Surroundings:
 
     def environment(self, reqids: Mapping[str, int]) -> Environment:
         """`reqids`: those in use, by child name."""
-        return Environment(self._capabilities, self._names, self._own, self._sources, self._tunnels, reqids)
+        return Environment(
+            self._capabilities,
+            self._names,
+            self._own,
+            self._sources,
+            self._tunnels,
+            reqids,
+            self._default_sources,
+            self._interfaces,
+            self._links,
+            self._turns,
+            self._takeovers,
+        )
 
     def tunnels(self, news: Mapping[str, Tunnel | None]) -> None:
         """Tunnels that came up or moved, or (None) went, by child name."""
@@ -59,9 +78,27 @@ class Surroundings:
             self._tunnels = tunnels
             self._changed()
 
+    def missed(self, peer: int, name: str) -> None:
+        """An attempt to reach a peer failed: the next one goes to the next address of its name, which is looked up
+        again."""
+        if literal(name) is not None or not name:
+            return
+        self._start(self._resolve(name))
+        if len(self._names.get(name, ())) > 1:
+            self._turns = {**self._turns, peer: self._turns.get(peer, 0) + 1}
+            self._changed()
+
+    def stood_for(self, takeovers: Mapping[int, int]) -> None:
+        """Which peers stand for which now."""
+        if takeovers != self._takeovers:
+            self._takeovers = dict(takeovers)
+            self._changed()
+
     async def rebuild(self, configuration: ConfigurationView) -> None:
         """Begin anew with all peers. Waits a little for names: a plan without them would end tunnels that live."""
-        self._own = self._host.own_addresses()
+        self._own, self._interfaces = self._host.own_addresses(), self._host.interfaces()
+        self._default_sources = self._ask_default_sources()
+        self._links = self._host.link_addresses()
         self._wanted = Counter(text for row in configuration.rows(PEER_TABLE) if (text := _text(row[PEER_ADDRESS])))
         for count, text in enumerate(self._wanted):
             self._learn(text)
@@ -143,7 +180,12 @@ class Surroundings:
         await asyncio.gather(*(self._resolve(text) for text in list(self._wanted) if literal(text) is None))
 
     async def _ask_routes(self) -> None:
-        own = self._host.own_addresses()
+        own, interfaces, default_sources = (
+            self._host.own_addresses(),
+            self._host.interfaces(),
+            self._ask_default_sources(),
+        )
+        links = self._host.link_addresses()
         addresses = [address for text in list(self._wanted) if (address := literal(text)) is not None]
         addresses += (address for text, found in self._names.items() if text in self._wanted for address in found)
         sources: dict[bytes, bytes] = {}
@@ -154,12 +196,18 @@ class Surroundings:
             if count % SOURCES_PER_TURN == SOURCES_PER_TURN - 1:
                 await asyncio.sleep(0)
         known = self._sources
-        if own != self._own or any(known.get(address) != sources.get(address) for address in addresses):
-            self._own = own
+        here = (own, interfaces, default_sources) != (self._own, self._interfaces, self._default_sources)
+        if here or links != self._links or any(known.get(address) != sources.get(address) for address in addresses):
+            self._own, self._interfaces, self._default_sources = own, interfaces, default_sources
+            self._links = links
             later = {address for text in self._wanted if (address := literal(text)) is not None}.difference(addresses)
             sources |= {address: known[address] for address in later if address in known}  # came meanwhile
             self._sources = sources
             self._changed()
+
+    def _ask_default_sources(self) -> Mapping[int, bytes]:
+        asked = ((len(somebody), self._host.source_for(somebody)) for somebody in SOMEBODY)
+        return {octets: source for octets, source in asked if source is not None}
 
     async def _resolve(self, text: str) -> None:
         async with self._places:

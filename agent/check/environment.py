@@ -257,7 +257,7 @@ def nftables(facts: Facts) -> Iterator[Finding]:
         yield note(
             "no-nft",
             "there is no nft command",
-            "a packet filter for what IPsec leaves in plain, and counters of it, need nftables",
+            "spoofed inside addresses (ipsecGlobContPrivateInterface) pass, TCP segments do not fit tunnels",
             "apt-get install nftables",
         )
 

@@ -22,6 +22,11 @@ LIVE_TABLES = frozenset(
     }
 )
 
+FARES = "test_packets_fare_as_explain_says"
+IPV6_RULE = (
+    "A rule that has one takes the place of its IPv4 addresses; both sides have one, :: with prefix length 0 for any,"
+    " or are outer addresses. The tunnel may be between IPv4 addresses"
+)
 OLD_PLAN = "Not planned yet: a value other than the default is refused"
 
 
@@ -108,31 +113,79 @@ ALGORITHMS = {
     )
 }
 
+ON_INTERFACES = (
+    "tests/test_interfaces_kernel.py::test_a_virtual_interface_with_address_and_route_comes_and_goes_by_set; "
+    "tests/test_links.py::test_a_link_comes_with_addresses_and_routes_and_goes"
+)
 NETWORKS = {
     "ipsecGwPeerAddressPeer": Traits(
         role=Role.CREATING,
         refers="ipsecPeerTable",
         effect="The virtual interface of this peer gets the address; creates the row",
         mechanism="backends.link",
-        limit="Stored; no virtual interface is made yet (ipsecPeerVirtualInterface)",
+        limit="Peers without a virtual interface have no use for it",
+        shown=ON_INTERFACES,
     ),
-    "ipsecGwPeerAddressAddress": _later("Address of the peer's virtual interface", "backends.link"),
-    "ipsecGwPeerAddressPrefixLength": _later("Prefix of that address", "backends.link"),
-    "ipsecGwPeerAddressRemote": _later("Address of the other end of the interface", "backends.link"),
+    "ipsecGwPeerAddressAddress": Traits(
+        effect="Address of the peer's virtual interface",
+        mechanism="backends.link",
+        shown=ON_INTERFACES,
+    ),
+    "ipsecGwPeerAddressPrefixLength": Traits(
+        effect="Prefix of that address",
+        mechanism="backends.link",
+        limit="0 is the whole address",
+        shown=ON_INTERFACES,
+    ),
+    "ipsecGwPeerAddressRemote": Traits(
+        effect="Address of the other end of the interface",
+        mechanism="backends.link",
+        limit="Of the same family, else ignored",
+        shown=ON_INTERFACES,
+    ),
     "ipsecGwPeerRoutePeer": Traits(
         role=Role.CREATING,
         refers="ipsecPeerTable",
         effect="The route goes through the virtual interface of this peer; creates the row",
         mechanism="backends.link",
-        limit="Stored; no virtual interface is made yet (ipsecPeerVirtualInterface)",
+        limit="Peers without a virtual interface have no use for it",
+        shown=ON_INTERFACES,
     ),
-    "ipsecGwPeerRouteDestination": _later("Network reached through the peer's interface", "backends.link"),
-    "ipsecGwPeerRoutePrefixLength": _later("Prefix of that network", "backends.link"),
-    "ipsecGwPeerRouteMetric": _later("Of two routes to one network the lower metric is taken", "backends.link"),
+    "ipsecGwPeerRouteDestination": Traits(
+        effect="Network reached through the peer's interface",
+        mechanism="backends.link",
+        shown=ON_INTERFACES,
+    ),
+    "ipsecGwPeerRoutePrefixLength": Traits(
+        effect="Prefix of that network",
+        mechanism="backends.link",
+        shown=ON_INTERFACES,
+    ),
+    "ipsecGwPeerRouteMetric": Traits(
+        effect="Of two routes to one network the lower metric is taken",
+        mechanism="backends.link",
+        limit="IPv6: 0 is 1024",
+        shown=ON_INTERFACES,
+    ),
     **{
-        f"ipsecGwTr{side}{part}6": _later(f"The rule is about this IPv6 {what} of the {side.lower()} side", "plan.spd")
+        f"ipsecGwTr{side}{part}6": Traits(
+            effect=f"The rule is about this IPv6 {what} of the {side.lower()} side",
+            mechanism="plan.spd",
+            limit=limit,
+            disturbs="renegotiates peer",
+            shown=f"tests/test_xfrm_packets.py::{test}; lab: ipv6_inside",
+        )
         for side in ("Local", "Remote")
-        for part, what in (("Address", "network"), ("PrefixLength", "prefix length"), ("Range", "range"))
+        for part, what, limit, test in (
+            ("Address", "network", IPV6_RULE, FARES),
+            ("PrefixLength", "prefix length", "0 with an address other than :: is refused", FARES),
+            (
+                "Range",
+                "range",
+                "As ipsecTrLocalRange, at most 254 prefixes",
+                "test_a_range_begins_and_ends_where_it_says",
+            ),
+        )
     },
     "ipsecGwPoolId": Traits(
         role=Role.CREATING,

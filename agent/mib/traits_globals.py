@@ -37,16 +37,19 @@ TRAITS = {
         mechanism="charon.conf",
     ),
     "ipsecGlobMaxNegotiationTimeoutsec": Traits(
-        stage="gateway",
         effect="An IKE negotiation that is not finished after this time is given up and the peer leaves going-up",
         mechanism="monitor",
-        limit="In v1 as XAUTH or mode config client charon also has a fixed 30 s",
+        limit="Our own negotiations; in version 1 as XAUTH or mode config client charon also has a fixed 30 s",
+        shown=(
+            "lab: negotiation_timeout; "
+            "tests/test_monitor_states.py::test_a_negotiation_that_takes_too_long_is_given_up_and_the_reason_says_so"
+        ),
     ),
     "ipsecGlobMaxIkeSas": Traits(
-        stage="gateway",
         effect="When more IKEv1 SAs than this exist the one that expires first is ended, then the longest idle",
         mechanism="monitor",
-        limit="Cap is enforced after establishment: the count overshoots for a moment",
+        limit="Kept to after establishment: the count overshoots for a moment",
+        shown="lab: most_ike_sas; tests/test_monitor_phase1.py::test_the_number_of_ike_sas_is_kept_by_version",
     ),
     "ipsecGlobIgnoreCrPayloads": Traits(
         stage="gateway",
@@ -87,13 +90,15 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ipsecGlobTrustIcmpMsg": Traits(
-        stage="gateway",
         effect=(
             "true: host or port unreachable on the very first message ends the negotiation at once instead of "
             "after all repetitions"
         ),
         mechanism="monitor",
-        limit="charon itself ignores ICMP; without CAP_NET_RAW the row says so",
+        limit="Needs CAP_NET_RAW; charon itself ignores ICMP",
+        shown=(
+            "lab: trusted_icmp; tests/test_monitor_phase1.py::test_icmp_ends_a_negotiation_at_once_where_it_is_trusted"
+        ),
     ),
     "ipsecGlobSpiSize": Traits(
         stage="gateway",
@@ -159,14 +164,18 @@ TRAITS = {
         ),
         mechanism="plan.spd",
         disturbs="renegotiates peer",
+        shown="tests/test_reconcile_kernel.py::test_policies_follow_the_configuration_exactly",
     ),
     "ipsecGlobBlockTimeout": Traits(
-        stage="gateway",
         effect=(
             "Peers that have a block time give up an unfinished negotiation after this time instead of the "
             "general limit"
         ),
         mechanism="monitor",
+        shown=(
+            "tests/test_plan_upkeep.py::test_a_peer_with_a_block_time_has_a_limit_of_its_own_for_negotiations; "
+            "lab: negotiation_timeout"
+        ),
     ),
     "ipsecGlobDPDIdleThreshold": Traits(
         effect="Silence of this length makes the gateway probe the peer",
@@ -204,11 +213,14 @@ TRAITS = {
         heads="ipsecTrafficTable",
         effect="The rule chain starting here decides before all peers; rules before this head are ignored",
         mechanism="plan.spd",
+        limit="Protect rules are refused here, and skipped (row unused) where one gets in otherwise",
+        shown=("tests/test_xfrm_packets.py::test_packets_fare_as_explain_says; tests/test_plan_oracle.py::test_packet"),
     ),
     "ipsecGlobContDefaultRule": Traits(
         effect="Packets no rule matched are discarded (drop) or pass in clear (pass)",
         mechanism="plan.spd",
         limit="A SET to drop that cuts the SET's own flow is refused without ipsecGwAllowLockout",
+        shown="tests/test_xfrm_packets.py::test_packets_fare_as_explain_says; lab: lockout",
     ),
     "ipsecGlobContUse32BitCpi": Traits(
         stage="gateway",
@@ -226,39 +238,47 @@ TRAITS = {
         ),
     ),
     "ipsecGlobContDefaultPmtuTtl": Traits(
-        stage="gateway",
         effect="A path MTU learnt from ICMP is forgotten after this time",
         mechanism="backends.link",
         limit=(
-            "Valid for all traffic of the network namespace; Linux forgets at once, no stepwise raise; left alone"
-            " until written"
+            "Valid for all traffic of the network namespace; Linux forgets at once, no stepwise raise; with its"
+            " default the host's own value stays, or comes back"
+        ),
+        shown=(
+            "tests/test_kernel_settings.py::test_values_are_written_and_the_hosts_own_come_back; "
+            "tests/test_kernel_settings.py::test_minutes_become_seconds_and_zero_is_for_ever"
         ),
     ),
     "ipsecGlobContPrivateInterface": Traits(
-        stage="gateway",
         effect=(
             "Packets that claim an inside source address but do not come from this interface (or the tunnel) are "
             "dropped; negative = off"
         ),
         mechanism="backends.link",
-        limit="Needs nftables (not in User Mode Linux); without it row says failed",
+        limit="Needs nftables; refused without. Inside addresses are the local nets of protect rules; 0 is off too",
+        shown="tests/test_interfaces_kernel.py::test_a_spoofed_inside_source_is_dropped_and_counted",
     ),
     "ipsecGlobContSaSyncInterface": Traits(
-        stage="gateway",
         effect="true: SAs whose packets left by an interface end when that interface goes down",
         mechanism="monitor",
-        limit="Interface is the one owning the outer address, not that of each route",
+        limit="The interface is the one that has the outer address, not that of each route",
+        shown=(
+            "lab: link_down; "
+            "tests/test_monitor_phase1.py::test_sas_end_with_the_interface_they_went_over_where_that_is_wanted"
+        ),
     ),
     "ipsecGlobContPostIpsecRules": Traits(
         heads="ipsecTrafficTable",
         effect="The rule chain starting here decides after all peers",
         mechanism="plan.spd",
+        limit="As the pre list",
+        shown=("tests/test_xfrm_packets.py::test_packets_fare_as_explain_says; tests/test_plan_oracle.py::test_packet"),
     ),
     "ipsecGlobContDefaultPfsIdentity": Traits(
-        stage="gateway",
         effect="Default for replacing the phase 1 SA after each phase 2 (identity PFS)",
         mechanism="monitor",
         limit="as ikePrfPfsIdentity",
+        shown="tests/test_plan_upkeep.py::test_a_fresh_identity_after_each_phase_2; lab: fresh_identity",
     ),
     "ipsecGlobContIkeLoggingLevel": Traits(
         stage="gateway",
@@ -273,9 +293,12 @@ TRAITS = {
         limit="No ISDN hardware; becomes live with callback by SIP (later)",
     ),
     "ipsecGlobContPfsIdentityDelay": Traits(
-        stage="gateway",
         effect="Time between the end of phase 2 and the replacement of phase 1",
         mechanism="monitor",
+        shown=(
+            "lab: fresh_identity; "
+            "tests/test_monitor_phase1.py::test_identity_pfs_renews_phase_1_some_seconds_after_each_phase_2"
+        ),
     ),
     "ipsecGlobContHeartbeatInterval": Traits(
         effect="Silence after which a peer under heartbeat supervision is probed",
@@ -298,13 +321,10 @@ TRAITS = {
         limit="No such internals here; only stored",
     ),
     "ipsecGlobContP1Always": Traits(
-        stage="gateway",
         effect="enabled: each phase 2 rekey is preceded by a fresh phase 1 (IKEv1)",
         mechanism="monitor",
-        limit=(
-            "Volume limits: just after instead of before the soft EXPIRE; rekeys the peer starts are not covered;"
-            " no meaning in IKEv2"
-        ),
+        limit="By volume just after phase 2, not before; renewals that the peer begins are not covered; IKEv1 only",
+        shown=("lab: phase_1_first; tests/test_monitor_phase1.py::test_phase_1_first_renews_it_before_phase_2_is_due"),
     ),
     "ipsecGlobContHwAccel": Traits(
         effect="yes: ESP is offloaded to the network card where it can",
@@ -330,10 +350,10 @@ TRAITS = {
         shown="lab: profiles; tests/test_plan_ikev2.py::test_version_2_takes_the_peers_profile_else_the_global_one",
     ),
     "ipsecGlobContMaxIkev2Sas": Traits(
-        stage="gateway",
         effect="As ipsecGlobMaxIkeSas for IKEv2",
         mechanism="monitor",
         limit="as there",
+        shown="tests/test_monitor_phase1.py::test_the_number_of_ike_sas_is_kept_by_version",
     ),
     "ipsecGlobContPathFinder": Traits(
         stage="gateway",
@@ -369,10 +389,13 @@ TRAITS = {
         shown="tests/test_plan_ikev2.py::test_version_2_probes_less_often_who_may_move_and_not_at_all_where_told",
     ),
     "ipsecGlobContDnsSelectRoundRobin": Traits(
-        stage="gateway",
         effect="enabled: each try at a peer with several addresses goes to the next one",
         mechanism="plan.ike",
         limit="Rotation only among answers we got; charon resolver not used",
         disturbs="reloads connection",
+        shown=(
+            "lab: in_turn; "
+            "tests/test_plan_interfaces.py::test_after_a_failed_attempt_the_next_address_is_called_in_turn"
+        ),
     ),
 }

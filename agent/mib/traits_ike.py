@@ -5,11 +5,11 @@ from agent.mib.schema import Role, Traits
 TRAITS = {
     "ikeSaState": Traits(
         deletes=7,
-        stage="gateway",
         effect="delete ends the IKEv1 SA",
         mechanism="monitor",
         limit="charon ends the phase 2 SAs with it, unlike the original; other values inconsistentValue",
         disturbs="renegotiates peer",
+        shown="lab: delete_sa; tests/test_monitor_endings.py::test_delete_ends_it",
     ),
     "ikePropNextChoice": Traits(
         links="ikeProposalTable",
@@ -145,12 +145,12 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ikePrfPfsIdentity": Traits(
-        stage="gateway",
         effect="true: each phase 2 is negotiated under its own phase 1 keys",
         mechanism="monitor",
-        limit=(
-            "charon cannot drop phase 1 and keep phase 2 (terminate takes the children, tried): a fresh unused "
-            "phase 1 stands by instead"
+        limit="charon cannot drop phase 1 and keep phase 2: a fresh, unused phase 1 stands by instead",
+        shown=(
+            "lab: fresh_identity; "
+            "tests/test_monitor_phase1.py::test_identity_pfs_renews_phase_1_some_seconds_after_each_phase_2"
         ),
     ),
     "ikePrfHeartbeats": Traits(
@@ -164,9 +164,12 @@ TRAITS = {
         shown="lab: dead_peers; tests/test_plan_ikev2.py::test_heartbeats_of_phase_1",
     ),
     "ikePrfBlockTime": Traits(
-        stage="gateway",
         effect="After a failed own attempt the peer is blocked this long; Ttl counts down",
         mechanism="monitor",
+        limit="A dialup of an operator does not wait for it",
+        shown=(
+            "lab: block_time; tests/test_monitor_states.py::test_a_peer_with_a_block_time_is_left_alone_for_so_long"
+        ),
     ),
     "ikePrfNatT": Traits(
         effect="ESP travels in UDP when NAT is found, always, or a NATed peer is refused",
@@ -180,10 +183,17 @@ TRAITS = {
         ),
     ),
     "ikePrfMtuMax": Traits(
-        stage="gateway",
         effect="Packets into the tunnel are at most this large",
         mechanism="backends.link",
-        limit="List peers: only TCP is limited, other packets follow the kernel's path MTU; IPv4 peers only",
+        limit=(
+            "Virtual interface: MTU of the link. List peers: only TCP is limited, by its segment size, and "
+            "needs nftables; other packets follow the kernel's path MTU"
+        ),
+        shown=(
+            "tests/test_plan_interfaces.py::test_mtu_comes_from_the_profile_the_global_one_or_is_built_in; "
+            "tests/test_plan_interfaces.py::test_peers_with_another_mtu_have_sets_of_their_own; "
+            "tests/test_interfaces_kernel.py::test_the_kernel_takes_all_our_parts"
+        ),
     ),
     "ikePrfLifeSeconds": Traits(
         effect="Phase 1 is renewed before this age and never older",
@@ -193,12 +203,12 @@ TRAITS = {
         shown="lab: rekeys",
     ),
     "ikePrfLifeKBytes": Traits(
-        stage="gateway",
         effect="Phase 1 is renewed after this many kB of IKE messages",
         mechanism="monitor",
-        limit=(
-            "charon neither counts nor proposes volume in phase 1; without nftables not enforced (row says so); "
-            "limit is ours alone, not negotiated"
+        limit="Ours alone, not negotiated; counted where the agent has CAP_NET_RAW",
+        shown=(
+            "lab: kilobytes_of_phase_1; "
+            "tests/test_monitor_phase1.py::test_phase_1_is_renewed_after_so_many_kilobytes_of_1000_octets"
         ),
     ),
     "ikePrfLifeRekeyPercent": Traits(
@@ -216,5 +226,6 @@ TRAITS = {
             "the offered lifetime, so strict cannot act; notify: no RESPONDER-LIFETIME is sent; meaningless in "
             "IKEv2"
         ),
+        shown="lab: strict; tests/test_monitor_tables.py::test_another_lifetime_ends_a_tunnel_only_where_strict",
     ),
 }

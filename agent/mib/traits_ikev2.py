@@ -5,11 +5,11 @@ from agent.mib.schema import Role, Traits
 TRAITS = {
     "ikev2SaState": Traits(
         deletes=7,
-        stage="gateway",
         effect="delete ends the IKEv2 SA and its children",
         mechanism="monitor",
         limit="other values inconsistentValue",
         disturbs="renegotiates peer",
+        shown="lab: version_2; tests/test_monitor_endings.py::test_delete_ends_it",
     ),
     "ikev2PrfIndex": Traits(
         role=Role.INDEX_CREATING,
@@ -32,9 +32,12 @@ TRAITS = {
         shown="lab: profiles",
     ),
     "ikev2PrfBlockTime": Traits(
-        stage="gateway",
         effect="As ikePrfBlockTime for IKEv2 peers",
         mechanism="monitor",
+        shown=(
+            "lab: version_2; tests/test_plan_upkeep.py::test_the_block_time_of_the_own_profile_then_of_the_global_one; "
+            "tests/test_monitor_states.py::test_a_peer_with_a_block_time_is_left_alone_for_so_long"
+        ),
     ),
     "ikev2PrfNatT": Traits(
         deletes=4,
@@ -45,10 +48,10 @@ TRAITS = {
         shown="lab: nat_traversal; lab: profiles",
     ),
     "ikev2PrfMtuMax": Traits(
-        stage="gateway",
         effect="As ikePrfMtuMax",
         mechanism="backends.link",
         limit="as ikePrfMtuMax",
+        shown="tests/test_plan_interfaces.py::test_mtu_comes_from_the_profile_the_global_one_or_is_built_in",
     ),
     "ikev2PrfLifeSeconds": Traits(
         effect="The IKE_SA is rekeyed within this time",

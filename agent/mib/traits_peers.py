@@ -32,6 +32,7 @@ TRAITS = {
             " rule is `shadowed`; children of removed rules are terminated, others stay"
         ),
         disturbs="renegotiates peer",
+        shown=("tests/test_xfrm_packets.py::test_packets_fare_as_explain_says; tests/test_plan_oracle.py::test_packet"),
     ),
     "ipsecPeerDynamicAddress": Traits(
         effect="The tunnel goes to this address or host name; empty: the peer must call us",
@@ -43,16 +44,25 @@ TRAITS = {
         disturbs="renegotiates peer",
     ),
     "ipsecPeerVirtualInterface": Traits(
-        stage="gateway",
         effect="An interface with number peer + 100000 appears; all that is routed to it is encrypted",
         mechanism="backends.link",
-        limit="Kernel without xfrm_interface (User Mode Linux): row failed with reason; peers 1..2147383647",
+        limit=(
+            "Kernel without xfrm_interface (User Mode Linux): row failed with reason; peers 1..2147383647; what"
+            " is forwarded out of it passes a default rule of drop only where there is nftables, and IPv6 from this"
+            " host into it only with a pass rule"
+        ),
         disturbs="renegotiates peer",
+        shown=(
+            "tests/test_interfaces_kernel.py::test_a_virtual_interface_with_address_and_route_comes_and_goes_by_set;"
+            " "
+            "tests/test_plan_interfaces.py::test_its_traffic_list_is_ignored_and_everything_is_protected_by_its_own_policies"
+        ),
     ),
     "ipsecPeerStartMode": Traits(
         effect="on-demand: first packet starts the tunnel; always-up: it stands without traffic and returns by itself",
         mechanism="monitor",
         limit="always-up without address of the peer: row says it waits for the peer",
+        shown="lab: always_up",
     ),
     "ipsecPeerPreSharedKey": Traits(
         role=Role.SECRET,
@@ -78,6 +88,7 @@ TRAITS = {
         effect="Of two peers whose nets overlap the lower number gets the packet",
         mechanism="plan.spd",
         limit="charon chooses its connection by identities and addresses, not by this",
+        shown="tests/test_plan_oracle.py::test_packet; lab: priority; lab: overlapping_peers",
     ),
     "ipsecPeerIkeProfile": Traits(
         refers="ikeProfileTable",
@@ -109,6 +120,7 @@ TRAITS = {
         mechanism="monitor",
         limit="Repeated dialup needs the reset to up, else diff is empty; callback without ISDN equals dialup",
         disturbs="renegotiates peer",
+        shown="lab: admin_status",
     ),
     "ipsecPeerPreSharedKeyData": Traits(
         role=Role.SEALED,
@@ -214,17 +226,20 @@ TRAITS = {
         shown="lab: address_change",
     ),
     "ipsecPeerPublicIfIndex": Traits(
-        stage="gateway",
         effect="Own calls leave by this interface",
         mechanism="plan.ike",
-        limit="Interface without address or gone: row failed; responder ignores it",
+        limit="Link without an address of the family, or gone: row failed; responder ignores it",
         disturbs="renegotiates peer",
+        shown="lab: public_link; tests/test_interfaces_kernel.py::test_a_peer_is_called_by_the_link_chosen_or_fails",
     ),
     "ipsecPeerPublicIfIndexMode": Traits(
-        stage="gateway",
         effect="force: even against a better route; preferred: only if no better route exists",
         mechanism="backends.link",
+        limit="preferred: our address on the link is used where the route to the peer already goes by it",
         disturbs="renegotiates peer",
+        shown=(
+            "lab: public_link; tests/test_plan_interfaces.py::test_preferred_makes_no_route_and_yields_to_a_better_one"
+        ),
     ),
     "ipsecPeerChildAllocMode": Traits(
         effect="single: one SA pair for everything of the peer; multi: one per rule (IKEv2)",
@@ -237,30 +252,39 @@ TRAITS = {
         shown="lab: single_child",
     ),
     "ipsecPeerIfStateMode": Traits(
-        stage="gateway",
         effect="full: the interface shows dormant and blocked; reduced: only up or down",
         mechanism="backends.link",
-        limit="Only always-up peers with virtual interface; blocked shows as lowerLayerDown",
+        limit=(
+            "Only always-up peers with virtual interface; blocked takes the interface down, since no XFRM "
+            "interface can be made to show lowerLayerDown"
+        ),
+        shown=(
+            "tests/test_links.py::test_a_link_shows_how_its_peer_is; "
+            "tests/test_peer_states.py::test_an_interface_shows_dormant_up_and_blocked"
+        ),
     ),
     "ipsecPeerSecondaryPeerIndex": Traits(
-        stage="gateway",
         effect="When this peer cannot be reached the backup peer takes over its traffic",
         mechanism="monitor",
         limit=(
             "Refused unless always-up and IfStateMode reduced (SET of all three at once is fine); itself or a "
-            "ring: inconsistentValue"
+            "ring: inconsistentValue. It takes over the nets that its own list has too, or the routes of a "
+            "virtual interface; not while the primary is switched off; a new agent begins with the primary"
         ),
+        shown="lab: backup; tests/test_plan_interfaces.py::test_the_backup_peers_tunnel_has_the_primarys_traffic",
     ),
     "ipsecPeerDelayBackToPrimary": Traits(
-        stage="gateway",
         effect="Return to the recovered primary waits this long",
         mechanism="monitor",
+        limit="Counted from the moment the primary is up",
+        shown="lab: backup; tests/test_peer_states.py::test_the_primary_gets_its_traffic_back_after_the_delay",
     ),
     "ipsecTrNextIndex": Traits(
         links="ipsecTrafficTable",
         effect="Puts the next rule behind this one",
         mechanism="plan.spd",
         limit="Ring: inconsistentValue",
+        shown="tests/test_xfrm_packets.py::test_packets_fare_as_explain_says",
     ),
     "ipsecTrDescription": Traits(
         effect="The label names the row in every log line, event, explain answer and notification about it",
@@ -274,6 +298,7 @@ TRAITS = {
             "disturb nothing"
         ),
         disturbs="renegotiates peer",
+        shown="tests/test_xfrm_packets.py::test_packets_fare_as_explain_says",
     ),
     "ipsecTrLocalMaskLen": Traits(
         effect="Size of the local net; 32 is one host",
@@ -283,52 +308,66 @@ TRAITS = {
             "to everything"
         ),
         disturbs="renegotiates peer",
+        shown="tests/test_xfrm_packets.py::test_packets_fare_as_explain_says",
     ),
     "ipsecTrLocalRange": Traits(
-        stage="gateway",
         effect="The rule covers local addresses up to this one",
         mechanism="plan.spd",
-        limit=(
-            "End below start: inconsistentValue; up to 62 prefixes a side, so up to 62 x 62 pairs x 5 policies "
-            "when both sides are ranges: bounded and reported"
-        ),
         disturbs="renegotiates peer",
+        limit=(
+            "End below start: inconsistentValue. A range takes at most 62 prefixes (IPv6: 254), five policies"
+            " each; two ranges together at most 1,024 pairs, more is inconsistentValue (row failed where it"
+            " gets in otherwise). The tunnel is negotiated for the range as it is"
+        ),
+        shown=(
+            "tests/test_xfrm_packets.py::test_a_range_begins_and_ends_where_it_says;"
+            " tests/test_plan_traffic.py::test_two_ranges_are_bounded; lab: ranges"
+        ),
     ),
     "ipsecTrRemoteAddress": Traits(
         effect="Packets to this remote host, net or range start match",
         mechanism="plan.spd",
         limit="as LocalAddress",
         disturbs="renegotiates peer",
+        shown="tests/test_xfrm_packets.py::test_packets_fare_as_explain_says",
     ),
     "ipsecTrRemoteMaskLen": Traits(
         effect="Size of the remote net",
         mechanism="plan.spd",
         disturbs="renegotiates peer",
+        shown="tests/test_xfrm_packets.py::test_packets_fare_as_explain_says",
     ),
     "ipsecTrRemoteRange": Traits(
-        stage="gateway",
         effect="The rule covers remote addresses up to this one",
         mechanism="plan.spd",
-        limit="as LocalRange",
         disturbs="renegotiates peer",
+        limit="As ipsecTrLocalRange",
+        shown=(
+            "tests/test_xfrm_packets.py::test_a_range_begins_and_ends_where_it_says;"
+            " tests/test_plan_traffic.py::test_all_prefixes_of_a_range_share_one_child_and_its_reqid; lab:"
+            " ranges"
+        ),
     ),
     "ipsecTrProto": Traits(
         role=Role.CREATING,
         effect="Only packets of this protocol match; creates the row",
         mechanism="plan.spd",
         disturbs="renegotiates peer",
+        shown=("tests/test_xfrm_packets.py::test_packets_fare_as_explain_says; tests/test_plan_oracle.py::test_packet"),
     ),
     "ipsecTrLocalPort": Traits(
         effect="Only this local port matches",
         mechanism="plan.spd",
         limit="Only tcp, udp, sctp, udplite: else inconsistentValue; ICMP type and code have no object",
         disturbs="renegotiates peer",
+        shown="tests/test_xfrm_packets.py::test_packets_fare_as_explain_says; lab: ports",
     ),
     "ipsecTrRemotePort": Traits(
         effect="Only this remote port matches",
         mechanism="plan.spd",
         limit="as LocalPort",
         disturbs="renegotiates peer",
+        shown="tests/test_xfrm_packets.py::test_packets_fare_as_explain_says; lab: ports",
     ),
     "ipsecTrAction": Traits(
         deletes=1,
@@ -336,38 +375,63 @@ TRAITS = {
         mechanism="plan.spd",
         limit="protect is refused in pre and post lists; one that gets there otherwise is skipped, row unused",
         disturbs="renegotiates peer",
+        shown=(
+            "tests/test_xfrm_packets.py::test_packets_fare_as_explain_says;"
+            " tests/test_plan_oracle.py::test_packet; lab: rules"
+        ),
     ),
     "ipsecTrInterface": Traits(
-        stage="gateway",
         effect="The rule counts only on this interface",
         mechanism="plan.spd",
-        limit=(
-            "Kernel matches ifindex against the OUTPUT device in every direction; without nftables a rule with an"
-            " inbound part is failed; interface gone: row waits"
-        ),
         disturbs="renegotiates peer",
+        limit=(
+            "Number of the interface, -1 or 0 for any. What leaves: the kernel's own selector, but it does not"
+            " tell the interface of IPv6 packets that the gateway itself makes, so these meet no such rule"
+            " (row says so). What arrives: nftables marks it with the number in the upper 20 bits of the"
+            " packet's mark (policy routing: use masks within the lower 12); without nftables a rule with an"
+            " inbound part is failed, protect and drop then drop what leaves. An interface that is not there"
+            " is waited for (row pending); numbers up to 1,048,575"
+        ),
+        shown=(
+            "tests/test_xfrm_packets.py::test_packets_fare_as_explain_says;"
+            " tests/test_xfrm_packets.py::test_an_interface_is_the_one_a_packet_leaves_or_came_by;"
+            " tests/test_reconcile_kernel.py::test_a_rule_waits_for_its_interface_and_what_comes_by_it_is_marked;"
+            " lab: interface_without_nftables"
+        ),
     ),
     "ipsecTrDirection": Traits(
         effect="A pass or drop rule counts for both directions or one",
         mechanism="plan.spd",
         limit="Ignored by protect",
+        shown=("tests/test_xfrm_packets.py::test_packets_fare_as_explain_says; tests/test_plan_oracle.py::test_packet"),
     ),
     "ipsecTrLocalAddressType": Traits(
-        stage="gateway",
         effect="ph1: the rule covers our own outer address, whatever it is just now",
         mechanism="plan.spd",
-        limit="In pre and post lists: address of the default route",
         disturbs="renegotiates peer",
+        limit=(
+            "ph1 in pre and post lists: our address on the default route, row pending without one. Of a peer"
+            " that has to call: known once it has called; pass and drop rules of its list then still wait"
+        ),
+        shown=(
+            "tests/test_xfrm_packets.py::test_the_own_address_is_that_of_the_default_route;"
+            " tests/test_plan_traffic.py::test_outer_addresses_are_followed; lab: outer_addresses; lab:"
+            " own_address_moves"
+        ),
     ),
     "ipsecTrRemoteAddressType": Traits(
-        stage="gateway",
         effect="ph1: the peer's outer address; dhcp: the client's requests to a DHCP server",
         mechanism="plan.spd",
-        limit=(
-            "dhcp: lease addresses are not followed (needs DHCP over IPsec, later); in pre and post lists peer is"
-            " meaningless: row unused"
-        ),
         disturbs="renegotiates peer",
+        limit=(
+            "ph1: in pre and post lists the peer means nothing: row unused. dhcp: UDP from port 68 of any"
+            " address to port 67 (of an IPv6 rule 546 and 547), other protocols and ports are"
+            " inconsistentValue; leased addresses are not followed (that needs DHCP over IPsec)"
+        ),
+        shown=(
+            "tests/test_xfrm_packets.py::test_dhcp_is_the_clients_requests_and_the_answers;"
+            " tests/test_plan_oracle.py::test_packet; lab: responder_only"
+        ),
     ),
     "ipsecTrProfile": Traits(
         refers="ipsecProfileTable",

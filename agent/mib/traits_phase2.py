@@ -307,14 +307,18 @@ TRAITS = {
         shown="lab: outer_packets",
     ),
     "ipsecPrfGranularity": Traits(
-        stage="gateway",
-        effect="One SA pair per rule (coarse), per host pair (ip), per protocol or per port pair",
+        effect="coarse: one SA pair for all that a rule protects",
         mechanism="plan.spd",
         limit=(
-            "The wide template's larval state silences further acquires for xfrm_acq_expires (5 s): a second flow"
-            " starts up to 5 s late; unused fine children are closed by inactivity"
+            "Only coarse, which is the default: an SA pair for each host, protocol or port (ip, proto, port,"
+            " local-services) is refused, since the IKE daemon would need a configuration for every flow; several"
+            " rules have several pairs"
         ),
         disturbs="renegotiates peer",
+        shown=(
+            "tests/test_plan_traffic.py::test_all_prefixes_of_a_range_share_one_child_and_its_reqid;"
+            " tests/test_plan_check.py::test_only_the_coarse_granularity_is_taken; lab: ranges"
+        ),
     ),
     "ipsecPrfKeepAlive": Traits(
         deletes=4,
@@ -337,17 +341,22 @@ TRAITS = {
         ),
     ),
     "ipsecPrfForceTunnelMode": Traits(
-        stage="gateway",
         effect=(
             "true: tunnel mode always; false: transport where the rule covers just the two gateways; tp-greip: "
             "transport with GRE inside"
         ),
         mechanism="plan.spd",
-        limit=(
-            "v1: far side with tunnel: INVALID_ID_INFORMATION; v2: comes up as tunnel silently, we follow it; "
-            "value 4 refused"
-        ),
         disturbs="renegotiates peer",
+        limit=(
+            "The far side has to ask for the same: with IKEv1 it refuses otherwise (INVALID_ID_INFORMATION),"
+            " with IKEv2 the tunnel comes up in tunnel mode and is followed. tp-greip: GRE between the outer"
+            " addresses is protected, whatever else the rule names; the GRE interface is the administrator's"
+        ),
+        shown=(
+            "tests/test_plan_traffic.py::test_tunnel_mode_is_forced_or_transport_suffices;"
+            " tests/test_plan_traffic.py::test_gre_between_the_gateways_is_what_is_protected_with_tp_greip;"
+            " lab: outer_addresses; lab: gre_inside"
+        ),
     ),
     "ipsecPrfLifeSeconds": Traits(
         effect="Phase 2 SAs are never older than this",
@@ -374,13 +383,14 @@ TRAITS = {
         effect="Other lifetimes from the peer are taken, or the SA is ended",
         mechanism="monitor",
         limit="strict acts just after the SA is up; no RESPONDER-LIFETIME is sent; IKEv2 does not negotiate lifetimes",
+        shown="lab: strict",
     ),
     "ipsecBundleState": Traits(
         deletes=3,
-        stage="gateway",
         effect="delete ends the SAs of the bundle",
         mechanism="monitor",
         limit="Any other value than delete answers inconsistentValue (the state is live)",
         disturbs="renegotiates peer",
+        shown="lab: delete_bundle; tests/test_monitor_endings.py::test_delete_ends_it",
     ),
 }

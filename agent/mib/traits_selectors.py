@@ -5,39 +5,42 @@ from agent.mib.schema import Role, Traits
 TRAITS = {
     "ipsecPeerTrafficIfindex": Traits(
         role=Role.CREATING,
-        stage="gateway",
         effect="Names the peer by its interface number; creates the row with the two addresses",
         mechanism="plan.ike",
-        limit="Rows are only stored as yet. No such peer: inconsistentValue",
+        limit="No such peer: inconsistentValue",
         disturbs="renegotiates peer",
+        shown="tests/test_plan_interfaces.py::test_selectors_come_and_go_with_their_rows",
     ),
     "ipsecPeerTrafficDescription": Traits(
-        stage="gateway",
-        effect="The label names the row in every log line, event, explain answer and notification about it",
+        effect="The label names the row in log lines and explain answers about it",
         mechanism="log",
+        shown="tests/test_plan_interfaces.py::test_explain_names_the_selector_by_its_label",
     ),
     "ipsecPeerTrafficLocalAddress": Traits(
         role=Role.CREATING,
-        stage="gateway",
         effect="Selectors negotiated for the virtual interface are limited to this local net",
         mechanism="plan.ike",
-        limit="Rows are only stored as yet. Only for peers with virtual interface (list peers: row unused)",
+        limit="Only for peers with virtual interface; rows of others do nothing",
         disturbs="renegotiates peer",
+        shown="tests/test_plan_interfaces.py::test_a_row_of_both_sides_is_a_child_of_its_own",
     ),
     "ipsecPeerTrafficLocalMask": Traits(
-        stage="gateway",
         effect="Size of that net",
         mechanism="plan.ike",
+        limit="A dotted mask without holes",
         disturbs="renegotiates peer",
+        shown=(
+            "tests/test_plan_interfaces.py::test_a_row_of_both_sides_is_a_child_of_its_own; "
+            "tests/test_plan_interfaces.py::test_masks_have_no_holes"
+        ),
     ),
     "ipsecPeerTrafficLocalPort": Traits(
-        stage="gateway",
         effect="Selector limited to this local port",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
+        shown="tests/test_plan_interfaces.py::test_port_ranges_are_counts_and_become_blocks",
     ),
     "ipsecPeerTrafficLocalPortRange": Traits(
-        stage="gateway",
         effect="Number of ports from LocalPort on",
         mechanism="plan.ike",
         limit=(
@@ -45,84 +48,89 @@ TRAITS = {
             " count taken"
         ),
         disturbs="renegotiates peer",
+        shown="tests/test_plan_interfaces.py::test_port_ranges_are_counts_and_become_blocks",
     ),
     "ipsecPeerTrafficRemoteAddress": Traits(
         role=Role.CREATING,
-        stage="gateway",
         effect="As local, remote net",
         mechanism="plan.ike",
-        limit="Rows are only stored as yet. Only for peers with virtual interface (list peers: row unused)",
+        limit="Only for peers with virtual interface; rows of others do nothing",
         disturbs="renegotiates peer",
+        shown="tests/test_plan_interfaces.py::test_a_row_of_both_sides_is_a_child_of_its_own",
     ),
     "ipsecPeerTrafficRemoteMask": Traits(
-        stage="gateway",
         effect="Size of that net",
         mechanism="plan.ike",
+        limit="A dotted mask without holes",
         disturbs="renegotiates peer",
+        shown="tests/test_plan_interfaces.py::test_a_row_of_both_sides_is_a_child_of_its_own",
     ),
     "ipsecPeerTrafficRemotePort": Traits(
-        stage="gateway",
         effect="Selector limited to this remote port",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
+        shown="tests/test_plan_interfaces.py::test_a_row_of_both_sides_is_a_child_of_its_own",
     ),
     "ipsecPeerTrafficRemotePortRange": Traits(
-        stage="gateway",
         effect="Number of ports from RemotePort on",
         mechanism="plan.ike",
         limit="as LocalPortRange",
         disturbs="renegotiates peer",
+        shown="tests/test_plan_interfaces.py::test_port_ranges_are_counts_and_become_blocks",
     ),
     "ipsecPeerTrafficProtocol": Traits(
-        stage="gateway",
         effect="Selector limited to this protocol",
         mechanism="plan.ike",
         limit="255 refused: it would mean protocol 255",
         disturbs="renegotiates peer",
+        shown="tests/test_plan_interfaces.py::test_a_row_of_both_sides_is_a_child_of_its_own",
     ),
     "ipsecPeerTrafficPolicy": Traits(
         deletes=1,
-        stage="gateway",
         effect="The selector is for tunnels we start, the peer starts, or both; delete removes the row",
         mechanism="monitor",
         limit=(
-            "charon cannot refuse a child by role: a child of role-initiator that the peer started is ended by"
-            " the monitor just after; ipExtRt table does not exist here, hence ip rules"
+            "The peer's own attempt at a row of role-initiator cannot be refused by charon: it is ended just "
+            "after; syncrt roles are refused: no ip rules are made"
         ),
         disturbs="renegotiates peer",
+        shown=(
+            "tests/test_selector_roles.py::test_what_is_the_peers_to_begin_is_never_begun_by_us; "
+            "tests/test_selector_roles.py::test_what_is_ours_to_begin_is_ended_when_the_peer_began_it"
+        ),
     ),
     "ipsecPeerTrafficType": Traits(
-        stage="gateway",
         effect="The row gives the local side, the remote side, or both sides of a selector (IKEv2)",
         mechanism="plan.ike",
         limit="1 and 2 with IKEv1 refused (one selector pair per child)",
         disturbs="renegotiates peer",
+        shown="tests/test_plan_interfaces.py::test_local_and_remote_rows_are_one_child_with_ikev2",
     ),
     "ipsecPeerTrafficIp6LocalAddress": Traits(
-        stage="gateway",
         effect="IPv6 net of the local side",
         mechanism="plan.ike",
         limit="IKEv2 only, refused with IKEv1",
         disturbs="renegotiates peer",
+        shown="tests/test_plan_interfaces.py::test_local_and_remote_rows_are_one_child_with_ikev2",
     ),
     "ipsecPeerTrafficIp6LocalMaskLen": Traits(
-        stage="gateway",
         effect="Size of that net",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
+        shown="tests/test_plan_interfaces.py::test_local_and_remote_rows_are_one_child_with_ikev2",
     ),
     "ipsecPeerTrafficIp6RemoteAddress": Traits(
-        stage="gateway",
         effect="IPv6 net of the remote side",
         mechanism="plan.ike",
         limit="IKEv2 only, refused with IKEv1",
         disturbs="renegotiates peer",
+        shown="tests/test_plan_interfaces.py::test_local_and_remote_rows_are_one_child_with_ikev2",
     ),
     "ipsecPeerTrafficIp6RemoteMaskLen": Traits(
-        stage="gateway",
         effect="Size of that net",
         mechanism="plan.ike",
         disturbs="renegotiates peer",
+        shown="tests/test_plan_interfaces.py::test_local_and_remote_rows_are_one_child_with_ikev2",
     ),
     "ipsecInternalSubnetPeerIndex": Traits(
         role=Role.CREATING,

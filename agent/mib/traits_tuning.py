@@ -77,10 +77,13 @@ TRAITS = {
         limit="No fixed hash of this kind exists; only stored",
     ),
     "ipsecTuneIPFragMaxBytes": Traits(
-        stage="gateway",
         effect="Memory for reassembling fragments is bounded",
         mechanism="backends.link",
-        limit="Whole namespace; at the limit Linux refuses new fragments instead of dropping the oldest",
+        limit=(
+            "Whole namespace; at the limit Linux refuses new fragments instead of dropping the oldest; with its"
+            " default the host's own value stays, or comes back"
+        ),
+        shown="tests/test_kernel_settings.py::test_a_flood_of_fragments_is_bounded",
     ),
     "ipsecTuneIPFragMaxFragments": Traits(
         stage="gateway",

@@ -34,17 +34,97 @@ IKE_PRFS: Final[Mapping[str, int]] = {  # ikeSaPrfAlg
     "PRF_HMAC_SHA2_384": 6,
     "PRF_HMAC_SHA2_512": 7,
 }
-GROUPS: Final[Mapping[str, int]] = {  # numbers of RFC 2409 and 3526
+GROUPS: Final[Mapping[str, int]] = {  # IANA's numbers: RFC 2409, 3526, 5114, 5903, 6954, 8031
     "MODP_768": 1,
     "MODP_1024": 2,
     "MODP_1536": 5,
     "MODP_2048": 14,
     "MODP_3072": 15,
     "MODP_4096": 16,
+    "MODP_6144": 17,
+    "MODP_8192": 18,
+    "ECP_256": 19,
+    "ECP_384": 20,
+    "ECP_521": 21,
+    "MODP_1024_160": 22,
+    "MODP_2048_224": 23,
+    "MODP_2048_256": 24,
+    "ECP_192": 25,
+    "ECP_224": 26,
+    "ECP_224_BP": 27,
+    "ECP_256_BP": 28,
+    "ECP_384_BP": 29,
+    "ECP_512_BP": 30,
+    "CURVE_25519": 31,
+    "CURVE_448": 32,
 }
 PROPOSAL_GROUPS: Final[Mapping[str, int]] = {  # the same in charon's configuration words
     name.replace("_", "").lower(): number for name, number in GROUPS.items()
 }
+
+
+IKEV2_CIPHERS: Final[Mapping[str, int]] = {  # ikev2SaEncAlg
+    "DES_CBC": 2,
+    "3DES_CBC": 3,
+    "CAST_CBC": 6,
+    "BLOWFISH_CBC": 7,
+    "AES_CBC": 12,
+    "AES_CTR": 13,
+}
+IKEV2_INTEGRITY: Final[Mapping[str, int]] = {  # ikev2SaIntegAlg
+    "HMAC_MD5_96": 1,
+    "HMAC_SHA1_96": 2,
+    "HMAC_SHA2_256_128": 3,
+    "HMAC_SHA2_384_192": 4,
+    "HMAC_SHA2_512_256": 5,
+}
+IKEV2_PRFS: Final[Mapping[str, int]] = {  # ikev2SaPrfAlg
+    "PRF_HMAC_MD5": 1,
+    "PRF_HMAC_SHA1": 2,
+    "PRF_HMAC_SHA2_256": 3,
+    "PRF_HMAC_SHA2_384": 4,
+    "PRF_HMAC_SHA2_512": 5,
+}
+ESP_ENCRYPTION: Final[Mapping[str, int]] = {  # ipsecSaEncAlg
+    "": 1,
+    "NULL": 1,
+    "DES_CBC": 2,
+    "3DES_CBC": 3,
+    "BLOWFISH_CBC": 4,
+    "CAST_CBC": 5,
+    "TWOFISH_CBC": 6,
+    "AES_CBC": 7,
+}
+ESP_AUTHENTICATION: Final[Mapping[str, int]] = {  # ipsecSaAuthAlg
+    "": 2,
+    "HMAC_MD5_96": 4,
+    "HMAC_SHA1_96": 6,
+    "HMAC_SHA2_256_128": 7,
+    "HMAC_SHA2_256_96": 7,
+    "HMAC_SHA2_384_192": 8,
+    "HMAC_SHA2_512_256": 9,
+}
+FIXED_KEYS: Final[Mapping[str, int]] = {"DES_CBC": 8, "3DES_CBC": 24, "CAST_CBC": 16}  # octets
+CHECK_KEYS: Final[Mapping[str, int]] = {  # octets, RFC 2403, 2404, 4868, 3566, 4494
+    "HMAC_MD5_96": 16,
+    "HMAC_SHA1_96": 20,
+    "HMAC_SHA2_256_96": 32,
+    "HMAC_SHA2_256_128": 32,
+    "HMAC_SHA2_384_192": 48,
+    "HMAC_SHA2_512_256": 64,
+    "AES_XCBC_96": 16,
+    "AES_CMAC_96": 16,
+}
+
+
+def cipher_octets(cipher: str, bits: int) -> int:
+    """Length of a cipher's key; `bits` as charon tells it of those that have a choice."""
+    return bits // 8 or FIXED_KEYS.get(cipher, 0)
+
+
+def check_key_octets(integrity: str) -> int:
+    """Length of an integrity key."""
+    return CHECK_KEYS.get(integrity, 0)
 
 
 class Cipher(NamedTuple):

@@ -10,6 +10,7 @@ it has left, in any order.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeVar
 
@@ -71,26 +72,46 @@ class Half:
     total: Traffic
     incoming: bool
     overhead: Overhead
+    mode: int = 1
     octets: int = 0
     packets: int = 0
 
 
+class Way(NamedTuple):
+    """A kind of SA: protocol 50, 51 or 108 (the compression inside ESP or AH), direction, mode 0 transport or 1
+    tunnel."""
+
+    protocol: int
+    incoming: bool
+    mode: int
+
+
 class Counters:
-    """All SAs of which readings count."""
+    """All SAs of which readings count. `through`: what went through SAs of each kind, of the whole gateway."""
 
     def __init__(self) -> None:
+        self.through: dict[Way, Tally] = {}
         self._halves: dict[SaKey, Half] = {}
         self._leaving: OrderedDict[SaKey, Half] = OrderedDict()
         self._early: OrderedDict[SaKey, tuple[int, int]] = OrderedDict()
 
-    def join(self, key: SaKey, owner: Traffic, total: Traffic, incoming: bool, overhead: Overhead, now: float) -> None:
+    def join(
+        self,
+        key: SaKey,
+        owner: Traffic,
+        total: Traffic,
+        incoming: bool,
+        overhead: Overhead,
+        now: float,
+        mode: int = 1,
+    ) -> None:
         """This SA belongs to that tunnel from its first octet on; nothing when it is known."""
         if key in self._halves:
             return
         half = self._leaving.pop(key, None)
         if half is not None:  # it was not gone after all: what is counted stays counted
             half.owner = owner
-        self._halves[key] = half or Half(owner, total, incoming, overhead)
+        self._halves[key] = half or Half(owner, total, incoming, overhead, mode)
         early = self._early.pop(key, None)
         if early is not None:
             self.read(key, *early, now)
@@ -125,7 +146,17 @@ class Counters:
         for traffic in (half.owner, half.total):
             tally = traffic.incoming if half.incoming else traffic.outgoing
             tally.add(more_octets, more_packets, wire, now)
+        way = Way(key.protocol, half.incoming, half.mode)
+        self.through.setdefault(way, Tally()).add(more_octets, more_packets, wire, now)
         return half.owner
+
+    def packets(self, *, protocols: Container[int], incoming: bool, modes: Container[int] = (0, 1)) -> int:
+        """Packets that went through all SAs of some kinds."""
+        return sum(
+            tally.packets
+            for way, tally in self.through.items()
+            if way.protocol in protocols and way.incoming is incoming and way.mode in modes
+        )
 
 
 def _keep(remembered: OrderedDict[SaKey, Kept], key: SaKey, value: Kept) -> None:

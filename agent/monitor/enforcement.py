@@ -2,7 +2,8 @@
 
 A child without compression where the proposal says `force` (charon falls back to plain
 ESP), and an IKE SA through NAT where NAT-T is disabled (charon cannot hide that it knows
-NAT-T). MIB: ipsecPropIpcomp, ikePrfNatT, ikev2PrfNatT.
+NAT-T), and a child that is ours to begin where the peer has begun it. MIB: ipsecPropIpcomp,
+ikePrfNatT, ikev2PrfNatT, ipsecPeerTrafficPolicy.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from agent.monitor.peers import PlanView
 
 UNCOMPRESSED: Final = "ended: the peer refuses compression, and ipsecPropIpcomp is force"
 THROUGH_NAT: Final = "ended: NAT was found on the way, and NatT is disabled"
+NOT_THE_PEERS: Final = "ended: ipsecPeerTrafficPolicy is role-initiator, and the peer began it"
 
 
 class Offence(NamedTuple):
@@ -36,4 +38,7 @@ def offence(event: IkeEvent, plan: PlanView | None) -> Offence | None:
         child = plan.children.get(event.child.name)
         if child is not None and child.compressed and not event.child.ipcomp:
             return Offence(UNCOMPRESSED, child=child.name)
+        begun = event.kind is IkeEventKind.CHILD_UP and not event.ike.initiator
+        if child is not None and not child.answers and begun:
+            return Offence(NOT_THE_PEERS, child=child.name)
     return None

@@ -9,26 +9,31 @@ tables follow within a second. All on the event loop.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from agent.backends.engine import EngineError, Ike, IkeEvent, IkeEventKind, IkeSa, KernelEvent, KernelEventKind, Spd
+from agent.backends.lookout import Lookout, NoLookout
 from agent.mib.schema import Schema
+from agent.monitor.endings import Endings
 from agent.monitor.enforcement import offence
 from agent.monitor.lifetimes import STRICT, Mismatch, child_policy, ike_policy, mismatch
 from agent.monitor.peer_events import DESCRIPTION, PeerEvents
-from agent.monitor.peers import ALWAYS_UP, CALLBACK, DIALUP, DOWN, PEER_TABLE, UP, Peers, PlanView, Settings
+from agent.monitor.peers import ALWAYS_UP, CALLBACK, DIALED, DIALUP, DOWN, PEER_TABLE, UP, Peers, PlanView, Settings
+from agent.monitor.phase1 import Phase1
 from agent.monitor.publish import LiveTables, Publisher, pause
 from agent.monitor.remarks import Remarks
-from agent.monitor.rows import Now, Values, bundle_row, ike_row, peer_row
+from agent.monitor.rows import Now, ike_state
 from agent.monitor.sas import GRACE_SECONDS, Registry
 from agent.monitor.states import Oper
+from agent.monitor.tables import STAT_TABLE, Tables
+from agent.monitor.totals import Totals
 from agent.plan import numbers
 from agent.plan.model import Tunnel
 from agent.plan.planner import Plan
+from agent.plan.upkeep import Upkeep, Upkeeps
 from agent.store.errors import Refused
 from agent.store.events import Events
 from agent.store.hooks import AGENT, Change, Edit, Origin, RowChange, Subscriber
@@ -36,19 +41,18 @@ from agent.store.snapshot import Configuration, Row
 
 logger = logging.getLogger(__name__)
 
-STAT_TABLE: Final = "ipsecPeerStatTable"
-IKE_TABLE: Final = "ikeSaTable"
-BUNDLE_TABLE: Final = "ipsecBundleTable"
 ADMIN: Final = "ipsecPeerAdminStatus"
+PRIORITY: Final = "ipsecPeerPriority"
 START_MODE: Final = "ipsecPeerStartMode"
-ADDRESS: Final = "ipsecPeerDynamicAddress"
 ROW_GENERATION: Final = "ipsecGwPeerRowGeneration"
 ENABLED: Final = "ipsecGlobEnabled"
+
+SHOWN_IN_PEERS: Final = frozenset({"ikeProfileTable", "ipsecGlobIkeProfile", "ipsecGlobContDefaultPfsIdentity"})
 
 QUIET_SECONDS: Final = 10.0  # between looks at charon while there is nothing
 SETTLE_SECONDS: Final = 0.05  # an event seldom comes alone
 HEARING_SECONDS: Final = 0.2  # until events that wait in threads and sockets are heard
-ROWS_PER_TURN: Final = 128  # rows or SAs before the loop may do something else, about 3 ms
+SAS_PER_TURN: Final = 128  # before the loop may do something else, about 3 ms
 RESETS: Final = 5  # tries to turn `dialup` into `up` while others change the row
 MISMATCHES: Final = 1024  # connections whose last word on lifetimes is kept
 
@@ -70,7 +74,8 @@ class ConfigurationStore(Protocol):
 
 
 class Monitor:
-    """`tunnels_changed`: Reconciler.environment_changed. `list_sas`: CharonIke.sas; None where only events tell.
+    """`tunnels_changed`: Reconciler.environment_changed. `list_sas`: Ike.list_sas; None where only events tell.
+    `lookout`: what is seen at the interfaces.
 
     It subscribes to the engines at once: make it before they start, and `start` it after. `planned` is for
     Reconciler.subscribe."""
@@ -84,6 +89,7 @@ class Monitor:
         *,
         tunnels_changed: TunnelsChanged,
         list_sas: ListSas | None = None,
+        lookout: Lookout | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -92,10 +98,42 @@ class Monitor:
         self._clock, self._wall, self._started = clock, wall, clock()
         self.registry = Registry(clock)
         witness = PeerEvents(store.events.tell, self._described, self._remote)
-        self.peers = Peers(self._initiate, self.registry.stands, self._peer_changed, clock, witness)
+        self.peers = Peers(
+            self._initiate,
+            self.registry.stands,
+            self._peer_changed,
+            clock,
+            witness,
+            give_up=self._give_up,
+            upkeep=self._upkeep,
+        )
+        self.endings = Endings(self.registry, ike, lambda request: self._begin(self._ask(request)))
         self._leaving: Row | None = None  # a peer that has just been removed
-        self._publisher = Publisher(schema, store.live)
+        self.totals = Totals(spd.statistics())
+        seen = lookout or NoLookout()
+        self._tables = Tables(
+            Publisher(schema, store.live),
+            self.registry,
+            self.peers,
+            self.totals,
+            lambda: self._configuration,
+            lambda: self._plan,
+            self._upkeep,
+            octets=seen.octets,
+            interface=lambda address: found.number if (found := seen.interface(address)) is not None else -1,
+        )
+        self._phase1 = Phase1(
+            self.registry,
+            self.peers,
+            ike,
+            seen,
+            lambda request: self._begin(self._ask(request)),
+            lambda: self._configuration,
+            self._upkeep,
+            clock,
+        )
         self._configuration: Configuration = store.running
+        self._upkeeps = Upkeeps(self._configuration)
         self._plan: PlanView | None = None
         self._dialing: dict[int, int] = {}  # peer → generation whose plan it waits for
         self._looked = list_sas is None  # it is known what stands
@@ -142,6 +180,7 @@ class Monitor:
                 await self._look()
                 if self._looked:  # else what stands already would be begun again
                     self.peers.tick()
+                    self._phase1.look()
                     self._dial()
                 await self._publish()
             except Exception:  # a defect must not end watching for good
@@ -149,7 +188,7 @@ class Monitor:
             await asyncio.sleep(pause(time.process_time() - begun))
 
     def _busy(self) -> bool:
-        return bool(self.registry.ike or self.registry.bundles or self._dirty_peers or self.peers.active())
+        return bool(self.registry.ike or self.registry.bundles or self._dirty_peers or self.peers.timed())
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -166,6 +205,7 @@ class Monitor:
     def changed(self, change: Change) -> None:
         """A commit; the store's hook."""
         self._configuration = change.after
+        self._upkeeps = Upkeeps(change.after)
         if change.replay:
             self._replay(change)
         else:
@@ -174,11 +214,14 @@ class Monitor:
                     self._peer_row_changed(row, change.generation)
                 elif ENABLED in row.columns:
                     self._enable(change.after)
+                elif row.table in SHOWN_IN_PEERS or not SHOWN_IN_PEERS.isdisjoint(row.columns):
+                    self._dirty_peers.update(change.after.table(PEER_TABLE).numbers())
         self._wake.set()
 
     def _replay(self, change: Change) -> None:
         table = change.after.table(PEER_TABLE)
         known = set(self._store.live.table(STAT_TABLE).numbers())
+        self._tables.chain.fill((row.number, _number(row[PRIORITY])) for row in table.active_rows())
         for row in table.active_rows():
             known.discard(row.number)
             self._peer_settings(row.number, row[ADMIN], row[START_MODE], change.generation)
@@ -193,9 +236,15 @@ class Monitor:
             self._dialing.pop(row.number, None)
             self._remarked.pop(row.number, None)
             self._leaving = row.before
+            self.registry.forget_peer(row.number)
+            self._tables.discontinuities.pop(row.number, None)
+            self._tables.chain.drop(row.number)
             self.peers.configured(row.number, None)
             self._leaving = None
         else:
+            self._tables.chain.put(row.number, _number(row.after[PRIORITY]))
+            if row.before is None:
+                self._discontinuous(row.number)
             self._peer_settings(row.number, row.after[ADMIN], row.after[START_MODE], generation)
 
     def _peer_settings(self, peer: int, admin: object, mode: object, generation: int) -> None:
@@ -215,6 +264,9 @@ class Monitor:
         self._plan = plan
         touched = touched_peers(plan, before)
         self._dirty_peers |= touched
+        known = before.takeovers if before is not None else {}
+        if known != plan.takeovers:  # who stands for whom is shown by both
+            self._dirty_peers.update(*known.items(), *plan.takeovers.items())
         self.peers.planned(plan, touched)
         if self._looked:
             self._dial()
@@ -225,7 +277,7 @@ class Monitor:
         generation = self._plan.generation if self._plan is not None else -1
         for peer in [peer for peer, asked in self._dialing.items() if asked <= generation]:
             del self._dialing[peer]
-            self.peers.dial(peer, "dialup")
+            self.peers.dial(peer, DIALED)
             self._begin(self._dialed(peer))
 
     async def _dialed(self, peer: int) -> None:
@@ -251,8 +303,7 @@ class Monitor:
             self._note_lifetime(event)
             return
         if kind is IkeEventKind.INITIATED:
-            peer = numbers.peer_of_connection(event.connection)
-            self.peers.initiated(peer, event.child_name, event.text)
+            self._initiated(event)
         elif kind is IkeEventKind.LOST:
             self.peers.engine_lost()
         elif kind is IkeEventKind.BACK:
@@ -260,23 +311,54 @@ class Monitor:
                 self.registry.forget()
         else:
             self.registry.event(event)
+            self._phase1.event(event)
             if kind is IkeEventKind.IKE_UP and event.ike is not None and not event.ike.initiator:
                 peer = numbers.peer_of_connection(event.ike.connection)
                 if peer:
                     self.peers.called(peer)
+        self._note(event)
         self._follow()
         self._enforce_lifetime(event)
         self._enforce(event)
         self._wake.set()
 
+    def _initiated(self, event: IkeEvent) -> None:
+        """An attempt of ours ended."""
+        peer = numbers.peer_of_connection(event.connection)
+        if event.text:
+            connection = self.peers.connection(peer)
+            version = 2 if connection is not None and connection.settings.get("version") == "2" else 1
+            established = any(ike_state(row.sa.state) == 2 for row in self.registry.ike_of_peer.get(peer, {}).values())
+            self.totals.note_negotiation(version, 2 if established else 1, True)
+        self.peers.initiated(peer, event.child_name, event.text)
+
+    def _note(self, event: IkeEvent) -> None:
+        """Count what came of a negotiation; of failed ones of ours INITIATED tells."""
+        if event.ike is None or not numbers.is_our_connection(event.ike.connection):
+            return
+        if event.kind in (IkeEventKind.IKE_UP, IkeEventKind.IKE_REKEY):
+            self.totals.note_negotiation(event.ike.version, 1, False)
+        elif event.kind in (IkeEventKind.CHILD_UP, IkeEventKind.CHILD_REKEY):
+            self.totals.note_negotiation(event.ike.version, 2, False)
+        elif event.kind is IkeEventKind.IKE_DOWN and not event.ike.initiator and ike_state(event.ike.state) == 1:
+            self.totals.note_negotiation(event.ike.version, 1, True)
+
     def _kernel_event(self, event: KernelEvent) -> None:
         if event.kind is KernelEventKind.ACQUIRE:
             if event.template is not None:
+                self.totals.note_trigger(event.template.reqid)
                 self.peers.acquire(event.template.reqid)
+        elif event.kind is KernelEventKind.SAS_FLUSHED:  # what they carried since the last look is not to be had
+            for peer in self.registry.of_peer:
+                self._discontinuous(peer)
         elif event.kind is KernelEventKind.OVERRUN:
             self._wake.set()
         elif event.sa is not None and event.kind is not KernelEventKind.SA_NEW:
             self.registry.kernel(event.sa)
+
+    def _discontinuous(self, peer: int) -> None:
+        """Its counters are not to be compared with those before this moment."""
+        self._tables.discontinuities[peer] = Now(0, self._clock(), self._started).ticks(self._clock())
 
     def _follow(self) -> None:
         """Tell reconciler and peers what became of tunnels."""
@@ -366,6 +448,13 @@ class Monitor:
         except EngineError as error:
             self.peers.initiated(numbers.peer_of_connection(connection), child, str(error))
 
+    def _give_up(self, peer: int) -> None:
+        """End what is being negotiated with it; of a peer that is going up nothing else stands."""
+        self._begin(self._ask(self._ike.terminate(connection=numbers.connection_name(peer))))
+
+    def _upkeep(self, peer: int) -> Upkeep:
+        return self._upkeeps.of(peer)
+
     def _described(self, peer: int) -> bytes:
         row = self._leaving or self._configuration.row(PEER_TABLE, peer)
         text = row[DESCRIPTION] if row is not None else b""
@@ -390,7 +479,7 @@ class Monitor:
                 logger.debug("SAs cannot be listed: %s", error)
             else:
                 for count, _ in enumerate(self.registry.take_list(begun, sas), 1):
-                    if count % ROWS_PER_TURN == 0:
+                    if count % SAS_PER_TURN == 0:
                         await asyncio.sleep(0)
                 self._looked = True
         if self.registry.bundles:
@@ -401,61 +490,18 @@ class Monitor:
             else:
                 for count, record in enumerate(records, 1):
                     self.registry.kernel(record)
-                    if count % ROWS_PER_TURN == 0:
+                    if count % SAS_PER_TURN == 0:
                         await asyncio.sleep(0)
         self._follow()
 
     async def _publish(self) -> None:
+        dirty, self._dirty_peers = self._dirty_peers, set()
+        dirty.update(self.peers.timed())
         now = Now(self._wall(), self._clock(), self._started)
-        registry = self.registry
-        ikes, registry.touched_ike = registry.touched_ike, set()
-        bundles, registry.touched_bundles = registry.touched_bundles, set()
-        peers, self._dirty_peers = self._dirty_peers | registry.of_peer.keys(), set()
-        ike_rows = {row.number: row for row in registry.ike.values() if row.sa.version == 1} if ikes else {}
-        alive = {bundle.number: bundle for bundle in registry.alive()} if bundles else {}
-
-        def ike(number: int) -> Values | None:
-            row = ike_rows.get(number)
-            return None if row is None else ike_row(row, self._connection(row.sa.connection), now)
-
-        def bundle(number: int) -> Values | None:
-            found = alive.get(number)
-            return None if found is None else bundle_row(found, self._connection(found.ike.connection), now)
-
-        def peer(number: int) -> Values | None:
-            return self._peer_values(number, now)
-
-        for table, touched, values in (
-            (IKE_TABLE, ikes, ike),
-            (BUNDLE_TABLE, bundles, bundle),
-            (STAT_TABLE, peers, peer),
-        ):
-            ordered = sorted(touched)
-            for at in range(0, len(ordered), ROWS_PER_TURN):
-                self._publisher.update(table, {number: values(number) for number in ordered[at : at + ROWS_PER_TURN]})
-                await asyncio.sleep(0)
+        for peer in dirty | self.registry.of_peer.keys():
+            self._tell_error(peer)
+        await self._tables.draw(dirty, self._spd.statistics(), now)
         self._remarks.repeat()
-
-    def _connection(self, name: str) -> Any:
-        return self._plan.connections.get(name) if self._plan is not None else None
-
-    def _peer_values(self, peer: int, now: Now) -> Values | None:
-        row = self._configuration.row(PEER_TABLE, peer)
-        if row is None:
-            return None
-        self._tell_error(peer)
-        registry = self.registry
-        return peer_row(
-            peer,
-            self.peers.state(peer),
-            self.peers.time_left(peer),
-            _literal(row[ADDRESS]),
-            self.peers.connection(peer),
-            list(registry.ike_of_peer.get(peer, {}).values()),
-            list(registry.of_peer.get(peer, {}).values()),
-            registry.totals.get(peer),
-            now,
-        )
 
     def _tell_error(self, peer: int) -> None:
         text = self.peers.error(peer)
@@ -465,6 +511,11 @@ class Monitor:
                 self._remarked[peer] = text
             else:
                 del self._remarked[peer]
+
+
+def _number(value: object) -> int:
+    assert isinstance(value, int)
+    return value
 
 
 def touched_peers(plan: PlanView, before: PlanView | None) -> set[int]:
@@ -480,11 +531,3 @@ def touched_peers(plan: PlanView, before: PlanView | None) -> set[int]:
         names.update(name for name, connection in new.items() if old.get(name) is not connection)
         names.update(name for name in old if name not in new)
     return peers | {numbers.peer_of_connection(name) for name in names}
-
-
-def _literal(value: object) -> bytes:
-    """The octets of an address given as text; empty for a name or nothing."""
-    try:
-        return ipaddress.ip_address(value.decode().strip()).packed if isinstance(value, bytes) and value else b""
-    except ValueError:
-        return b""

@@ -1,8 +1,9 @@
 """What of a peer's states is worth telling: up, down, blocked, and why a negotiation failed.
 
-The state machine knows more states than an operator wants to hear of. Up is told when the
-first tunnel stands, down when the last one went or the peer was taken out of use while it
-was up, blocked when a failure keeps it from being tried.
+Up is told when the first tunnel stands, down when the last one went or the peer was taken out
+of use while it was up, blocked when a failure keeps it from being tried: these go out as
+notifications. Every other change of state is only put down, with its reason, for those who
+follow the events.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from agent.mib.ber import Value
-from agent.monitor.states import Happening, Oper
+from agent.monitor.states import Happening, Oper, label
 from agent.store.events import Event, Kind, Severity
 
 STATUS: Final = "ipsecPeerStatOperStatus"
@@ -48,6 +49,9 @@ class PeerEvents:
         elif before is Oper.UP:
             text = f"{self._name(peer)} is down: {REASONS.get(why, why)}"
             self._say(Kind.PEER_DOWN, Severity.WARNING, peer, now, text, {})
+        elif why != "removed":
+            text = f"{self._name(peer)} is {label(now)} after {label(before)}: {REASONS.get(why, why)}"
+            self._say(Kind.OTHER, Severity.DEBUG, peer, now, text, {TTL: seconds} if seconds else {})
 
     def failed(self, peer: int, state: Oper, why: str) -> None:
         text = f"negotiation with {self._name(peer)} failed: {why}"

@@ -18,16 +18,17 @@ from typing import Final, NamedTuple, Protocol
 from agent.monitor.states import MAY_START, Happening, Oper, after
 from agent.plan import numbers
 from agent.plan.model import ApplyState, Child, Connection, RowRef, Verdict
+from agent.plan.upkeep import Upkeep
 
 logger = logging.getLogger(__name__)
 
 PEER_TABLE: Final = "ipsecPeerTable"
-RETRY_SECONDS: Final = 15.0  # of a peer that is always up, after a failure
+RETRY_SECONDS: Final = 15  # a peer that is always up is blocked for at least so long after a failure
 RETURN_SECONDS: Final = 1.0  # of such a peer, after its tunnel went
-GOING_UP_SECONDS: Final = 240.0  # longest stay; charon gives up after 160 s with the default retransmissions
 CALLED_SECONDS: Final = 10.0  # an IKE SA that the peer began and that leads to no tunnel
-HEARD_SECONDS: Final = 3.0  # from charon's word that it is up to the event that shows it
+HEARD_SECONDS: Final = 3.0  # from charon's word that it is up, or over, to the event that shows it
 
+DIALED: Final = "dialup"  # by an operator
 UP, DOWN, DIALUP, CALLBACK = 1, 2, 4, 5  # ipsecPeerAdminStatus
 ALWAYS_UP: Final = 2  # ipsecPeerStartMode
 
@@ -63,6 +64,9 @@ class PlanView(Protocol):
     def children(self) -> Mapping[str, Child]: ...
     @property
     def verdicts(self) -> Mapping[RowRef, Verdict]: ...
+    @property
+    def takeovers(self) -> Mapping[int, int]: ...
+    def mtu(self, peer: int) -> int: ...
 
 
 @dataclass(eq=False, slots=True)
@@ -75,11 +79,15 @@ class Record:
     trying: set[str] = field(default_factory=set)
     waiting: dict[str, str] = field(default_factory=dict)
     error: str = ""
+    given_up: str = ""  # why we had the negotiation ended before its own end
+    blocked: float = 0.0  # until when it is, should it turn out to have no tunnel
 
 
 class Peers:
     """`initiate(child, connection, reason)` begins a negotiation; `stands(peer, child)` tells whether it is there
-    already; `changed(peer)` is called when its state or error is another; `witness` is told of states and failures."""
+    already; `changed(peer)` is called when its state or error is another; `witness` is told of states and failures;
+    `give_up(peer)` ends a negotiation that takes too long, `upkeep(peer)` says how long that is, and how long the peer
+    is left alone after a failure."""
 
     def __init__(
         self,
@@ -88,9 +96,12 @@ class Peers:
         changed: Callable[[int], None],
         clock: Callable[[], float],
         witness: Witness | None = None,
+        give_up: Callable[[int], None] = lambda peer: None,
+        upkeep: Callable[[int], Upkeep] = lambda peer: Upkeep(),
     ) -> None:
         self._initiate, self._stands, self._changed, self._clock = initiate, stands, changed, clock
         self._witness = witness
+        self._give_up, self._upkeep = give_up, upkeep
         self._plan: PlanView | None = None
         self._by_reqid: dict[int, Child] = {}
         self._by_reqid_of: PlanView | None = None
@@ -190,9 +201,9 @@ class Peers:
         record = self._records.get(peer)
         return record.error if record is not None else ""
 
-    def active(self) -> bool:
-        """Is any peer going up?"""
-        return any(record.state is Oper.GOING_UP for record in self._records.values())
+    def timed(self) -> list[int]:
+        """Peers whose state has an end: their time left changes every second."""
+        return [peer for peer, record in self._records.items() if record.until is not None]
 
     # ---- what happens -------------------------------------------------------------------
 
@@ -204,6 +215,9 @@ class Peers:
 
     def dial(self, peer: int, why: str) -> None:
         """All tunnels of a peer, now."""
+        record = self._records.get(peer)
+        if record is not None and record.state is Oper.BLOCKED and why == DIALED:
+            self._move(peer, record, Happening.DIALED)
         connection = self.connection(peer)
         for child in connection.children if connection is not None else ():
             self._want(peer, child.name, why)
@@ -218,12 +232,15 @@ class Peers:
         """Whether at least one tunnel of it stands now."""
         record = self._record(peer)
         if up:
+            record.blocked = 0.0
             if record.error:
                 record.error = ""
                 self._changed(peer)
             if self._usable(peer):
                 self._move(peer, record, Happening.TUNNEL_UP)
                 self._next(peer, record)
+        elif record.state is Oper.UP and record.blocked > self._clock():
+            self._move(peer, record, Happening.BLOCK, record.blocked - self._clock())
         elif record.state is Oper.UP:
             self._move(peer, record, Happening.TUNNELS_GONE)
         elif not record.trying:
@@ -235,21 +252,36 @@ class Peers:
     def initiated(self, peer: int, child: str, text: str) -> None:
         """An attempt of ours ended: '' or why it failed."""
         record = self._record(peer)
+        known = child in record.trying
         record.trying.discard(child)
         if text and self.connection(peer) is not None:
-            logger.warning("peer %d: %s does not come up: %s", peer, child, text)
-            record.error = text
-            record.waiting.clear()  # a packet that still wants it asks again
-            self._changed(peer)
-            self._tell_failure(peer, record, text)
-            self._move(peer, record, Happening.FAILED)
-            if peer in self._restart:
-                self._again(peer, RETRY_SECONDS)
+            if known:  # else it has been told of already
+                self._failed(peer, record, child, text)
         else:
             self._next(peer, record)
             if record.state is Oper.GOING_UP and not record.trying:
                 self._leave_after(peer, record, HEARD_SECONDS)
         self._settle(peer, record)
+
+    def _failed(self, peer: int, record: Record, child: str, text: str) -> None:
+        """An attempt of ours came to nothing: the peer is left alone for a while, if it is to be."""
+        text = f"{text} ({record.given_up})" if record.given_up else text
+        logger.warning("peer %d: %s does not come up: %s", peer, child, text)
+        record.error, record.given_up = text, ""
+        record.waiting.clear()  # a packet that still wants it asks again
+        self._changed(peer)
+        self._tell_failure(peer, record, text)
+        block = self._upkeep(peer).block
+        if peer in self._restart:
+            block = max(block, RETRY_SECONDS)
+        if block and record.state is Oper.GOING_UP:
+            self._move(peer, record, Happening.BLOCK, block)
+        elif record.state is Oper.UP:
+            record.blocked = self._clock() + block
+        else:
+            self._move(peer, record, Happening.FAILED)
+        if peer in self._restart:  # after the block, whose end is looked at first
+            self._again(peer, block)
 
     def fail(self, peer: int, text: str) -> None:
         """Something to tell of a peer that is not an attempt's end."""
@@ -257,6 +289,24 @@ class Peers:
         record.error = text
         self._changed(peer)
         self._tell_failure(peer, record, text)
+
+    def remark(self, peer: int, text: str) -> None:
+        """Why its tunnels are about to end; told when they do, and shown until the next ones stand."""
+        record = self._record(peer)
+        record.error = text
+        self._changed(peer)
+
+    def trying(self) -> list[int]:
+        """Peers that we negotiate with and that have no tunnel."""
+        return [peer for peer, record in self._records.items() if record.state is Oper.GOING_UP and record.trying]
+
+    def cut_short(self, peer: int, why: str) -> None:
+        """End a negotiation of ours at once; that it ended will be told as its own end is."""
+        record = self._records.get(peer)
+        if record is not None and record.state is Oper.GOING_UP and record.trying and not record.given_up:
+            record.given_up = why
+            self._leave_after(peer, record, HEARD_SECONDS)
+            self._give_up(peer)
 
     def next_time(self) -> float | None:
         """Seconds until `tick` has something to do; None for nothing."""
@@ -274,11 +324,23 @@ class Peers:
             _, peer = heapq.heappop(self._times)
             record = self._records.get(peer)
             if record is not None and record.until is not None and record.until <= now:
-                record.trying.clear()
-                self._move(peer, record, Happening.TIME_UP)
-                self._settle(peer, record)
+                self._time_up(peer, record)
             if self._restart.get(peer, now + 1) <= now:
                 self._keep_up(peer)
+
+    def _time_up(self, peer: int, record: Record) -> None:
+        if record.state is Oper.GOING_UP and record.trying:
+            if not record.given_up:  # its end will be told, with the reason that the log has
+                upkeep = self._upkeep(peer)
+                self.cut_short(peer, f"given up after {upkeep.patience} s, {upkeep.limit}")
+                return
+            child = min(record.trying)
+            record.trying.clear()
+            self._failed(peer, record, child, "the negotiation did not come to an end")
+        else:
+            record.trying.clear()
+            self._move(peer, record, Happening.TIME_UP)
+        self._settle(peer, record)
 
     # ---- beginning ----------------------------------------------------------------------
 
@@ -289,6 +351,8 @@ class Peers:
         connection = self.connection(peer)
         if connection is None or not can_initiate(connection):
             return
+        if any(each.name == child and not each.starts for each in connection.children):
+            return  # it is the peer's to begin
         if not self._usable(peer):
             return
         record = self._record(peer)
@@ -300,7 +364,8 @@ class Peers:
             return
         record.trying.add(child)
         if record.state is not Oper.UP:
-            self._move(peer, record, Happening.STARTED, GOING_UP_SECONDS)
+            record.given_up = ""
+            self._move(peer, record, Happening.STARTED, self._upkeep(peer).patience)
         self._initiate(child, connection.name, why)
 
     def _next(self, peer: int, record: Record) -> None:

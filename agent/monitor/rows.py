@@ -23,6 +23,7 @@ Values = dict[str, Value]
 
 NONE: Final = b"\0\0\0\0"
 ISAKMP_ESTABLISHED: Final = frozenset({"ESTABLISHED", "REKEYING", "REKEYED"})
+NEGOTIATED: Final = frozenset({"CREATED", "ROUTED", "INSTALLING", "REKEYING", "RETRYING"})  # states of a child
 KILO: Final = 1000
 NAT: Final[Mapping[tuple[bool, bool], int]] = {  # ipsecPeerStatNatDetect by (we, the peer) behind NAT
     (True, False): 1,
@@ -33,8 +34,28 @@ NAT: Final[Mapping[tuple[bool, bool], int]] = {  # ipsecPeerStatNatDetect by (we
 NAT_UNKNOWN: Final = 8
 AUTHENTICATION: Final[Mapping[str, int]] = {"psk": 1, "pubkey": 3}
 ANY_PROTOCOL: Final = 255
-PROTOCOLS: Final[Mapping[str, int]] = {"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "sctp": 132, "udplite": 136}
+PROTOCOLS: Final[Mapping[str, int]] = {
+    "icmp": 1,
+    "igmp": 2,
+    "ipencap": 4,
+    "tcp": 6,
+    "udp": 17,
+    "ipv6": 41,
+    "gre": 47,
+    "esp": 50,
+    "ah": 51,
+    "ipv6-icmp": 58,
+    "ospf": 89,
+    "ospfigp": 89,
+    "ipip": 94,
+    "ipcomp": 108,
+    "vrrp": 112,
+    "l2tp": 115,
+    "sctp": 132,
+    "udplite": 136,
+}
 SELECTOR: Final = re.compile(r"([^\[]+)(?:\[([^/\]]*)(?:/([^\]]*))?\])?")
+PORTS: Final = re.compile(r"(\d+)(?:-(\d+))?")
 TICKS: Final = 100  # TimeTicks are hundredths of a second
 
 
@@ -66,30 +87,32 @@ def bundle_state(state: str) -> int:
     return 2 if state in ENDING else 4
 
 
-def ike_row(row: IkeRow, connection: Connection | None, now: Now) -> Values:
-    """A row of ikeSaTable."""
+def ike_row(row: IkeRow, connection: Connection | None, octets: int, now: Now) -> Values:
+    """A row of ikeSaTable. `octets`: IKE messages of it as far as they are counted."""
     sa = row.sa
     created = int(now.wall - sa.established) if sa.established else int(now.wall - (now.clock - row.seen))
     settings: Mapping[str, ViciValue] = connection.settings if connection is not None else {}
     values: Values = {
         "ikeSaIndex": row.number,
         "ikeSaState": ike_state(sa.state),
+        "ikeSaBytes": octets & 0x7FFFFFFF,
+        "ikeSaXauthUser": label_text(sa.xauth_user),
         "ikeSaXchType": 4 if settings.get("aggressive") == "yes" else 2,
-        "ikeSaAuthMethod": _authentication(settings) or 1,
+        "ikeSaAuthMethod": authentication(settings) or 1,
         "ikeSaRole": 1 if sa.initiator else 2,
-        "ikeSaLocalId": _text(sa.local_id),
-        "ikeSaRemoteId": _text(sa.remote_id),
-        "ikeSaLocalIp": _ipv4(sa.local),
-        "ikeSaRemoteIp": _ipv4(sa.remote),
+        "ikeSaLocalId": label_text(sa.local_id),
+        "ikeSaRemoteId": label_text(sa.remote_id),
+        "ikeSaLocalIp": ipv4(sa.local),
+        "ikeSaRemoteIp": ipv4(sa.remote),
         "ikeSaCookieI": sa.initiator_spi,
         "ikeSaCookieR": sa.responder_spi,
-        "ikeSaNumNegotiations": sum(child.state not in STANDING for child in sa.children),
+        "ikeSaNumNegotiations": sum(child.state in NEGOTIATED for child in sa.children),
         "ikeSaMajVersion": sa.version,
         "ikeSaPeerIndex": row.peer,
         "ikeSaHeartbeatsEnabled": 4,
-        "ikeSaCreated": _date(created),
-        "ikeSaLastUsed": _date(int(now.wall - (now.clock - row.used))),
-        "ikeSaExpires": _date(expires(sa.reauth_in, sa.rekey_in, settings, now)),
+        "ikeSaCreated": date(created),
+        "ikeSaLastUsed": date(int(now.wall - (now.clock - row.used))),
+        "ikeSaExpires": date(expires(sa.reauth_in, sa.rekey_in, settings, now)),
         "ikeSaLocalPort": sa.local_port,
         "ikeSaRemotePort": sa.remote_port,
     }
@@ -125,22 +148,24 @@ def bundle_row(bundle: Bundle, connection: Connection | None, now: Now) -> Value
         "ipsecBundleRole": 1 if ike.initiator else 2,
         "ipsecBundleLastStateChange": now.ticks(bundle.changed),
         "ipsecBundleCreator": 2,
-        "ipsecBundleTunnelLocal": _ipv4(ike.local),
-        "ipsecBundleTunnelRemote": _ipv4(ike.remote),
+        "ipsecBundleTunnelLocal": ipv4(ike.local),
+        "ipsecBundleTunnelRemote": ipv4(ike.remote),
         "ipsecBundlePmtuDiscovery": 1 if settings.get("copy_df") == "no" else 2,
-        "ipsecBundleKeepAlive": 2,
+        "ipsecBundleHeartbeatsEnabled": 1,
+        "ipsecBundleVerifyPad": 1,
+        "ipsecBundleKeepAlive": 1 if settings and "inactivity" not in settings else 2,
         "ipsecBundleLifeSeconds": seconds(settings.get("life_time")),
         "ipsecBundleLifeKBytes": seconds(settings.get("life_bytes")) // KILO,
         "ipsecBundleRekeySeconds": seconds(settings.get("rekey_time")),
         "ipsecBundleRekeyKBytes": seconds(settings.get("rekey_bytes")) // KILO,
         "ipsecBundleProto": local.protocol,
-        "ipsecBundleLocalAddress": _ipv4(local.address),
+        "ipsecBundleLocalAddress": ipv4(local.address),
         "ipsecBundleLocalMaskLen": local.length,
-        "ipsecBundleLocalRange": _ipv4(local.last),
+        "ipsecBundleLocalRange": ipv4(local.last),
         "ipsecBundleLocalPort": local.port,
-        "ipsecBundleRemoteAddress": _ipv4(remote.address),
+        "ipsecBundleRemoteAddress": ipv4(remote.address),
         "ipsecBundleRemoteMaskLen": remote.length,
-        "ipsecBundleRemoteRange": _ipv4(remote.last),
+        "ipsecBundleRemoteRange": ipv4(remote.last),
         "ipsecBundleRemotePort": remote.port,
         "ipsecBundleNatT": 1 if child.encap else 2,
         "ipsecBundleIkeMajVersion": ike.version,
@@ -169,7 +194,7 @@ def peer_row(
         "ipsecPeerStatIndex": peer,
         "ipsecPeerStatOperStatus": int(state),
         "ipsecPeerStatTtl": time_left,
-        "ipsecPeerStatPeerAddress": _ipv4(address),
+        "ipsecPeerStatPeerAddress": ipv4(address),
         "ipsecPeerStatNatDetect": NAT_UNKNOWN,
     }
     if connection is not None:
@@ -189,8 +214,8 @@ def peer_row(
     newest = max((row for row in ikes if ike_state(row.sa.state) == 2), key=lambda row: row.number, default=None)
     if newest is not None:
         sa = newest.sa
-        values["ipsecPeerStatCurrentLocalAddress"] = _ipv4(sa.local)
-        values["ipsecPeerStatCurrentRemoteAddress"] = _ipv4(sa.remote)
+        values["ipsecPeerStatCurrentLocalAddress"] = ipv4(sa.local)
+        values["ipsecPeerStatCurrentRemoteAddress"] = ipv4(sa.remote)
         values["ipsecPeerStatNatDetect"] = NAT[sa.nat_local, sa.nat_remote]
         if sa.local_port != 500 or sa.remote_port != 500:
             values["ipsecPeerStatNatTLocalPort"] = sa.local_port
@@ -210,16 +235,18 @@ def _legacy(connection: Connection) -> Values:
     settings = connection.settings
     values: Values = {
         "ipsecPeerStatPh1Mode": 2 if settings.get("aggressive") == "yes" else 1,
-        "ipsecPeerStatAuthMethod": _authentication(settings) or 14,
+        "ipsecPeerStatAuthMethod": authentication(settings) or 14,
         "ipsecPeerStatIkeGroup": _group(settings.get("proposals")),
         "ipsecPeerStatPfsGroup": -1,
     }
     local = settings.get("local")
     if isinstance(local, Mapping) and isinstance(local.get("id"), str):
-        values["ipsecPeerStatLocalId"] = _text(str(local["id"]))
+        values["ipsecPeerStatLocalId"] = label_text(str(local["id"]))
     for child in connection.children[:1]:
-        proposals = child_settings(connection, child.name).get("esp_proposals")
-        values["ipsecPeerStatPfsGroup"] = _group(proposals) or -1
+        own = child_settings(connection, child.name)
+        values["ipsecPeerStatPfsGroup"] = _group(own.get("esp_proposals")) or -1
+        values["ipsecPeerStatKeepAlive"] = 2 if "inactivity" in own else 1
+        values["ipsecPeerStatNoPmtuDiscovery"] = 1 if own.get("copy_df") == "no" else 2
     return values
 
 
@@ -231,6 +258,7 @@ class Shown(NamedTuple):
     last: bytes = NONE
     protocol: int = ANY_PROTOCOL
     port: int = 0
+    last_port: int = 0  # of a range; the same as `port` where that is one port
 
 
 def selector(texts: Sequence[str]) -> Shown:
@@ -239,15 +267,18 @@ def selector(texts: Sequence[str]) -> Shown:
     if match is None:
         return Shown()
     protocol = _protocol(match[2])
-    port = int(match[3]) if match[3] and match[3].isdigit() else 0
+    ports = PORTS.fullmatch(match[3] or "")
+    port = int(ports[1]) if ports is not None else 0
+    last_port = int(ports[2] or ports[1]) if ports is not None else 0
     first, _, last = match[1].partition("..")
     try:
         if last:
-            return Shown(ipaddress.ip_address(first).packed, 0, ipaddress.ip_address(last).packed, protocol, port)
+            ends = ipaddress.ip_address(first).packed, 0, ipaddress.ip_address(last).packed
+            return Shown(*ends, protocol, port, last_port)
         net = ipaddress.ip_network(first, strict=False)
     except ValueError:
-        return Shown(protocol=protocol, port=port)
-    return Shown(net.network_address.packed, net.prefixlen, NONE, protocol, port)
+        return Shown(protocol=protocol, port=port, last_port=last_port)
+    return Shown(net.network_address.packed, net.prefixlen, NONE, protocol, port, last_port)
 
 
 def child_settings(connection: Connection | None, child: str) -> Mapping[str, ViciValue]:
@@ -277,7 +308,7 @@ def _group(proposals: ViciValue | None) -> int:
     return 0
 
 
-def _authentication(settings: Mapping[str, ViciValue]) -> int:
+def authentication(settings: Mapping[str, ViciValue]) -> int:
     local = settings.get("local")
     method = local.get("auth") if isinstance(local, Mapping) else None
     return AUTHENTICATION.get(method, 0) if isinstance(method, str) else 0
@@ -287,7 +318,7 @@ def _configured(connection: Connection) -> bytes:
     """The address that would be called."""
     remote = connection.settings.get("remote_addrs")
     try:
-        return _ipv4(ipaddress.ip_address(remote[0]).packed) if isinstance(remote, list) and remote else NONE
+        return ipv4(ipaddress.ip_address(remote[0]).packed) if isinstance(remote, list) and remote else NONE
     except ValueError:
         return NONE
 
@@ -298,14 +329,14 @@ def _idle(tally: Tally, bundles: Sequence[Bundle], now: Now) -> int:
     return max(0, int((now.clock - max(tally.moved, begun)) * TICKS)) & 0xFFFFFFFF
 
 
-def _ipv4(address: bytes) -> bytes:
+def ipv4(address: bytes) -> bytes:
     return address if len(address) == 4 else NONE
 
 
-def _text(text: str) -> bytes:
+def label_text(text: str) -> bytes:
     return text.encode()[:255]
 
 
-def _date(moment: int) -> int:
+def date(moment: int) -> int:
     """Seconds since 1970 in four octets of two's complement, as all of the MIB's dates."""
     return (moment & 0xFFFFFFFF) - (1 << 32) if moment & 0x80000000 else moment & 0x7FFFFFFF

@@ -11,10 +11,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from agent.backends.engine import ChildSa, IkeEvent, IkeEventKind, IkeSa, SaRecord
-from agent.monitor.algorithms import overhead
+from agent.monitor.algorithms import Overhead, overhead
 from agent.monitor.counters import Counters, SaKey, Traffic
 from agent.plan import numbers
 from agent.plan.model import Tunnel
@@ -27,6 +27,9 @@ PRESENT: Final = STANDING | {"REKEYED"}  # also one whose successor is about to 
 ENDING: Final = frozenset({"DELETING", "DELETED", "DESTROYING"})
 # As responder of version 1 charon tells of a renewal as an end and, a moment later, a beginning.
 GRACE_SECONDS: Final = 1.0
+IPCOMP: Final = 108
+UNCHANGED: Final = Overhead(0, 0, 1)
+TRANSPORT: Final = 0
 REMEMBERED: Final = 4096  # events for so long a unique id that ended is known to have
 
 
@@ -62,6 +65,28 @@ class Bundle:
         return self.child.state in PRESENT and self.leaves is None
 
 
+@dataclass(eq=False, slots=True)
+class SaRow:
+    """One SA of one direction: a row of ipsecSaTable. `child`: the newest word of the child it came with; `replayed`
+    and `forged`: packets that it refused, as the kernel counts them."""
+
+    number: int
+    key: SaKey
+    incoming: bool
+    bundle: int
+    child: ChildSa
+    version: int  # of IKE
+    replayed: int = 0
+    forged: int = 0
+
+
+class Made(NamedTuple):
+    """A kind of SA, of which those ever made are counted: protocol 50, 51 or 108, direction."""
+
+    protocol: int
+    incoming: bool
+
+
 class Rows:
     """Row numbers in the order of appearing; begins anew at 1 after the highest, passing by those alive."""
 
@@ -92,16 +117,20 @@ class Registry:
         self.bundles: dict[int, Bundle] = {}  # by unique id of the child, also of those replaced in it
         self.of_peer: dict[int, dict[int, Bundle]] = {}  # bundles by peer and row number
         self.ike_of_peer: dict[int, dict[int, IkeRow]] = {}
-        self.totals: dict[int, Traffic] = {}  # by peer, for ever
+        self.totals: dict[int, Traffic] = {}  # by peer, as long as its row stands
+        self.sas: dict[SaKey, SaRow] = {}
+        self.made: dict[Made, int] = {}
+        self.forged = 0  # packets with a wrong check value, of all SAs
         self.touched_ike: set[int] = set()
         self.touched_bundles: set[int] = set()
         self.touched_peers: set[int] = set()
+        self.touched_sas: set[int] = set()
         self.counters = Counters()
         self._clock = clock
         self._serial = 0
         self.leaving: dict[int, Bundle] = {}  # by row number
         self._gone: dict[tuple[str, int], int] = {}  # unique ids that ended, with the serial of that
-        self._ike_rows, self._bundle_rows = Rows(), Rows()
+        self._ike_rows, self._bundle_rows, self._sa_rows = Rows(), Rows(), Rows()
 
     # ---- what is there ----------------------------------------------------------------
 
@@ -193,6 +222,11 @@ class Registry:
         if numbers.is_our_reqid(sa.reqid) and any(sa.spi):
             key = SaKey(sa.destination, sa.protocol, sa.spi)
             self._read(key, sa.counters.octets, sa.counters.packets)
+            row = self.sas.get(key)
+            if row is not None and (row.replayed, row.forged) != (sa.replayed, sa.forged):
+                self.forged += max(0, sa.forged - row.forged)
+                row.replayed, row.forged = sa.replayed, sa.forged
+                self.touched_sas.add(row.number)
 
     def forget(self) -> None:
         """charon is another process and knows none of these."""
@@ -337,6 +371,7 @@ class Registry:
         """Its SAs are no longer the bundle's; their last readings will still count for it."""
         for key in [key for key, of in bundle.keys.items() if of == unique_id]:
             del bundle.keys[key]
+            self._sa_gone(key)
             self.counters.leave(key)
 
     def _drop(self, bundle: Bundle, heir: Bundle | None) -> None:
@@ -348,9 +383,14 @@ class Registry:
         if heir is not None:
             self.counters.inherit(bundle.traffic, heir.traffic)
             heir.keys |= bundle.keys
+            for row in self.sas.values():
+                if row.bundle == bundle.number:
+                    row.bundle = heir.number
+                    self.touched_sas.add(row.number)
             self.touched_bundles.add(heir.number)
         else:
             for key in bundle.keys:
+                self._sa_gone(key)
                 self.counters.leave(key)
         logger.info(
             "bundle %d: %s is gone after %d packets in, %d out%s",
@@ -381,14 +421,45 @@ class Registry:
             if bundle is not None and key not in bundle.keys:
                 total = self.totals.setdefault(bundle.peer, Traffic(0, bundle.peer))
                 bundle.keys[key] = child.unique_id
-                self.counters.join(key, bundle.traffic, total, incoming, overhead(child, address), now)
+                self._sa_made(key, incoming, bundle, ike, child)
+                self.counters.join(key, bundle.traffic, total, incoming, overhead(child, address), now, child.mode)
+            elif bundle is not None and (row := self.sas.get(key)) is not None:
+                if row.child.state != child.state:  # nothing else of it that is shown ever changes
+                    self.touched_sas.add(row.number)
+                row.child = child
             self._read(key, octets, packets)
+
+    def _sa_made(self, key: SaKey, incoming: bool, bundle: Bundle, ike: IkeSa, child: ChildSa) -> None:
+        """Rows of the SA and, with IPComp, of the one around it, whose SPI is the CPI (RFC 3173 section 4.2)."""
+        keys = [key]
+        cpi = child.cpi_in if incoming else child.cpi_out
+        if child.ipcomp and any(cpi):
+            keys.append(SaKey(key.destination, IPCOMP, cpi.rjust(4, b"\0")))
+        for each in keys:
+            number = self._sa_rows.take()
+            self.sas[each] = SaRow(number, each, incoming, bundle.number, child, ike.version)
+            self.touched_sas.add(number)
+            kind = Made(each.protocol, incoming)
+            self.made[kind] = self.made.get(kind, 0) + 1
+            bundle.keys.setdefault(each, child.unique_id)
+            if each is not key:  # what it counts is in the other's already, but for the gateway's count of its kind
+                self.counters.join(each, Traffic(), Traffic(), incoming, UNCHANGED, self._clock(), TRANSPORT)
+
+    def _sa_gone(self, key: SaKey) -> None:
+        row = self.sas.pop(key, None)
+        if row is not None:
+            self._sa_rows.free(row.number)
+            self.touched_sas.add(row.number)
 
     def _read(self, key: SaKey, octets: int, packets: int) -> None:
         grown = self.counters.read(key, octets, packets, self._clock())
-        if grown is not None:
+        if grown is not None and grown.row:
             self.touched_bundles.add(grown.row)
             self.touched_peers.add(grown.peer)
+
+    def forget_peer(self, peer: int) -> None:
+        """Its row is gone; another of this number begins at zero."""
+        self.totals.pop(peer, None)
 
 
 def _unique_ids(bundle: Bundle) -> set[int]:

@@ -1,8 +1,8 @@
 """The state machine of a peer: what ipsecPeerStatOperStatus shows, as a table.
 
 The MIB names the states (SEMANTICS of ipsecPeerStatOperStatus); what leads from one to the
-next is ours. The table is data, so that the drawing in the documents is made from it and a
-test can ask every pair. What a transition starts (a negotiation, a timer) is peers.py's.
+next is ours. The table is data, so that the drawing in the documents is made from it (document.py)
+and a test can ask every pair. What a transition starts (a negotiation, a timer) is peers.py's.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Happening(enum.Enum):
     FAILED = "negotiation failed"
     BLOCK = "failed, block time set"
     TIME_UP = "time is up"
+    DIALED = "an operator dials"
 
 
 TRANSITIONS: Final[Mapping[tuple[Oper, Happening], Oper]] = {
@@ -57,10 +58,12 @@ TRANSITIONS: Final[Mapping[tuple[Oper, Happening], Oper]] = {
     (Oper.GOING_UP, Happening.TIME_UP): Oper.DORMANT,
     (Oper.UP, Happening.UNUSABLE): Oper.DOWN,
     (Oper.UP, Happening.TUNNELS_GONE): Oper.DORMANT,
+    (Oper.UP, Happening.BLOCK): Oper.BLOCKED,  # the last tunnel went, and the attempt to have it back had failed
     (Oper.BLOCKED, Happening.UNUSABLE): Oper.DOWN,
     (Oper.BLOCKED, Happening.CALLED): Oper.GOING_UP,  # only our own attempts are blocked
     (Oper.BLOCKED, Happening.TUNNEL_UP): Oper.UP,
     (Oper.BLOCKED, Happening.TIME_UP): Oper.DORMANT,
+    (Oper.BLOCKED, Happening.DIALED): Oper.DORMANT,  # who asks for it by hand does not wait
 }
 
 MAY_START: Final = frozenset({Oper.DORMANT, Oper.UP})  # in these a negotiation may be begun by us
@@ -69,16 +72,6 @@ MAY_START: Final = frozenset({Oper.DORMANT, Oper.UP})  # in these a negotiation 
 def after(state: Oper, happening: Happening) -> Oper:
     """The state that follows; the same one where the table has no entry."""
     return TRANSITIONS.get((state, happening), state)
-
-
-def document() -> str:
-    """The table as Markdown: a line per state, a column per happening that leads somewhere."""
-    happenings = [each for each in Happening if any(key[1] is each for key in TRANSITIONS)]
-    rows = [["state", *(each.value for each in happenings)], ["---"] * (len(happenings) + 1)]
-    for state in Oper:
-        followers = (TRANSITIONS.get((state, each)) for each in happenings)
-        rows.append([label(state), *("" if follower is None else label(follower) for follower in followers)])
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def label(state: Oper) -> str:

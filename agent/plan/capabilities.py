@@ -7,6 +7,7 @@ named with the reason, because that is what an operator gets to read.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
@@ -142,13 +143,19 @@ def _charon(engine: str) -> Capabilities:
         esp_ciphers=frozenset(ESP_CIPHERS.values()),
         esp_macs=frozenset(mac for mac in ESP_MACS.values() if mac),
         aeads=frozenset(AEADS.values()),
-        nftables=False,
+        nftables=True,  # unless `probed` says otherwise
     )
 
 
 CHARON: Final = _charon("charon")
 MEMORY: Final = _charon("memory")
 ENGINES: Final[Mapping[str, Capabilities]] = MappingProxyType({"charon": CHARON, "linux": CHARON, "memory": MEMORY})
+
+
+def probed(engine: Capabilities, *, nftables: str, interfaces: str) -> Capabilities:
+    """An engine's capabilities on this machine; `nftables`, `interfaces`: why packet filter rules and XFRM interfaces
+    cannot be had, '' when they can."""
+    return replace(engine, nftables=not nftables, nftables_lack=nftables, interfaces_lack=interfaces)
 
 
 def can(offered: frozenset[str] | frozenset[int], wanted: str | int) -> bool:

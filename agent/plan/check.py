@@ -13,7 +13,7 @@ from typing import Final
 
 from agent.mib import load_schema
 from agent.mib.ber import Value
-from agent.plan import spd
+from agent.plan import rules_interfaces
 from agent.plan.capabilities import (
     AEAD_NAMES,
     AEADS,
@@ -31,10 +31,12 @@ from agent.plan.identities import IdentityError, identities, identity
 from agent.plan.model import Action, Capabilities, ConfigurationView, Direction, Flow, Policy, RowChangeView
 from agent.plan.peers import is_host_name, literal
 from agent.plan.phase1 import AUTH_NAMES, DEFAULT_AUTH, PSK
+from agent.plan.phase2 import COARSE, GRANULARITY_DEFAULT
 from agent.plan.proposals import group_problem
 from agent.plan.result import Plan
-from agent.plan.rules import RULES, After
+from agent.plan.rules import RULES, After, RowRule
 from agent.plan.selectors import bits, flow_bits, overlap
+from agent.plan.traffic import interface_problem, net_problem
 
 LEAST_SECONDS: Final = 10  # a shorter life would end before its renewal
 LEAST_KBYTES: Final = 100  # some seventy large packets
@@ -194,7 +196,21 @@ def _own_address(value: Value, capabilities: Capabilities) -> str:
 
 def _mask(value: Value, capabilities: Capabilities) -> str:
     assert isinstance(value, int)
-    return spd.net_problem(bytes(4), value)
+    return net_problem(bytes(4), value)
+
+
+def _interface(value: Value, capabilities: Capabilities) -> str:
+    assert isinstance(value, int)
+    return interface_problem(value)
+
+
+def _granularity(value: Value, capabilities: Capabilities) -> str:
+    if value in (GRANULARITY_DEFAULT, COARSE):
+        return ""
+    return (
+        "an SA pair for each host, protocol or port is not made: all that a rule protects shares one pair (several "
+        f"rules have several); accepted: {_labels('ipsecPrfGranularity', (GRANULARITY_DEFAULT, COARSE))}"
+    )
 
 
 VALUES: Final[Mapping[str, Callable[[Value, Capabilities], str]]] = MappingProxyType(
@@ -213,18 +229,34 @@ VALUES: Final[Mapping[str, Callable[[Value, Capabilities], str]]] = MappingProxy
         "ipsecGwIpsecPrfPfsGroup": _modern_group,
         "ikePropGroup": _group,
         "ikePropHashAlg": _ike_hash,
+        "ipsecGlobContDefaultPmtuTtl": rules_interfaces.minutes,
+        "ipsecGlobContPrivateInterface": rules_interfaces.private_interface,
         "ipsecPeerDynamicAddress": _peer_address,
         "ipsecPeerLocalAddress": _own_address,
         "ipsecPeerPeerIds": _some_identities,
+        "ipsecPeerTrafficLocalMask": rules_interfaces.dotted_mask,
+        "ipsecPeerTrafficPolicy": rules_interfaces.selector_role,
+        "ipsecPeerTrafficProtocol": rules_interfaces.selector_protocol,
+        "ipsecPeerTrafficRemoteMask": rules_interfaces.dotted_mask,
+        "ipsecPrfGranularity": _granularity,
         "ipsecPrfLifeKBytes": _kbytes,
         "ipsecPrfLifeSeconds": _seconds,
         "ipsecPrfPfsGroup": _pfs_group,
         "ipsecPropProto": _protocol,
+        "ipsecTrInterface": _interface,
         "ipsecTrLocalMaskLen": _mask,
+        "ipsecTuneIPFragMaxBytes": rules_interfaces.memory,
         "ipsecTrRemoteMaskLen": _mask,
     }
 )
 """What is wrong with a value by itself, by column."""
+
+ROW_RULES: Final[Mapping[str, tuple[RowRule, ...]]] = MappingProxyType(
+    {
+        table: (*RULES.get(table, ()), *rules_interfaces.INTERFACE_RULES.get(table, ()))
+        for table in {**RULES, **rules_interfaces.INTERFACE_RULES}
+    }
+)
 
 
 # ---- all of a SET --------------------------------------------------------------------------
@@ -251,14 +283,14 @@ def check_rules(
     surrounding = After(after)
     names_of: dict[tuple[str, int], set[str]] = {}  # a load names a hundred thousand values
     for table, number, column, _ in named:
-        if table in RULES:
+        if table in ROW_RULES:
             names_of.setdefault((table, number), set()).add(column)
     for (table, number), change in changed.items():
         row = change.after
         names = names_of.get((table, number), set())
         if row is None or not names:
             continue  # it is gone, or follows from what another row's varbinds did
-        for columns, problem in RULES.get(table, ()):
+        for columns, problem in ROW_RULES.get(table, ()):
             asked = change.before is None or not names.isdisjoint(columns)
             if not asked or change.columns.isdisjoint(columns):
                 continue
@@ -341,13 +373,15 @@ def _answer(flow: Flow) -> Flow:
         source_port=flow.destination_port,
         destination_port=flow.source_port,
         way="out",
+        from_interface=0,
+        to_interface=flow.from_interface,
     )
 
 
 def _met_by(pair: tuple[Flow, Flow], policies: Sequence[Policy]) -> bool:
     packets = {Direction.IN: flow_bits(pair[0]), Direction.OUT: flow_bits(pair[1])}
     return any(
-        overlap(bits(policy.key.selector), packets[policy.key.direction])
+        overlap(bits(policy.key.selector, policy.key.scope), packets[policy.key.direction])
         for policy in policies
         if policy.key.direction in packets
     )

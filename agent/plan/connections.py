@@ -14,9 +14,9 @@ from agent.plan import liveness, numbers
 from agent.plan.identities import ANY
 from agent.plan.model import Child, Connection, Prefix, Verdict, ViciValue
 from agent.plan.phase1 import NAT_DISABLED, Phase1
-from agent.plan.phase2 import Phase2
+from agent.plan.phase2 import ForceTunnel, Phase2
 from agent.plan.proposals import V1, V2
-from agent.plan.spd import Rule
+from agent.plan.traffic import Rule, Side, SideKind, covers_gateways
 
 EVERYTHING: Final = ("0.0.0.0/0", "::/0")
 
@@ -26,7 +26,8 @@ class Peer(NamedTuple):
     `usable`: its connection is loaded; else its protect rules block, and `verdict` says why. `name`: the host name
     `remote` comes from, '' for none. `identities`: what the peer may call itself, never empty when usable. `version`,
     `method`: ipsecPeerIkeVersion, ipsecPeerAuthMethod. `single`: one child for all rules. `roams`: `local` is only
-    where it is now, and the tunnel follows when that changes."""
+    where it is now, and the tunnel follows when that changes. `virtual`: it has an interface instead of rules. `call`:
+    the link it is called through whatever the routes say, 0 for none. `others`: more addresses of its name."""
 
     number: int
     priority: int
@@ -47,6 +48,9 @@ class Peer(NamedTuple):
     roams: bool = False
     always_up: bool = False
     single: bool = False
+    virtual: bool = False
+    call: int = 0
+    others: tuple[bytes, ...] = ()
 
 
 def address_text(address: bytes) -> str:
@@ -61,28 +65,35 @@ def traffic_selector(net: Prefix, protocol: int, port: int) -> str:
     return f"{text}[{protocol}]" if protocol else text
 
 
-def transport_suffices(rule: Rule, local: bytes | None, remote: bytes | None) -> bool:
-    """Whether the rule covers just the two gateways (built-in value of ipsecPrfForceTunnelMode)."""
-    source, destination = rule.outward.source, rule.outward.destination
-    if local is None or remote is None:
-        return False
-    return (
-        source.address == local
-        and destination.address == remote
-        and source.length == destination.length == len(local) * 8
-    )
+def side_selector(side: Side, protocol: int, port: int) -> str:
+    """A net, a range `10.1.0.5-10.1.0.9` as it is, an outer address as the word for whatever it turns out to be."""
+    if side.kind == SideKind.OUTER:
+        text = "dynamic"
+    elif side.last:
+        text = f"{address_text(side.first)}-{address_text(side.last)}"
+    else:
+        return traffic_selector(side.nets[0], protocol, port)
+    if port:
+        return f"{text}[{protocol}/{port}]"
+    return f"{text}[{protocol}]" if protocol else text
+
+
+def tunnels(rule: Rule, peer: Peer, phase2: Phase2) -> bool:
+    """Whether tunnel mode is asked for: always, or where the rule covers more than the two gateways."""
+    if phase2.force_tunnel == ForceTunnel.ALWAYS:
+        return True
+    return not covers_gateways(rule, peer.local, peer.remote)
 
 
 def child_settings(rule: Rule, peer: Peer, phase2: Phase2, reqid: int) -> dict[str, ViciValue]:
     """One child for load-conn."""
-    outward = rule.outward
     return {
         **phase2.settings,
-        **_lapse(peer, phase2),
-        "mode": "transport" if transport_suffices(rule, peer.local, peer.remote) else "tunnel",
+        **lapse(peer, phase2),
+        "mode": "tunnel" if tunnels(rule, peer, phase2) else "transport",
         "reqid": str(reqid),
-        "local_ts": [traffic_selector(outward.source, outward.protocol, outward.source_port.port)],
-        "remote_ts": [traffic_selector(outward.destination, outward.protocol, outward.destination_port.port)],
+        "local_ts": [side_selector(rule.local, rule.protocol, rule.local_port.port)],
+        "remote_ts": [side_selector(rule.remote, rule.protocol, rule.remote_port.port)],
     }
 
 
@@ -91,7 +102,7 @@ def shared_child_settings(peer: Peer, phase2: Phase2, reqid: int) -> dict[str, V
     decide what goes through it."""
     return {
         **phase2.settings,
-        **_lapse(peer, phase2),
+        **lapse(peer, phase2),
         "mode": "tunnel",
         "reqid": str(reqid),
         "local_ts": list(EVERYTHING),
@@ -99,7 +110,7 @@ def shared_child_settings(peer: Peer, phase2: Phase2, reqid: int) -> dict[str, V
     }
 
 
-def _lapse(peer: Peer, phase2: Phase2) -> dict[str, ViciValue]:
+def lapse(peer: Peer, phase2: Phase2) -> dict[str, ViciValue]:
     """A tunnel that nobody uses lapses, unless it has to stand without traffic."""
     return {"inactivity": f"{phase2.idle}s"} if phase2.idle and not peer.always_up else {}
 
@@ -113,6 +124,7 @@ class Common(NamedTuple):
     remote: bytes | None
     local_id: str
     children: Mapping[str, ViciValue]
+    others: tuple[bytes, ...] = ()
 
 
 class PeerConnection(Connection):
@@ -157,7 +169,9 @@ class PeerConnection(Connection):
             **common.phase1,
             **common.own,
             "local_addrs": [address_text(common.local) if common.local is not None else ANY],
-            "remote_addrs": [address_text(common.remote) if common.remote is not None else ANY],
+            "remote_addrs": [address_text(common.remote), *map(address_text, common.others)]
+            if common.remote
+            else [ANY],
             "local": local,
             "remote": {"auth": "psk", "id": self._identity},
             "aggressive": "yes" if self._aggressive else "no",
@@ -194,7 +208,8 @@ def connections(
     """The connections of a usable peer: one for each identity it may have, and each again for answering in the other
     phase 1 mode (the daemon picks by the mode of the first message)."""
     local = None if peer.roams else peer.local
-    common = Common(phase1.settings, own_settings(peer, phase1, details), local, peer.remote, peer.local_id, children)
+    own = own_settings(peer, phase1, details)
+    common = Common(phase1.settings, own, local, peer.remote, peer.local_id, children, peer.others)
     return [
         PeerConnection(
             numbers.connection_name(peer.number, identity=place, responder=responder),

@@ -9,13 +9,14 @@ look at, so there is one way and not two.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
-from agent.plan import cells, numbers, spd, verdicts
+from agent.plan import cells, inbound, numbers, spd, verdicts
 from agent.plan.chains import POST, PRE
 from agent.plan.claims import Claims
-from agent.plan.connections import Peer, child_settings, shared_child_settings, transport_suffices
+from agent.plan.connections import Peer, child_settings, shared_child_settings, tunnels
+from agent.plan.interfaces import Interfaces
 from agent.plan.kinship import Kinship
 from agent.plan.layered import Edit, Layered
 from agent.plan.lists import Lists
@@ -30,20 +31,22 @@ from agent.plan.model import (
     RowRef,
     Verdict,
 )
-from agent.plan.peers import EMPTY_LIST, PEERS, read_peer
+from agent.plan.peers import EMPTY_LIST, NO_INTERFACE, PEERS, read_peer
 from agent.plan.phase1 import NAT_ENFORCE
-from agent.plan.phase2 import Phase2
+from agent.plan.phase2 import ForceTunnel, Phase2
 from agent.plan.placing import Entry, Instance, Placing, behind_all
 from agent.plan.profiles import Profiles
-from agent.plan.result import REMEMBERED, Plan, Touched
-from agent.plan.spd import TRAFFIC, Companions, Rule, RuleAction, Way
-from agent.plan.state import Made, State, Todo, edit_of
+from agent.plan.result import REMEMBERED, Filter, Plan, Touched
+from agent.plan.spd import TRAFFIC, Companions, Way
+from agent.plan.state import OWN_ADDRESS, Bags, Made, State, Todo, edit_of
+from agent.plan.traffic import Rule, RuleAction, RuleDirection, SideKind, inside_gre, with_outer
 
 EAGER: Final = (
     20_000  # rules up to which `placing` is made before there is a drop rule, so that the first costs nothing
 )
 IKEV2_SWITCH: Final = "ipsecGlobIkev2Enabled"
-ON: Final = 1  # TruthValue
+IN_TURN_SWITCH: Final = "ipsecGlobContDnsSelectRoundRobin"
+ON: Final = 1  # TruthValue, or enabled
 AH_IN_UDP: Final = "AH cannot travel in UDP, and ikePrfNatT is enforce; set another, or ipsecPropProto esp"
 BANDS: Final = {PRE: numbers.PRIORITY_PRE, POST: numbers.PRIORITY_POST}
 
@@ -63,7 +66,18 @@ class Draft:
         if state is None:
             state = State(
                 profiles,
-                *(Layered(), Layered(), (), Layered(), Layered(), Layered(), Layered(), Layered(), Layered()),
+                *(
+                    Layered(),
+                    Layered(),
+                    (),
+                    Layered(),
+                    Layered(),
+                    Layered(),
+                    Layered(),
+                    Layered(),
+                    Layered(),
+                    Layered(),
+                ),
                 placing=None,
                 drops=(),
                 next_reqid=numbers.REQID_FIRST,
@@ -73,8 +87,12 @@ class Draft:
         self._peers = state.peers.edit()
         self._lists = Lists(configuration, state, self._peers, self._todo)
         self._made = state.made.edit()
+        self._bound: Bags[int, Instance] = Bags(state.bound)
         self._claims = Claims(edit_of(previous.policies if previous else None), state.contested, self._todo)
         self._kinship = Kinship(profiles, previous, state, self._todo)
+        self._interfaces = Interfaces(
+            configuration, environment, profiles, previous, state, self._claims, self._kinship, self._misfit
+        )
         self._verdicts: Edit[RowRef, Verdict] = edit_of(previous.verdicts if previous else None)
         self._sharing = set[int]()  # peers whose rules changed: their shared child may come or go
         self._drops = list(state.drops)
@@ -112,15 +130,19 @@ class Draft:
         row = self._configuration.row(PEERS, number)
         old = self._peers.get(number)
         new = None
-        if row is not None and row["ipsecPeerTrafficList"]:
+        if row is not None and (row["ipsecPeerTrafficList"] or row["ipsecPeerVirtualInterface"] != NO_INTERFACE):
             phase1 = self._profiles.phase1(
                 *(cells.number(row, f"ipsecPeer{name}") for name in ("IkeProfile", "IkeVersion", "AuthMethod"))
             )
-            new = read_peer(row, self._environment, phase1, self._configuration.scalar(IKEV2_SWITCH) == ON)
+            ikev2, in_turn = (self._configuration.scalar(name) == ON for name in (IKEV2_SWITCH, IN_TURN_SWITCH))
+            new = read_peer(row, self._environment, phase1, ikev2, in_turn)
         self._todo.judge_peers.add(number)
         if new == old:
             return
         self._peers.put(number, new)
+        self._interfaces.called(number, new)
+        if any(each is not None and each.virtual for each in (old, new)):
+            self._interfaces.touched.add(number)
         if old is None or new is None or old.head != new.head:
             self._lists.relist(number)
         if old is not None and new is not None and old.priority != new.priority:
@@ -141,23 +163,48 @@ class Draft:
         self._lists.rule(number)
 
     def instance(self, owner: int, rule: int) -> None:
-        """Something of the world changed that a rule in one list depends on; rule 0: all of the list."""
+        """Something of the world changed that a rule in one list, or a virtual interface, depends on; rule 0: all of
+        the list."""
+        peer = self._peers.get(owner)
+        if peer is not None and peer.virtual:
+            self._interfaces.touched.add(owner)
+            return
         for number in (rule,) if rule else self._lists.chain(owner).rules:
             if self._made.get((owner, number)) is not None:
                 self._todo.build[owner, number] = None
+
+    def networks(self, peer: int) -> None:
+        """Rows about the virtual interface of a peer may be different."""
+        self._interfaces.touched.add(peer)
+
+    def takeover(self, peer: int, backup: int) -> None:
+        """A backup peer may stand for this one now, or no more, or be another than it was."""
+        self._interfaces.touched |= {peer, backup}
+        for rule in self._lists.chain(peer).rules:
+            if self._made.get((peer, rule)) is not None:
+                self._todo.build[peer, rule] = None
+
+    def bound(self, key: int) -> None:
+        """The interface with this index came or went, or (OWN_ADDRESS) the default route has another address."""
+        for instance in self._bound.get(key):
+            self.instance(*instance)
 
     def finish(self) -> Plan:
         """Do it all."""
         self._lists.settle()
         self._make_policies()
+        self._interfaces.settle(self._peers)
         self._kinship.relate(self._peers)
+        self._interfaces.clamp(self._todo.related, self._peers)
         self._judge()
         return self._result()
 
     # ---- policies ---------------------------------------------------------------------
 
     def _make_policies(self) -> None:
-        entries = list(self._lists.entries())
+        entries = [
+            (instance, self._with_outer(instance[0], rule), label) for instance, rule, label in self._lists.entries()
+        ]
         placing, recheck = self._place(entries)
         for instance in self._todo.gone:
             made = self._made.get(instance)
@@ -258,36 +305,98 @@ class Draft:
         """The policies of a rule in one list."""
         owner = instance[0]
         priority = BANDS.get(owner, numbers.PRIORITY_PEERS) + numbers.PLACE_WIDTH * label + numbers.PLACE_RULE
-        companions = Companions(priority, priority)
+        companions = (Companions(priority, priority),) * len(rule.parts)
         if owner > 0:
-            companions = behind_all(label) if placing is None else placing.companions(Entry(instance, rule, label))
+            companions = (behind_all(label),) * len(rule.parts)
+            if placing is not None:
+                companions = placing.companions(Entry(instance, rule, label))
+        # without marks on packets the kernel cannot tell by which interface one came
+        inbound = not rule.interface or self._environment.capabilities.nftables
         policies: list[Policy] = []
         verdict: Verdict | None = None
         if rule.problem:
             verdict = Verdict(ApplyState.FAILED, rule.problem)
         elif rule.action != RuleAction.PROTECT:
-            policies = spd.plain(rule, max(owner, 0), priority, companions)
+            verdict = self._standing(owner, rule, inbound)
+            if inbound or rule.action == RuleAction.DROP or rule.direction == RuleDirection.OUTBOUND:
+                policies = spd.plain(rule, max(owner, 0), priority, companions, inbound=inbound)
         elif owner < 0:
             verdict = verdicts.PROTECT_OUTSIDE
         else:
-            way, verdict = self._way(owner, rule)
+            way, verdict = self._way(owner, rule, inbound)
             if way is None:  # what blocks need not come before a drop rule, and would meet there what passes
-                companions = behind_all(label)
-            policies = spd.protect(rule, owner, priority, companions, way)
+                companions = (behind_all(label),) * len(rule.parts)
+            policies = spd.protect(rule, owner, priority, companions, way, inbound=inbound)
         made = Made(rule, label, companions, _one_per_key(policies), verdict)
         self._replace(instance, self._made.get(instance), made)
         self._todo.judge_rules.add(rule.number)
 
-    def _way(self, owner: int, rule: Rule) -> tuple[Way | None, Verdict | None]:
-        """How a protect rule of a peer is to be made real; None when it has to block, and why."""
+    def _with_outer(self, owner: int, rule: Rule) -> Rule:
+        """A rule as it stands in one list: with our outer address and the peer's, as far as they are known."""
+        if owner < 0:
+            others = rule.local.nets or rule.remote.nets
+            family = len(others[0].address) if others else 4
+            return with_outer(rule, self._environment.default_sources.get(family), None)
+        peer = self._peers.get(owner)
+        assert peer is not None
+        protects = rule.action == RuleAction.PROTECT and not peer.single
+        if protects and self._phase2(rule, peer).force_tunnel == ForceTunnel.GRE_INSIDE:
+            rule = inside_gre(rule)
+        if not rule.floats:
+            return rule
+        tunnel = self._environment.tunnels.get(numbers.child_name(owner, 0 if peer.single else rule.number))
+        if tunnel is not None:
+            return with_outer(rule, tunnel.local, tunnel.remote)
+        return with_outer(rule, peer.local, peer.remote)
+
+    def _phase2(self, rule: Rule, peer: Peer) -> Phase2:
+        return self._profiles.phase2(0 if peer.single else rule.profile, peer.ipsec_profile, peer.version)
+
+    def _standing(self, owner: int, rule: Rule, inbound: bool) -> Verdict | None:
+        """What there is to say of a rule because of the world, whatever its action."""
+        if owner < 0 and rule.remote.kind == SideKind.OUTER:
+            return verdicts.NO_PEER_OUTSIDE
+        if not rule.parts:
+            return verdicts.NO_DEFAULT_ROUTE if owner < 0 else verdicts.address_unknown(owner)
+        if not inbound and (rule.direction != RuleDirection.OUTBOUND or rule.action == RuleAction.PROTECT):
+            return verdicts.not_marked(rule.action, self._environment.capabilities.nftables_lack)
+        if rule.interface and rule.interface not in self._environment.interfaces:
+            return verdicts.no_interface(rule.interface)
+        outbound = rule.action == RuleAction.PROTECT or rule.direction != RuleDirection.INBOUND
+        if rule.interface and outbound and len(rule.parts[0].source.address) == 16:
+            return verdicts.OWN_IPV6_PASSES_BY
+        return None
+
+    def _way(self, owner: int, rule: Rule, inbound: bool) -> tuple[Way | None, Verdict | None]:
+        """How a protect rule of a peer is to be made real; None when it has to block, and why. While a backup peer
+        stands for the peer, by that one's tunnel for the same nets."""
+        own = self._own_way(owner, rule, inbound)
+        backup = self._environment.takeovers.get(owner)
+        if backup is None:
+            return own
+        for number in self._lists.chain(backup).rules:
+            other = self._lists.rules.get(number)
+            if other is None or other.action != RuleAction.PROTECT:
+                continue
+            other = self._with_outer(backup, other)
+            if (other.parts, other.interface) == (rule.parts, rule.interface):
+                way, verdict = self._own_way(backup, other, inbound)
+                return way, verdict or Verdict(ApplyState.APPLIED, f"peer {backup} stands for peer {owner}")
+        text = f"its packets are dropped: peer {backup}, which stands for peer {owner}, has no rule for these nets"
+        return None, Verdict(ApplyState.APPLIED, text)
+
+    def _own_way(self, owner: int, rule: Rule, inbound: bool) -> tuple[Way | None, Verdict | None]:
+        """How a protect rule of a peer is to be made real by its own tunnel; None when it cannot be, and why."""
         peer = self._peers.get(owner)
         assert peer is not None
         own, shared = numbers.child_name(owner, rule.number), numbers.child_name(owner, 0)
         name = shared if peer.single else own
-        phase2 = self._profiles.phase2(0 if peer.single else rule.profile, peer.ipsec_profile, peer.version)
+        phase2 = self._phase2(rule, peer)
         problem = phase2.problem or self._misfit(peer, phase2)
-        if peer.single or not peer.usable or problem:
+        if peer.single or not peer.usable or problem or not inbound:
             self._kinship.set_child(owner, own, None, None)
+        if not inbound:
+            return None, self._standing(owner, rule, inbound)
         if not peer.usable or problem:
             if problem and peer.usable:
                 return None, Verdict(ApplyState.FAILED, f"{problem}; its packets are dropped")
@@ -302,14 +411,14 @@ class Draft:
         tunnel = self._environment.tunnels.get(name)
         if tunnel is not None:
             way = spd.way_of(tunnel, reqid)
-            return way._replace(ipcomp=True) if phase2.compressed else way, None
+            return way._replace(ipcomp=True) if phase2.compressed else way, self._standing(owner, rule, inbound)
         if peer.remote is None:
-            return None, Verdict(ApplyState.APPLIED, f"its packets are dropped until peer {owner} has called")
+            return None, verdicts.not_called(owner, bool(rule.parts))
         if peer.local is None:
             return None, Verdict(ApplyState.APPLIED, f"its packets are dropped: peer {owner}: no route to it now")
-        suffices = not peer.single and transport_suffices(rule, peer.local, peer.remote)
-        mode = spd.TRANSPORT if suffices else spd.TUNNEL
-        return Way(peer.local, peer.remote, phase2.protocol, mode, False, reqid), None
+        mode = spd.TUNNEL if peer.single or tunnels(rule, peer, phase2) else spd.TRANSPORT
+        way = Way(peer.local, peer.remote, phase2.protocol, mode, False, reqid)
+        return way, self._standing(owner, rule, inbound)
 
     def _misfit(self, peer: Peer, phase2: Phase2) -> str:
         """Why phase 1 of the peer and this phase 2 do not go together."""
@@ -332,6 +441,10 @@ class Draft:
         if instance[0] > 0:
             self._sharing.add(instance[0])
         self._made.put(instance, new)
+        for key in _bounds(instance, old):
+            self._bound.toggle(key, instance, False)
+        for key in _bounds(instance, new):
+            self._bound.toggle(key, instance, True)
 
     # ---- verdicts ---------------------------------------------------------------------
 
@@ -360,11 +473,44 @@ class Draft:
                 found.append(verdicts.in_list(owner, made, self._claims.policies, self._lists.chain(owner)))
         return verdicts.of_rule(found)
 
+    def _filters(
+        self, bound: Mapping[int, tuple[Instance, ...]], policies: Mapping[PolicyKey, Policy]
+    ) -> Mapping[str, Filter]:
+        """What is wanted of the packet filter."""
+        found = self._interfaces.filters(policies.values())
+        if self._previous is not None and not self._bound.touched and not self._interfaces.touched:
+            marks = self._previous.filters.get(inbound.PART)
+        else:
+            marks = self._marks(bound)
+        return {**found, inbound.PART: marks} if marks is not None else found
+
+    def _marks(self, bound: Mapping[int, tuple[Instance, ...]]) -> Filter | None:
+        """What arrives by an interface that a rule names, or a virtual one, has to be marked."""
+        rows = {
+            index: [RowRef(TRAFFIC, number) for owner, number in instances if self._comes_by(owner, number)]
+            for index, instances in bound.items()
+            if index != OWN_ADDRESS
+        }
+        if self._environment.capabilities.nftables:
+            for peer, link in self._interfaces.links.done().items():
+                if link.number <= numbers.MARKED_INTERFACE_LAST:
+                    rows.setdefault(link.number, []).append(RowRef(PEERS, peer))
+        rows = {index: refs for index, refs in rows.items() if refs}
+        if not rows:
+            return None
+        return Filter(inbound.marking(rows), frozenset(ref for refs in rows.values() for ref in refs))
+
+    def _comes_by(self, owner: int, number: int) -> bool:
+        """Whether a rule has policies for what arrives by its interface."""
+        made = self._made.get((owner, number))
+        return made is not None and any(policy.key.scope.mask for policy in made.policies)
+
     # ---- the plan ---------------------------------------------------------------------
 
     def _result(self) -> Plan:
         history: tuple[Touched, ...] = ()
         kinship, lists = self._kinship, self._lists
+        bound = self._bound.done()
         if self._previous is not None:
             entry = Touched(
                 self._previous.token,
@@ -374,6 +520,8 @@ class Draft:
                 frozenset(self._verdicts.before),
             )
             history = (entry, *self._previous.history)[:REMEMBERED]
+        made, clamped = self._interfaces.done()
+        policies = self._claims.policies.done()
         state = State(
             profiles=self._profiles,
             rules=lists.rules.done(),
@@ -383,33 +531,49 @@ class Draft:
             users=lists.users.done(),
             waiting=lists.waiting.done(),
             made=self._made.done(),
+            bound=bound,
             kin=kinship.done(),
             contested=self._claims.done(),
             placing=self._placing,
             drops=tuple(self._drops),
             next_reqid=kinship.next_reqid,
+            virtual=made,
+            clamped=clamped,
         )
         return Plan(
             generation=self._configuration.generation,
             configuration=self._configuration,
             environment=self._environment,
             enabled=True,
-            policies=self._claims.policies.done(),
+            policies=policies,
+            links=self._interfaces.links.done(),
+            calls=self._interfaces.calls.done(),
             connections=kinship.connections.done(),
             secrets=kinship.secrets.done(),
             verdicts=self._verdicts.done(),
             reqids=kinship.reqids.done(),
             children=kinship.children.done(),
+            filters=self._filters(bound, policies),
             state=state,
             history=history,
             token=self._token,
         )
 
 
+def _bounds(instance: Instance, made: Made | None) -> Iterator[int]:
+    """What a rule in a list is bound to, as `State.bound` has it."""
+    if made is None:
+        return
+    if made.rule.interface:
+        yield made.rule.interface
+    if instance[0] < 0 and made.rule.floats:
+        yield OWN_ADDRESS
+
+
 def _what_matters(entry: Entry) -> tuple[object, ...]:
     """What of a rule others' companions depend on."""
     rule = entry.rule
-    return entry.instance, entry.label, rule.outward, rule.action, rule.direction, rule.problem
+    return entry.instance, entry.label, rule.parts, rule.action, rule.direction, rule.problem
 
 
 def _one_per_key(policies: list[Policy]) -> tuple[Policy, ...]:

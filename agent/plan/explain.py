@@ -1,7 +1,8 @@
 """What becomes of a packet under a plan, by which policy and which row.
 
 The kernel's lookup, told: a packet made here is asked for in `out`, one for this host in
-`in`, a forwarded one in `fwd` and then in `out`. A policy with a template wants the packet
+`in`, a forwarded one in `fwd` and then in `out`. A policy about an interface looks at the one by
+which the packet leaves, or at the mark of the one by which it came. A policy with a template wants the packet
 out of that very tunnel, inbound; one without refuses a packet that came out of any.
 """
 
@@ -12,10 +13,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from agent.plan import spd
-from agent.plan.model import Action, Direction, Flow, Policy, RowRef
+from agent.plan.model import Action, Direction, Flow, Policy, RowRef, Scope
+from agent.plan.numbers import INTERFACE_BASE, MARK_MASK, MARK_SHIFT
+from agent.plan.peer_selectors import PEER_TRAFFIC
 from agent.plan.peers import PEERS
 from agent.plan.result import Plan
 from agent.plan.selectors import Bits, bits, flow_bits, overlap
+from agent.plan.virtual import WHY_ROUTED
 
 PROTECT: Final = "protect"
 PASS: Final = "pass"
@@ -29,6 +33,7 @@ WAYS: Final = {
 NAMES: Final = {
     "ipsecTrafficTable": ("rule", "ipsecTrDescription"),
     "ipsecPeerTable": ("peer", "ipsecPeerDescription"),
+    PEER_TRAFFIC: ("selector", "ipsecPeerTrafficDescription"),
 }
 
 
@@ -55,8 +60,19 @@ def explain_all(plan: Plan, flows: Sequence[Flow]) -> list[Explanation]:
     """What becomes of several packets, in one walk over the policies."""
     if not plan.enabled:
         return [Explanation(PASS, None, None, "IPsec is switched off (ipsecGlobEnabled)") for _ in flows]
-    found = matching(plan, [(flow_bits(flow), _directions(flow)) for flow in flows])
-    return [_decide(plan, flow, policies) for flow, policies in zip(flows, found, strict=True)]
+    found = matching(plan, [one for flow in flows for one in _wanted(flow)])
+    pairs = zip(found[::2], found[1::2], strict=True)
+    return [_decide(plan, flow, {**one, **other}) for flow, (one, other) in zip(flows, pairs, strict=True)]
+
+
+def _wanted(flow: Flow) -> tuple[tuple[Bits, tuple[Direction, ...]], tuple[Bits, tuple[Direction, ...]]]:
+    """What is asked when it comes, and when it goes. What comes out of a virtual interface meets the policies of that
+    one; on its way out it is a packet like any other."""
+    directions = _directions(flow)
+    comes = tuple(direction for direction in directions if direction is not Direction.OUT)
+    out_of = flow.from_interface if flow.decrypted and flow.from_interface > INTERFACE_BASE else 0
+    goes = tuple(direction for direction in directions if direction is Direction.OUT)
+    return (flow_bits(flow, out_of), comes), (flow_bits(flow), goes)
 
 
 def _directions(flow: Flow) -> tuple[Direction, ...]:
@@ -73,7 +89,7 @@ def matching(plan: Plan, wanted: Sequence[tuple[Bits, tuple[Direction, ...]]]) -
         direction = key.direction
         if direction not in asked:
             continue
-        under = bits(key.selector)
+        under = bits(key.selector, key.scope)
         for place, (packet, directions) in enumerate(wanted):
             if direction in directions and overlap(under, packet):
                 held = found[place].get(direction)
@@ -99,7 +115,7 @@ def _decide(plan: Plan, flow: Flow, policies: dict[Direction, Policy]) -> Explan
         if policy.action is Action.BLOCK:
             return Explanation(DROP, policy, policy.row, f"{_row(plan, policy)}: {_why_blocked(plan, policy)}")
         if not inbound:
-            protected = bool(policy.templates)
+            protected = bool(policy.templates) or policy.rule == WHY_ROUTED
         elif policy.templates:
             if flow.decrypted != policy.peer:
                 came = f"came out of that of {_peer(plan, flow.decrypted)}" if flow.decrypted else "came in plain"
@@ -139,9 +155,22 @@ def _peer(plan: Plan, number: int) -> str:
     return _labelled(plan, PEERS, number)
 
 
+def _by_interface(plan: Plan, scope: Scope) -> str:
+    """` (leaves by eth0)` of a rule about one interface."""
+    index, how = (scope.interface, "leaves") if scope.interface else (scope.mark >> MARK_SHIFT, "came")
+    if not index or (not scope.interface and scope.mask != MARK_MASK):
+        return ""
+    name = plan.environment.interfaces.get(index)
+    return f" ({how} by {f'{name} ({index})' if name else f'interface {index}'})"
+
+
 def _row(plan: Plan, policy: Policy) -> str:
     """Who decided."""
     if policy.row.table == spd.TRAFFIC:
         owner = f" of {_peer(plan, policy.peer)}" if policy.peer else ""
-        return _labelled(plan, spd.TRAFFIC, policy.row.number) + owner
+        return _labelled(plan, spd.TRAFFIC, policy.row.number) + owner + _by_interface(plan, policy.key.scope)
+    if policy.row.table == PEER_TRAFFIC:
+        return f"{_labelled(plan, PEER_TRAFFIC, policy.row.number)} of {_peer(plan, policy.peer)}"
+    if policy.row.table == PEERS:
+        return f"the interface of {_peer(plan, policy.row.number)}"
     return "ipsecGlobContDefaultRule" if policy.row == spd.DEFAULT_ROW else "built in"

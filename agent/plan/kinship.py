@@ -45,6 +45,10 @@ class Kinship:
         kin = self._kin.get(peer)
         return kin is not None and bool(kin.children)
 
+    def children_of(self, peer: int) -> tuple[Child, ...]:
+        kin = self._kin.get(peer)
+        return kin.children if kin is not None else ()
+
     def reqid(self, name: str) -> int:
         """The reqid of a child: its own, else a new one."""
         reqid = self.reqids.get(name)

@@ -10,15 +10,16 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, cast
 
-from agent.plan import numbers, spd
+from agent.plan import numbers
 from agent.plan.chains import EMPTY, POST, PRE, Chain, compare, follow_again
 from agent.plan.connections import Peer
 from agent.plan.layered import Edit
 from agent.plan.model import ConfigurationView
 from agent.plan.order import assign, between
 from agent.plan.placing import Instance
-from agent.plan.spd import TRAFFIC, Rule
+from agent.plan.spd import TRAFFIC
 from agent.plan.state import Bags, Made, State, Todo
+from agent.plan.traffic import Rule, read_rule
 
 FEW: Final = 8  # rules of one list whose labels are looked up one by one, new peers put in order one by one
 
@@ -65,7 +66,7 @@ class Lists:
             return
         old = self.rules.get(number)
         row = self._configuration.row(TRAFFIC, number)
-        new = spd.read_rule(row) if row is not None else None
+        new = read_rule(row) if row is not None else None
         if new == old:
             return
         self.rules.put(number, new)
@@ -109,7 +110,7 @@ class Lists:
             row = self._configuration.row(TRAFFIC, number)
             if row is None:
                 return None
-            rule = spd.read_rule(row)
+            rule = read_rule(row)
             self.rules.put(number, rule)
         return rule.next
 

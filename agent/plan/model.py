@@ -105,11 +105,26 @@ class Template(NamedTuple):
     optional: bool = False
 
 
+class Scope(NamedTuple):
+    """Which packets a policy is asked about at all. `interface`: number of the link the packet leaves by, in every
+    direction (the kernel compares no other), 0 for any; `mark`, `mask`: packets p with p & mask == mark; `if_id`: of an
+    XFRM interface, whose packets meet only policies with its number, as other packets meet only those with 0."""
+
+    interface: int = 0
+    mark: int = 0
+    mask: int = 0
+    if_id: int = 0
+
+
+EVERY_PACKET = Scope()
+
+
 class PolicyKey(NamedTuple):
-    """The kernel holds one policy per direction and selector."""
+    """The kernel holds one policy per direction, selector and scope."""
 
     direction: Direction
     selector: Selector
+    scope: Scope = EVERY_PACKET
 
 
 class RowRef(NamedTuple):
@@ -140,7 +155,9 @@ ViciValue = str | list[str] | Mapping[str, "ViciValue"]
 @dataclass(frozen=True, slots=True)
 class Child:
     """One CHILD_SA configuration: one protect rule of one peer, or with `rule` 0 all of them. `compressed`: it is
-    nothing without IPComp; `heartbeats`: ipsecPrfHeartbeats as resolved, 0 where no profile says any."""
+    nothing without IPComp; `heartbeats`: ipsecPrfHeartbeats as resolved, 0 where no profile says any. `starts`,
+    `answers`: whether we may begin it, and the peer (ipsecPeerTrafficPolicy). Of a peer with a virtual interface
+    `rule` is a row of ipsecPeerTrafficTable."""
 
     name: str
     peer: int
@@ -148,6 +165,8 @@ class Child:
     reqid: int
     compressed: bool = False
     heartbeats: int = 0
+    starts: bool = True
+    answers: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +208,8 @@ class Capabilities:
     esp_macs: frozenset[str] = frozenset()
     aeads: frozenset[str] = frozenset()  # combined ciphers, of both phases
     nftables: bool = False
+    nftables_lack: str = ""  # why not
+    interfaces_lack: str = ""  # why there are no XFRM interfaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +226,9 @@ class Tunnel:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What a plan must know of the world. `sources`: the address this host would send from, per peer address."""
+    """What a plan must know of the world. `sources`: the address this host would send from, per peer address;
+    `default_sources`: from which it sends to the rest of the world, by octets of an address (4, 16); `interfaces`:
+    names by index."""
 
     capabilities: Capabilities = Capabilities()
     names: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
@@ -213,6 +236,11 @@ class Environment:
     sources: Mapping[bytes, bytes] = field(default_factory=dict)
     tunnels: Mapping[str, Tunnel] = field(default_factory=dict)
     reqids: Mapping[str, int] = field(default_factory=dict)  # child name → reqid in use, kept over restarts
+    default_sources: Mapping[int, bytes] = field(default_factory=dict)
+    interfaces: Mapping[int, str] = field(default_factory=dict)
+    link_addresses: Mapping[int, tuple[bytes, ...]] = field(default_factory=dict)  # number of a link → its addresses
+    turns: Mapping[int, int] = field(default_factory=dict)  # peer → attempts that failed since it was up
+    takeovers: Mapping[int, int] = field(default_factory=dict)  # peer → the backup peer that stands for it now
 
 
 class ApplyState(enum.IntEnum):
@@ -235,7 +263,8 @@ class Verdict(NamedTuple):
 
 class Flow(NamedTuple):
     """A packet for `explain`. `way`: 'out' made here, 'in' for this host, 'forward'. `decrypted`: peer number of the
-    tunnel it came out of, 0 for a plain one."""
+    tunnel it came out of, 0 for a plain one. Of ICMP and ICMPv6 the ports are type and code. `from_interface`,
+    `to_interface`: by which it comes and goes, 0 for none or one that no rule names."""
 
     source: bytes
     destination: bytes
@@ -244,3 +273,5 @@ class Flow(NamedTuple):
     destination_port: int = 0
     way: str = "out"
     decrypted: int = 0
+    from_interface: int = 0
+    to_interface: int = 0

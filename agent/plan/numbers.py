@@ -22,8 +22,10 @@ POLICY_INDEX_LAST: Final = 0x7FFF_FFFF
 PRIORITY_EXEMPTION: Final = 0x1000_0000  # neighbour discovery, loopback, our own IKE and ESP; all pass, so one number
 PRIORITY_ALWAYS_PLAIN: Final = 0x1800_0000  # all pass, so one number
 PRIORITY_PRE: Final = 0x2000_0000  # + PLACE_WIDTH times the label; see agent.plan.order
+PRIORITY_INTERFACES: Final = 0x3FFF_FFFF  # routed to a virtual interface; behind the last of the pre list
 PRIORITY_PEERS: Final = 0x4000_0000  # + PLACE_WIDTH times the label
 PRIORITY_COMPANIONS: Final = 0x6000_0000  # + PLACE_WIDTH times the label; companions of peers' rules, behind all these
+PRIORITY_CAME: Final = 0x7FFF_FFFF  # came out of a virtual interface; behind the last of the peers
 PRIORITY_POST: Final = 0x8000_0000  # + PLACE_WIDTH times the label
 PRIORITY_DEFAULT: Final = 0xF000_0000
 
@@ -41,8 +43,22 @@ LABEL_STEP: Final = 1024  # distance of neighbours at first: ten rules go in bet
 REQID_FIRST: Final = 0x0001_0000
 REQID_LAST: Final = 0x3FFF_FFFF
 
+# ---- marks of packets -----------------------------------------------------------------
+# By which interface a packet came, the kernel's policies can only tell by its mark: our packet filter writes the
+# interface's index into these bits and leaves the lower twelve, which are enough for policy routing, to others.
+MARK_MASK: Final = 0xFFFF_F000
+MARK_SHIFT: Final = 12
+MARKED_INTERFACE_LAST: Final = MARK_MASK >> MARK_SHIFT
+
 # ---- names ----------------------------------------------------------------------------
 NFT_TABLE: Final = "ipsec_agent"  # family inet
+
+# ---- links and routes -----------------------------------------------------------------
+# The kernel numbers links from 1 on, so those of a running host stay far below. A virtual interface's number is its
+# XFRM interface id too.
+INTERFACE_BASE: Final = 100_000  # + the peer's number (ipsecPeerVirtualInterface)
+LAST_WITH_INTERFACE: Final = 0x7FFF_FFFF - INTERFACE_BASE
+ROUTE_PROTOCOL: Final = 196  # of routes and addresses; numbers from 5 to 254 are the routing programs' (rtnetlink(7))
 
 MOST_PEER_IDS: Final = 8  # alternatives in ipsecPeerPeerIds, each a connection of its own
 
@@ -66,6 +82,11 @@ def secret_id(peer: int) -> str:
     return f"psk-{peer}"
 
 
+def interface_mark(index: int) -> int:
+    """Mark of the packets that came by the interface with this index, under MARK_MASK."""
+    return index << MARK_SHIFT
+
+
 def peer_of_connection(name: str) -> int:
     """Number of the peer a connection belongs to; 0 when it is none of ours."""
     match = _CONNECTION.fullmatch(name)
@@ -82,6 +103,21 @@ def peer_of_secret(id: str) -> int:
     """Number of the peer a shared secret belongs to; 0 when it is none of ours."""
     match = _SECRET.fullmatch(id)
     return int(match[1]) if match else 0
+
+
+def interface_number(peer: int) -> int:
+    """Number of a peer's virtual interface, which is its XFRM interface id too."""
+    return INTERFACE_BASE + peer
+
+
+def interface_name(peer: int) -> str:
+    """`ipsec7`, at most 15 characters."""
+    return f"ipsec{peer}"
+
+
+def is_our_interface(index: int, if_id: int) -> bool:
+    """Whether an XFRM interface is one of ours."""
+    return index == if_id > INTERFACE_BASE
 
 
 def is_our_connection(name: str) -> bool:

@@ -10,7 +10,7 @@ from agent.plan import cells
 from agent.plan.connections import Peer, address_text
 from agent.plan.identities import ANY, IdentityError, identities, identity
 from agent.plan.model import ApplyState, Environment, RowView, Verdict
-from agent.plan.numbers import MOST_PEER_IDS
+from agent.plan.numbers import LAST_WITH_INTERFACE, MOST_PEER_IDS
 from agent.plan.phase1 import NAT_DISABLED, Phase1
 from agent.plan.proposals import V1, V2
 
@@ -20,6 +20,7 @@ MOBIKE: Final = 1  # ipsecPeerMobike enabled
 SINGLE: Final = 2  # ipsecPeerChildAllocMode
 NO_INTERFACE: Final = 1  # ipsecPeerVirtualInterface disabled
 ALWAYS_UP: Final = 2  # ipsecPeerStartMode
+FORCE: Final = 1  # ipsecPeerPublicIfIndexMode
 NOWHERE: Final = bytes(4)
 
 EMPTY_LIST: Final = Verdict(ApplyState.UNUSED, "its traffic list is empty")
@@ -54,35 +55,62 @@ def _failed(text: str) -> Verdict:
     return Verdict(ApplyState.FAILED, text)
 
 
-def remote_of(row: RowView, environment: Environment) -> tuple[bytes | None, Verdict | None]:
-    """The outer address of a peer, and what there is to say: (None, None) is a peer that has to call us."""
+def remotes_of(row: RowView, environment: Environment, in_turn: bool) -> tuple[tuple[bytes, ...], Verdict | None]:
+    """The outer addresses of a peer, the one to be called first, and what there is to say: ((), None) is a peer that
+    has to call us. `in_turn`: after a failed attempt the next one of its name is called."""
     text = cells.text(row, "ipsecPeerDynamicAddress")
     if not text:
-        return None, None
+        return (), None
     address = literal(text)
     if address is not None:
-        return address, None
+        return (address,), None
     found = environment.names.get(text)
     if found is None:
-        return None, Verdict(ApplyState.PENDING, f"{text} is being resolved")
+        return (), Verdict(ApplyState.PENDING, f"{text} is being resolved")
     family = 4 if cells.octets(row, "ipsecPeerLocalAddress") != NOWHERE else 0
-    fitting = [address for address in found if not family or len(address) == family]
+    fitting = tuple(address for address in found if not family or len(address) == family)
     if not fitting:
-        return None, _failed(f"{text} does not resolve")
-    return fitting[0], None
+        return (), _failed(f"{text} does not resolve")
+    turn = environment.turns.get(row.number, 0) % len(fitting) if in_turn else 0
+    return fitting[turn:] + fitting[:turn], None
 
 
-def read_peer(row: RowView, environment: Environment, phase1: Phase1, ikev2: bool) -> Peer:
-    """A row of ipsecPeerTable with a traffic list. `ikev2`: ipsecGlobIkev2Enabled."""
-    remote, trouble = remote_of(row, environment)
+def public_link(row: RowView, environment: Environment, remote: bytes) -> tuple[int, bytes | None, Verdict | None]:
+    """The link a peer is called by (ipsecPeerPublicIfIndex): its number where a route has to force it, else 0; our
+    address on it, None where the routes decide; and what is wrong."""
+    link = cells.number(row, "ipsecPeerPublicIfIndex")
+    if link <= 0:
+        return 0, None, None
+    held = environment.link_addresses.get(link, ())
+    fitting = [address for address in held if len(address) == len(remote)]
+    if cells.number(row, "ipsecPeerPublicIfIndexMode") == FORCE:
+        family = "IPv4" if len(remote) == 4 else "IPv6"
+        if not fitting:
+            return 0, None, _failed(f"ipsecPeerPublicIfIndex: no link with number {link} has an {family} address")
+        return link, fitting[0], None
+    return 0, fitting[0] if environment.sources.get(remote) in fitting else None, None
+
+
+def read_peer(row: RowView, environment: Environment, phase1: Phase1, ikev2: bool, in_turn: bool = False) -> Peer:
+    """A row of ipsecPeerTable with a traffic list or a virtual interface. `ikev2`: ipsecGlobIkev2Enabled; `in_turn`:
+    ipsecGlobContDnsSelectRoundRobin."""
+    remotes, trouble = remotes_of(row, environment, in_turn)
+    remote = remotes[0] if remotes else None
+    virtual = cells.number(row, "ipsecPeerVirtualInterface") != NO_INTERFACE
     local: bytes | None = cells.octets(row, "ipsecPeerLocalAddress")
     own_choice = local != NOWHERE
-    if not own_choice:
-        local = environment.sources.get(remote) if remote is not None else None
+    call = 0
+    if remote is not None:
+        call, public, misfit = public_link(row, environment, remote)
+        trouble = trouble or misfit
+        if not own_choice:
+            local = public or environment.sources.get(remote)
+    elif not own_choice:
+        local = None
     sealed = cells.octets(row, "ipsecPeerPreSharedKeyData")
     version = phase1.version
     mobike = version == V2 and cells.number(row, "ipsecPeerMobike") == MOBIKE and phase1.nat != NAT_DISABLED
-    roams = mobike and not own_choice
+    roams = mobike and not own_choice and not call
     names: tuple[str, ...] = ()
     local_id = ""
     try:
@@ -95,8 +123,10 @@ def read_peer(row: RowView, environment: Environment, phase1: Phase1, ikev2: boo
     down = cells.number(row, "ipsecPeerAdminStatus") == DOWN
     if down:
         verdict: Verdict | None = IS_DOWN
-    elif cells.number(row, "ipsecPeerVirtualInterface") != NO_INTERFACE:
-        verdict = _failed("virtual interfaces are not supported yet")
+    elif virtual and environment.capabilities.interfaces_lack:
+        verdict = _failed(environment.capabilities.interfaces_lack)
+    elif virtual and row.number > LAST_WITH_INTERFACE:
+        verdict = _failed(f"no virtual interface for peers beyond {LAST_WITH_INTERFACE}")
     elif version == V2 and not ikev2:
         verdict = IKEV2_OFF
     elif phase1.problem:
@@ -114,13 +144,14 @@ def read_peer(row: RowView, environment: Environment, phase1: Phase1, ikev2: boo
     else:
         verdict = _remark(row, remote, phase1)
     usable = not down and (verdict is None or verdict.state is ApplyState.APPLIED)
+    own_names = bool(names)
     if not names:
         names = (address_text(remote) if remote is not None else ANY,)
     text = cells.text(row, "ipsecPeerDynamicAddress")
     return Peer(
         row.number,
         cells.number(row, "ipsecPeerPriority"),
-        cells.number(row, "ipsecPeerTrafficList"),
+        0 if virtual else cells.number(row, "ipsecPeerTrafficList"),
         cells.number(row, "ipsecPeerIkeProfile"),
         cells.number(row, "ipsecPeerIpsecProfile"),
         usable,
@@ -136,7 +167,10 @@ def read_peer(row: RowView, environment: Environment, phase1: Phase1, ikev2: boo
         mobike,
         roams,
         cells.number(row, "ipsecPeerStartMode") == ALWAYS_UP,
-        version == V2 and cells.number(row, "ipsecPeerChildAllocMode") == SINGLE,
+        version == V2 and not virtual and cells.number(row, "ipsecPeerChildAllocMode") == SINGLE,
+        virtual,
+        call if usable else 0,
+        remotes[1:] if own_names else (),  # it may call us from any of them, if it says who it is
     )
 
 

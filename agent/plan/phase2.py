@@ -9,13 +9,14 @@ none`), the agent initiates.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import IntEnum
 from typing import Final, NamedTuple
 
 from agent.plan import cells
 from agent.plan.capabilities import ALL_GROUPS, can
 from agent.plan.lifetimes import Life, idle_life, life
 from agent.plan.liveness import DEFAULT, UNSAID
-from agent.plan.model import RowRef, RowView, ViciValue
+from agent.plan.model import ApplyState, RowRef, RowView, Verdict, ViciValue
 from agent.plan.proposals import IPSEC_PROPOSALS, Asked, ChainElement, chain_rows, group_problem, ipsec_element, seeded
 from agent.plan.resolution import YES, Resolution, first, first_group, nothing_left
 from agent.plan.spd import AH, ESP
@@ -23,13 +24,26 @@ from agent.plan.spd import AH, ESP
 IPSEC_PROFILES: Final = "ipsecProfileTable"
 
 IPCOMP_ENABLED, IPCOMP_DISABLED, IPCOMP_FORCE = 1, 2, 3  # ipsecPropIpcomp
+GRANULARITY_DEFAULT, COARSE = 1, 2  # ipsecPrfGranularity
 NO_PFS: Final = -1  # ipsecPrfPfsGroup
 PMTU_OFF, PMTU_ON, PMTU_DEFAULT = 1, 2, 3  # ipsecPrfPmtuDiscovery
 KEEP, LAPSE, KEEP_DEFAULT = 1, 2, 3  # ipsecPrfKeepAlive
 
+TOO_FINE: Final = Verdict(
+    ApplyState.FAILED, "ipsecPrfGranularity: only coarse is made, one SA pair for all that a rule protects"
+)
 BESIDE_ESP: Final = "ESP is offered by another row of this chain, and then AH never is"
 NOTHING_TO_FORCE: Final = "IPComp cannot be forced without an algorithm; set ipsecPropIpcompDeflate 1"
 NO_ALGORITHM: Final = "IPComp has no algorithm: ipsecPropIpcompDeflate is 0"
+
+
+class ForceTunnel(IntEnum):
+    """ipsecPrfForceTunnelMode. GRE_INSIDE (tp-greip): the rule's packets are in GRE, and GRE is what is protected."""
+
+    ALWAYS = 1
+    WHERE_NEEDED = 2
+    DEFAULT = 3
+    GRE_INSIDE = 5
 
 
 class Phase2(NamedTuple):
@@ -44,6 +58,7 @@ class Phase2(NamedTuple):
     compressed: bool = False
     heartbeats: int = UNSAID
     idle: int = 0
+    force_tunnel: int = ForceTunnel.WHERE_NEEDED
 
 
 def resolve(world: Resolution, own: RowView | None, global_: RowView | None, version: int) -> Phase2:
@@ -59,6 +74,10 @@ def resolve(world: Resolution, own: RowView | None, global_: RowView | None, ver
         offer = _offer(world, first(rows, "ipsecPrfProposal", (0,), 0), asked)
     if own is not None and (told := idle_life(own, global_, "ipsecPrf")):
         world.verdicts[RowRef(IPSEC_PROFILES, own.number)] = told
+    granularity = first(rows, "ipsecPrfGranularity", (GRANULARITY_DEFAULT,), COARSE)
+    naming = next((row for row in rows if row is not None and row["ipsecPrfGranularity"] == granularity), None)
+    if granularity != COARSE and naming is not None:
+        world.verdicts[RowRef(IPSEC_PROFILES, naming.number)] = TOO_FINE
     pmtu = first(rows, "ipsecPrfPmtuDiscovery", (PMTU_DEFAULT,), PMTU_ON)
     keep = first(rows, "ipsecPrfKeepAlive", (KEEP_DEFAULT,), LAPSE)
     settings: dict[str, ViciValue] = {
@@ -88,6 +107,7 @@ def resolve(world: Resolution, own: RowView | None, global_: RowView | None, ver
         offer.forced,
         first(rows, "ipsecPrfHeartbeats", (DEFAULT,), UNSAID),
         its_life.idle() if keep == LAPSE else 0,
+        first(rows, "ipsecPrfForceTunnelMode", (ForceTunnel.DEFAULT,), ForceTunnel.WHERE_NEEDED),
     )
 
 

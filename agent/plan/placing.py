@@ -15,14 +15,19 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from agent.plan import numbers
-from agent.plan.model import Direction
-from agent.plan.selectors import Bits, Overlaps, bits, reversed_selector
-from agent.plan.spd import Companions, Rule, RuleAction, RuleDirection
+from agent.plan.model import Direction, Selector
+from agent.plan.selectors import Bits, Overlaps, bits, came_by, leaves_by, reversed_selector
+from agent.plan.spd import Companions
+from agent.plan.traffic import Rule, RuleAction, RuleDirection
 
 OUT, FWD = Direction.OUT, Direction.FWD
 REMEMBERED: Final = 64  # plans that can be gone back to
 
 Instance = tuple[int, int]  # (owner of the list, rule)
+Piece = tuple[Instance, int]  # a part of a rule, by its place
+
+# A range is made of prefixes so that every prefix within the range lies within one of them. So whether a rule takes all
+# packets of a part of another is told by the parts, one by one.
 
 
 class Entry(NamedTuple):
@@ -43,6 +48,11 @@ def _just_before(label: int) -> int:
     return numbers.PRIORITY_PEERS + numbers.PLACE_WIDTH * label + numbers.PLACE_COMPANION
 
 
+def both_ways(rule: Rule, part: Selector) -> tuple[Bits, Bits]:
+    """What a part of a rule matches outward and inward."""
+    return bits(part, leaves_by(rule.interface)), bits(reversed_selector(part), came_by(rule.interface))
+
+
 class Placing:
     """The rules of the peers' lists, to be searched by what they overlap.
 
@@ -50,9 +60,9 @@ class Placing:
     """
 
     def __init__(self) -> None:
-        self._protects: Overlaps[Instance] = Overlaps()
-        self._companions: Overlaps[Instance] = Overlaps()
-        self._drops: Overlaps[Instance] = Overlaps()
+        self._protects: Overlaps[Piece] = Overlaps()
+        self._companions: Overlaps[Piece] = Overlaps()
+        self._drops: Overlaps[Piece] = Overlaps()
         self._path: list[tuple[object, list[tuple[bool, Entry]]]] = []
 
     # ---- keeping it -------------------------------------------------------------------
@@ -82,23 +92,24 @@ class Placing:
 
     def _step(self, adding: bool, entry: Entry) -> None:
         instance, rule, label = entry
-        for index, direction, under in _places(self, rule):
+        for index, direction, under, place in _places(self, rule):
             if adding:
-                index.add(direction, under, instance, label)
+                index.add(direction, under, (instance, place), label)
             else:
-                index.remove(direction, under, instance)
+                index.remove(direction, under, (instance, place))
 
     # ---- asking -----------------------------------------------------------------------
 
-    def companions(self, entry: Entry) -> Companions:
-        """Priorities of the companions of a rule."""
+    def companions(self, entry: Entry) -> tuple[Companions, ...]:
+        """Priorities of the companions of a rule, for each of its parts."""
         usual = behind_all(entry.label)
         if not len(self._drops) or entry.rule.action == RuleAction.DROP:
-            return usual
-        outward = bits(entry.rule.outward)
-        inward = bits(reversed_selector(entry.rule.outward))
-        return Companions(
-            self._place(FWD, outward, entry.label, usual.fwd), self._place(OUT, inward, entry.label, usual.out)
+            return (usual,) * len(entry.rule.parts)
+        return tuple(
+            Companions(
+                self._place(FWD, outward, entry.label, usual.fwd), self._place(OUT, inward, entry.label, usual.out)
+            )
+            for outward, inward in (both_ways(entry.rule, part) for part in entry.rule.parts)
         )
 
     def _place(self, direction: Direction, companion: Bits, label: int, usual: int) -> int:
@@ -110,27 +121,27 @@ class Placing:
 
     def concerned(self, rule: Rule) -> Iterator[Instance]:
         """Rules whose companions may have to move when this one comes, goes or moves; maybe the same one twice."""
-        for index, direction, under in _places(self, rule):
+        for index, direction, under, _ in _places(self, rule):
             if index is self._protects:
-                yield from self._companions.overlapping(direction, under)
+                yield from (instance for instance, _ in self._companions.overlapping(direction, under))
             elif index is self._drops:
-                yield from self._companions.overlapping(direction, under, covered=True)
+                yield from (instance for instance, _ in self._companions.overlapping(direction, under, covered=True))
 
 
-def _places(placing: Placing, rule: Rule) -> Iterator[tuple[Overlaps[Instance], Direction, Bits]]:
-    """Under which selectors a rule is kept, and where."""
+def _places(placing: Placing, rule: Rule) -> Iterator[tuple[Overlaps[Piece], Direction, Bits, int]]:
+    """Under which selectors each part of a rule is kept, and where."""
     if rule.problem or rule.action == RuleAction.ALWAYS_PLAIN:
         return
-    outward = bits(rule.outward)
-    inward = bits(reversed_selector(rule.outward))
-    if rule.action == RuleAction.DROP:
-        if rule.direction != RuleDirection.INBOUND:
-            yield placing._drops, OUT, outward
-        if rule.direction != RuleDirection.OUTBOUND:
-            yield placing._drops, FWD, inward
-        return
-    yield placing._companions, FWD, outward
-    yield placing._companions, OUT, inward
-    if rule.action == RuleAction.PROTECT:
-        yield placing._protects, OUT, outward
-        yield placing._protects, FWD, inward
+    for place, part in enumerate(rule.parts):
+        outward, inward = both_ways(rule, part)
+        if rule.action == RuleAction.DROP:
+            if rule.direction != RuleDirection.INBOUND:
+                yield placing._drops, OUT, outward, place
+            if rule.direction != RuleDirection.OUTBOUND:
+                yield placing._drops, FWD, inward, place
+            continue
+        yield placing._companions, FWD, outward, place
+        yield placing._companions, OUT, inward, place
+        if rule.action == RuleAction.PROTECT:
+            yield placing._protects, OUT, outward, place
+            yield placing._protects, FWD, inward, place

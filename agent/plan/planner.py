@@ -15,10 +15,13 @@ from agent.plan import numbers
 from agent.plan.chains import POST, PRE
 from agent.plan.draft import Draft
 from agent.plan.model import ConfigurationView, Environment, RowChangeView
+from agent.plan.peer_selectors import PEER_TRAFFIC
 from agent.plan.peers import PEERS
 from agent.plan.profiles import Profiles
 from agent.plan.result import Delta, Plan, SwitchedOff, difference
 from agent.plan.spd import TRAFFIC
+from agent.plan.state import OWN_ADDRESS
+from agent.plan.virtual import PEER_ADDRESSES, PEER_ROUTES, peer_of_row
 
 __all__ = ["Delta", "Plan", "difference", "make_plan"]
 
@@ -47,9 +50,11 @@ SCALARS_FOR_ALL: Final = frozenset(
         "ipsecGlobMaxKeyLength",
         "ipsecGlobContSupportVarKeyLength4Twofish",
         "ipsecGlobNoInitialContact",
+        "ipsecGlobContDnsSelectRoundRobin",
         "ipsecGlobContHwAccel",
     }
 )
+NETWORK_TABLES: Final = frozenset({PEER_TRAFFIC, PEER_ADDRESSES, PEER_ROUTES})
 LISTS: Final = {"ipsecGlobContPreIpsecRules": PRE, "ipsecGlobContPostIpsecRules": POST}
 DEFAULT_RULE: Final = "ipsecGlobContDefaultRule"
 
@@ -96,6 +101,10 @@ def _next(
             draft.rule(change.number)
         elif change.table == PEERS:
             draft.peer(change.number)
+        elif change.table in NETWORK_TABLES:
+            for peer in {peer_of_row(row, change.table) for row in (change.before, change.after)}:
+                draft.networks(peer)
+                draft.networks(environment.takeovers.get(peer, 0))
         elif change.table in SCALAR_GROUPS:
             for name, owner in LISTS.items():
                 if name in change.columns:
@@ -110,6 +119,8 @@ def _concerns_all(previous: Plan, environment: Environment, changes: Iterable[Ro
     known = previous.environment
     if environment.capabilities != known.capabilities or environment.own_addresses != known.own_addresses:
         return True
+    if environment.link_addresses != known.link_addresses:
+        return True
     return any(
         change.table in CONCERN_ALL
         or (change.table in SCALAR_GROUPS and not change.columns.isdisjoint(SCALARS_FOR_ALL))
@@ -123,6 +134,14 @@ def _look_at_world(draft: Draft, environment: Environment, previous: Plan) -> No
     assert previous.state is not None
     for child in _different(known.tunnels, environment.tunnels):
         draft.instance(*numbers.peer_and_rule_of_child(child))
+    for number in _different(known.turns, environment.turns):
+        draft.peer(number)
+    for primary, backup in {**known.takeovers, **environment.takeovers}.items():
+        draft.takeover(primary, backup)
+    for index in known.interfaces.keys() ^ environment.interfaces.keys():
+        draft.bound(index)
+    if known.default_sources != environment.default_sources:
+        draft.bound(OWN_ADDRESS)
     names = _different(known.names, environment.names)
     routes = _different(known.sources, environment.sources)
     if names or routes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from agent.plan import ikev2, phase1, phase2
 from agent.plan.ikev2 import IKEV2_PROFILES
@@ -10,7 +11,10 @@ from agent.plan.model import Capabilities, ConfigurationView, RowRef, Verdict
 from agent.plan.phase1 import IKE_PROFILES, Phase1
 from agent.plan.phase2 import IPSEC_PROFILES, Phase2
 from agent.plan.proposals import V1, V2
-from agent.plan.resolution import Resolution
+from agent.plan.resolution import Resolution, first
+
+MTU_BUILT_IN: Final = 1418
+MTU_LEAST: Final = 214
 
 
 class Profiles:
@@ -41,6 +45,15 @@ class Profiles:
                 found = phase1.resolve(self._world, self._world.row(IKE_PROFILES, profile), self._global1)
             self._phase1[key] = found
         return found
+
+    def mtu(self, profile: int, version: int = V1) -> int:
+        """Largest packet into a tunnel of peers with this profile, in octets (ikePrfMtuMax, ikev2PrfMtuMax)."""
+        table, column, global_ = (
+            (IKEV2_PROFILES, "ikev2PrfMtuMax", self._global1_v2)
+            if version == V2
+            else (IKE_PROFILES, "ikePrfMtuMax", self._global1)
+        )
+        return max(MTU_LEAST, first((self._world.row(table, profile), global_), column, (0,), MTU_BUILT_IN))
 
     def phase2(self, rule_profile: int, peer_profile: int, version: int = V1) -> Phase2:
         """`rule_profile`: ipsecTrProfile, `peer_profile`: ipsecPeerIpsecProfile."""

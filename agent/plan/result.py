@@ -10,7 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
+from agent.plan.filtering import Part
 from agent.plan.layered import Layered
+from agent.plan.links import CallRoute, VirtualLink
 from agent.plan.model import (
     ApplyState,
     Child,
@@ -45,12 +47,20 @@ class Touched(NamedTuple):
     verdicts: frozenset[RowRef]
 
 
+class Filter(NamedTuple):
+    """What one purpose wants of the packet filter, and the rows that fail where it cannot be had."""
+
+    part: Part
+    rows: frozenset[RowRef]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
     """What is wanted of kernel and IKE daemon under one configuration.
 
     `verdicts`: rows not in it are applied once real, if something refers to them; while IPsec is switched off it has
-    an answer for every row but lists none. `reqids` and `children` by child name; `enabled` is ipsecGlobEnabled.
+    an answer for every row but lists none. `filters` by name of the part, only those there are. `links` and
+    `calls` by peer. `reqids` and `children` by child name; `enabled` is ipsecGlobEnabled.
     """
 
     generation: int
@@ -63,9 +73,32 @@ class Plan:
     verdicts: Mapping[RowRef, Verdict] = field(default_factory=Layered)
     reqids: Mapping[str, int] = field(default_factory=Layered)
     children: Mapping[str, Child] = field(default_factory=Layered)
+    filters: Mapping[str, Filter] = field(default_factory=dict)
+    links: Mapping[int, VirtualLink] = field(default_factory=Layered)
+    calls: Mapping[int, CallRoute] = field(default_factory=Layered)
     state: State | None = None  # the planner's own, for the next plan
     history: tuple[Touched, ...] = ()
     token: object = field(default_factory=object)
+
+    @property
+    def names_interfaces(self) -> bool:
+        """Whether some rule depends on the interface of a packet."""
+        return self.state is not None and any(key > 0 for key in self.state.bound)
+
+    @property
+    def takeovers(self) -> Mapping[int, int]:
+        """Peers and the backup peers that stand for them now."""
+        return self.environment.takeovers
+
+    def mtu(self, peer: int) -> int:
+        """Largest packet into a tunnel of a peer, in octets; 0 while IPsec is switched off."""
+        if self.state is None:
+            return 0
+        clamped = self.state.clamped.get(peer)
+        link = self.links.get(peer)
+        if clamped is not None or link is not None:
+            return clamped.mtu if clamped is not None else link.mtu if link is not None else 0
+        return self.state.profiles.mtu(0)
 
     def touched_since(self, old: Plan) -> Touched | None:
         """Everything touched since an ancestor; None when it is not known to be one."""

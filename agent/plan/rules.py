@@ -13,17 +13,20 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from agent.plan import cells, spd
+from agent.plan import cells, traffic
 from agent.plan.capabilities import ESP_CIPHERS, ESP_KEY_SIZES
 from agent.plan.lifetimes import INHERIT_LIFE
 from agent.plan.model import ConfigurationView, RowView
 from agent.plan.phase1 import IKE_PROFILES
 from agent.plan.phase2 import IPSEC_PROFILES
 from agent.plan.proposals import IKE_PROPOSALS, IPSEC_PROPOSALS, NO_AEAD
-from agent.plan.spd import TRAFFIC, RuleAction
+from agent.plan.selectors import one_port
+from agent.plan.spd import TRAFFIC
+from agent.plan.traffic import RuleAction, SideKind
 
 AH: Final = 2  # ipsecPropProto
-FIXED: Final = 1  # ipsecTrLocalAddressType, ipsecTrRemoteAddressType
+KINDS: Final = ("ipsecTrLocalAddressType", "ipsecTrRemoteAddressType")
+RANGES6: Final = ("ipsecGwTrLocalRange6", "ipsecGwTrRemoteRange6")
 RSA: Final = 2  # ipsecPubKeyAlgorithm
 INCOMING: Final = 1  # ipsecDialDirection
 SERVER_SCHEMES: Final = ("http://", "ldap://")
@@ -83,9 +86,9 @@ def _net(side: str) -> RowRule:
     end = f"ipsecTr{side}Range"
 
     def problem(row: RowView, after: After) -> str:
-        if cells.number(row, kind) != FIXED or row[end] != NOWHERE:
+        if cells.number(row, kind) != SideKind.FIXED or row[end] != NOWHERE:
             return ""  # own, peer and dhcp need no further settings
-        return spd.net_problem(cells.octets(row, address), cells.number(row, mask))
+        return traffic.net_problem(cells.octets(row, address), cells.number(row, mask))
 
     return RowRule((address, mask, kind, end), problem)
 
@@ -96,7 +99,7 @@ def _range(side: str) -> RowRule:
     end = f"ipsecTr{side}Range"
 
     def problem(row: RowView, after: After) -> str:
-        if cells.number(row, kind) != FIXED or row[end] == NOWHERE:
+        if cells.number(row, kind) != SideKind.FIXED or row[end] == NOWHERE:
             return ""
         if cells.number(row, mask) not in (0, 32):
             return f"a mask goes with a net, and {end} makes this a range; accepted: {mask} 0 or 32, or {end} 0.0.0.0"
@@ -116,7 +119,7 @@ def _port(side: str) -> RowRule:
     """Ports apply to protocols that have them only (guide 2: to UDP and TCP)."""
 
     def problem(row: RowView, after: After) -> str:
-        return spd.port_problem(cells.number(row, "ipsecTrProto"), cells.number(row, f"ipsecTr{side}Port"))
+        return traffic.port_problem(cells.number(row, "ipsecTrProto"), cells.number(row, f"ipsecTr{side}Port"))
 
     return RowRule((f"ipsecTr{side}Port", "ipsecTrProto"), problem)
 
@@ -125,9 +128,12 @@ def _net6(side: str) -> RowRule:
     """The same for an IPv6 side: prefix with a net, last address with a range."""
     names = tuple(f"ipsecGwTr{side}{what}6" for what in ("Address", "PrefixLength", "Range"))
     address, prefix, end = names
+    kind = f"ipsecTr{side}AddressType"
 
     def problem(row: RowView, after: After) -> str:
         first, last, length = cells.octets(row, address), cells.octets(row, end), cells.number(row, prefix)
+        if cells.number(row, kind) != SideKind.FIXED:
+            return ""
         if not first:
             misfit = end if last else prefix if length else ""
             return f"{misfit} says nothing without {address}; accepted: it, or {address} too" if misfit else ""
@@ -135,18 +141,34 @@ def _net6(side: str) -> RowRule:
             return f"a prefix goes with a net, and {end} makes this a range; accepted: {prefix} 0 or 128"
         if last and last < first:
             return f"the range ends before it begins; accepted: {end} from {address} on, empty for no range"
-        if not last and int.from_bytes(first, "big") & (1 << (128 - length)) - 1:
-            return f"the address has host bits beyond the prefix; accepted: a net of {length} bits"
-        return ""
+        return "" if last else traffic.net6_problem(first, length)
 
-    return RowRule(names, problem)
+    return RowRule((*names, kind), problem)
 
 
 def _one_family(row: RowView, after: After) -> str:
-    local, remote = (cells.octets(row, f"ipsecGwTr{side}Address6") for side in ("Local", "Remote"))
-    if bool(local) == bool(remote):
+    said = [
+        bool(cells.octets(row, f"ipsecGwTr{side}Address6"))
+        for side in ("Local", "Remote")
+        if cells.number(row, f"ipsecTr{side}AddressType") == SideKind.FIXED
+    ]  # an outer address and a DHCP client are of whatever family the other side is
+    if len(set(said)) < 2:
         return ""
     return "a rule is of one family; accepted: both IPv6 addresses, :: with prefix length 0 for any, or none"
+
+
+def _not_too_many(row: RowView, after: After) -> str:
+    """Two ranges together take the prefixes of one times those of the other."""
+    family = 16 if traffic.is_ipv6(row) else 4
+    local, remote = (traffic.read_side(row, side, family)[0] for side in ("Local", "Remote"))
+    return traffic.parts_problem(local, remote)
+
+
+def _dhcp(row: RowView, after: After) -> str:
+    if cells.number(row, "ipsecTrRemoteAddressType") != SideKind.DHCP:
+        return ""
+    ports = [one_port(cells.number(row, f"ipsecTr{side}Port")) for side in ("Local", "Remote")]
+    return traffic.dhcp_problem(cells.number(row, "ipsecTrProto"), ports)
 
 
 def _own_action(row: RowView, after: After) -> str:
@@ -286,7 +308,9 @@ RULES: Final[Mapping[str, tuple[RowRule, ...]]] = MappingProxyType(
     {
         TRAFFIC: (
             *(rule(side) for side in ("Local", "Remote") for rule in (_net, _range, _port, _net6)),
-            RowRule(("ipsecGwTrLocalAddress6", "ipsecGwTrRemoteAddress6"), _one_family),
+            RowRule(("ipsecGwTrLocalAddress6", "ipsecGwTrRemoteAddress6", *KINDS), _one_family),
+            RowRule(("ipsecTrLocalRange", "ipsecTrRemoteRange", *RANGES6), _not_too_many),
+            RowRule(("ipsecTrRemoteAddressType", "ipsecTrProto", "ipsecTrLocalPort", "ipsecTrRemotePort"), _dhcp),
             RowRule(("ipsecTrAction",), _own_action),
             RowRule(("ipsecTrNextIndex",), _leads_on),
         ),

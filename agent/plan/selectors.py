@@ -1,7 +1,7 @@
 """Selectors as two integers, value and mask, so that matching and overlapping are one operation each.
 
-Address prefixes, the protocol and ports with prefix masks all fit one mould: a selector
-matches what equals it under its mask. Two of them overlap where they agree on what both
+Address prefixes, the protocol, ports with prefix masks and interfaces all fit one mould: a
+selector matches what equals it under its mask. Two of them overlap where they agree on what both
 look at. `Overlaps` finds those that overlap a given one without comparing with all: it
 keeps them by mask (a configuration uses few different ones), and for a pair of masks one
 dictionary lookup on the common part finds all of that kind.
@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from agent.plan.model import ANY_PORT, Direction, Flow, Ports, Prefix, Selector
+from agent.plan.model import ANY_PORT, EVERY_PACKET, Direction, Flow, Ports, Prefix, Scope, Selector
+from agent.plan.numbers import MARK_MASK, interface_mark
 
 T = TypeVar("T")
 
@@ -22,10 +23,14 @@ FEW: Final = 8  # so many of one mask are looked at one by one
 _PROTOCOL_BITS: Final = 8
 _PORT_BITS: Final = 16
 _TAIL: Final = _PROTOCOL_BITS + 2 * _PORT_BITS
+_SCOPE_BITS: Final = 32
+_INTERFACE: Final = (1 << _SCOPE_BITS) - 1
+_FAMILY_BITS: Final = 8
 
 
 class Bits(NamedTuple):
-    """`family`: octets of an address. `value` has no bits outside `mask`."""
+    """`family`: octets of an address, and above them the number of the XFRM interface, which has to be the same.
+    `value` has no bits outside `mask`."""
 
     family: int
     value: int
@@ -37,7 +42,7 @@ def _netmask(width: int, length: int) -> int:
     return ((1 << length) - 1) << (width - length)
 
 
-def bits(selector: Selector) -> Bits:
+def bits(selector: Selector, scope: Scope = EVERY_PACKET) -> Bits:
     """The selector as value and mask."""
     source, destination, protocol, source_port, destination_port = selector
     family = len(source.address)
@@ -46,16 +51,26 @@ def bits(selector: Selector) -> Bits:
     mask = _netmask(width, source.length) << width | _netmask(width, destination.length)
     tail = protocol << 32 | source_port.port << 16 | destination_port.port
     tail_mask = (0xFF << 32 if protocol else 0) | source_port.mask << 16 | destination_port.mask
+    if scope is not EVERY_PACKET:  # at the top, so that the numbers of most selectors stay short
+        value |= (scope.interface << _SCOPE_BITS | scope.mark) << 2 * width
+        mask |= ((_INTERFACE if scope.interface else 0) << _SCOPE_BITS | scope.mask) << 2 * width
+        family |= scope.if_id << _FAMILY_BITS
     return Bits(family, value << _TAIL | tail, mask << _TAIL | tail_mask)
 
 
-def flow_bits(flow: Flow) -> Bits:
-    """A packet, to be matched with `matches`; the mask is full."""
+def flow_bits(flow: Flow, if_id: int = 0) -> Bits:
+    """A packet, to be matched with `overlap`; the mask is full. `if_id`: of the XFRM interface it came out of. The
+    kernel asks the policies for an IPv6 packet made here before it says by which interface it leaves (seen on Linux
+    6.18; IPv4 is told at once)."""
+    leaves = 0 if flow.way == "out" and len(flow.source) == 16 else flow.to_interface
     width = len(flow.source) * 8
     addresses = int.from_bytes(flow.source, "big") << width | int.from_bytes(flow.destination, "big")
+    mark = interface_mark(flow.from_interface)
+    addresses |= (leaves << _SCOPE_BITS | mark) << 2 * width
     tail = flow.protocol << 32 | flow.source_port << 16 | flow.destination_port
-    size = 2 * width + _TAIL
-    return Bits(len(flow.source), addresses << _TAIL | tail, (1 << size) - 1)
+    size = 2 * width + _TAIL + 2 * _SCOPE_BITS
+    family = len(flow.source) | if_id << _FAMILY_BITS
+    return Bits(family, addresses << _TAIL | tail, (1 << size) - 1)
 
 
 def overlap(a: Bits, b: Bits) -> bool:
@@ -214,6 +229,30 @@ class Overlaps(Generic[T]):
 
 
 ANYWHERE: Final = {4: Prefix(bytes(4), 0), 16: Prefix(bytes(16), 0)}
+
+
+def range_prefixes(first: bytes, last: bytes) -> tuple[Prefix, ...]:
+    """The smallest set of prefixes that together are the addresses from first to last, in order; () when last is
+    below first. At most 2 * bits - 2. Every prefix that lies within the range lies within one of these."""
+    bits_, low, high = len(first) * 8, int.from_bytes(first, "big"), int.from_bytes(last, "big")
+    found = []
+    while low <= high:
+        size = 1 << (high - low + 1).bit_length() - 1
+        if low:
+            size = min(size, low & -low)
+        found.append(Prefix(low.to_bytes(len(first), "big"), bits_ - size.bit_length() + 1))
+        low += size
+    return tuple(found)
+
+
+def leaves_by(interface: int) -> Scope:
+    """Packets that leave by this interface, 0 for any."""
+    return Scope(interface=interface) if interface else EVERY_PACKET
+
+
+def came_by(interface: int) -> Scope:
+    """Packets that arrived by this interface, 0 for any; they are marked (inbound.py)."""
+    return Scope(mark=interface_mark(interface), mask=MARK_MASK) if interface else EVERY_PACKET
 
 
 def host(address: bytes) -> Prefix:

@@ -9,11 +9,10 @@ Source: the design's "IPsec on Linux"; which policy the kernel asks when: xfrm_p
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from enum import IntEnum
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from agent.plan import cells, numbers
+from agent.plan import numbers
 from agent.plan.model import (
     ANY_PORT,
     Action,
@@ -23,53 +22,19 @@ from agent.plan.model import (
     Ports,
     Prefix,
     RowRef,
-    RowView,
     Selector,
     Template,
     Tunnel,
 )
-from agent.plan.selectors import ANYWHERE, host, one_port, reversed_selector
+from agent.plan.selectors import ANYWHERE, came_by, host, leaves_by, one_port, reversed_selector
+from agent.plan.traffic import Rule, RuleAction, RuleDirection
 
 OUT, IN, FWD = Direction.OUT, Direction.IN, Direction.FWD
 ALLOW, BLOCK = Action.ALLOW, Action.BLOCK
 
 TRAFFIC: Final = "ipsecTrafficTable"
-ANY_PROTOCOL: Final = 255  # ipsecTrProto dont-verify
-PORT_PROTOCOLS: Final = {6: "tcp", 17: "udp", 132: "sctp", 136: "udplite"}
 ESP, AH, IPCOMP, ICMP6, UDP = 50, 51, 108, 58, 17
 TRANSPORT, TUNNEL = 0, 1
-
-
-class RuleAction(IntEnum):
-    """ipsecTrAction."""
-
-    DELETE = 1
-    ALWAYS_PLAIN = 2
-    PASS = 3
-    PROTECT = 4
-    DROP = 5
-
-
-class RuleDirection(IntEnum):
-    """ipsecTrDirection."""
-
-    BOTH = 1
-    INBOUND = 2
-    OUTBOUND = 3
-
-
-class Rule(NamedTuple):
-    """What the plan needs of a row of ipsecTrafficTable. `outward`: L→R, as a packet carries it. `problem`: why no
-    policy can be made of it, '' when one can."""
-
-    number: int
-    next: int
-    action: int
-    direction: int
-    outward: Selector
-    profile: int
-    problem: str
-
 
 WHY_PROTECT: Final = "protected by the tunnel"
 WHY_BLOCKED: Final = "blocked: the tunnel cannot be made"
@@ -84,52 +49,6 @@ WHY_DEFAULT: Final = "default rule"
 
 DEFAULT_ROW: Final = RowRef("ipsecGlobalsContinued", 0)
 BUILT_IN_ROW: Final = RowRef("ipsecGlobals", 0)
-
-
-def net_problem(address: bytes, length: int) -> str:
-    """Why an IPv4 address and a mask length are no net; '' when they are one."""
-    if not 0 <= length <= 32:
-        return "a mask has 0 to 32 bits; accepted: 0..32"
-    if length == 0 and address != bytes(4):
-        return "an address with mask 0 would stand for every address; accepted: a mask of 1..32 with it"
-    if int.from_bytes(address, "big") & (1 << (32 - length)) - 1:
-        net = int.from_bytes(address, "big") >> (32 - length) << (32 - length)
-        dotted = ".".join(map(str, net.to_bytes(4, "big")))
-        return f"the address has host bits beyond the mask; accepted: {dotted} with mask {length}"
-    return ""
-
-
-def port_problem(protocol: int, port: int) -> str:
-    """Why a port cannot be matched for this protocol; '' when it can."""
-    if not -1 <= port <= 65535:
-        return "no port; accepted: 1..65535, 0 or -1 for any"
-    if port > 0 and protocol not in PORT_PROTOCOLS:
-        return f"ports go with {', '.join(PORT_PROTOCOLS.values())} only; accepted: 0 or -1 for any"
-    return ""
-
-
-def read_rule(row: RowView) -> Rule:
-    """A row of ipsecTrafficTable."""
-    protocol = cells.number(row, "ipsecTrProto")
-    sides = []
-    problem = ""
-    for side in ("Local", "Remote"):
-        address, length = cells.octets(row, f"ipsecTr{side}Address"), cells.number(row, f"ipsecTr{side}MaskLen")
-        port = cells.number(row, f"ipsecTr{side}Port")
-        problem = problem or net_problem(address, length) or port_problem(protocol, port)
-        sides.append((Prefix(address, length), one_port(port)))
-        if cells.octets(row, f"ipsecTr{side}Range") != bytes(4):
-            problem = problem or "address ranges are not supported yet"
-    (local, local_port), (remote, remote_port) = sides
-    return Rule(
-        row.number,
-        cells.number(row, "ipsecTrNextIndex"),
-        cells.number(row, "ipsecTrAction"),
-        cells.number(row, "ipsecTrDirection"),
-        Selector(local, remote, 0 if protocol == ANY_PROTOCOL else protocol, local_port, remote_port),
-        cells.number(row, "ipsecTrProfile"),
-        problem,
-    )
 
 
 class Companions(NamedTuple):
@@ -167,54 +86,65 @@ def templates(way: Way, direction: Direction) -> tuple[Template, ...]:
     )
 
 
-def protect(rule: Rule, peer: int, priority: int, companions: Companions, way: Way | None) -> list[Policy]:
-    """The five policies of a protect rule; `way` None: it cannot be made real and blocks."""
+def protect(
+    rule: Rule, peer: int, priority: int, companions: Sequence[Companions], way: Way | None, *, inbound: bool = True
+) -> list[Policy]:
+    """Five policies for each part of a protect rule; `way` None: it cannot be made real and blocks. `companions`: for
+    each part. `inbound` False: only what leaves can be told, so only that."""
     row = RowRef(TRAFFIC, rule.number)
-    outward = rule.outward
-    inward = reversed_selector(outward)
+    main, aside, why, why_aside = ALLOW, ALLOW, WHY_PROTECT, WHY_COMPANION
+    outbound_templates: tuple[Template, ...] = ()
+    inbound_templates: tuple[Template, ...] = ()
     if way is None:
-        return [
-            Policy(PolicyKey(OUT, outward), priority, BLOCK, (), row, peer, WHY_BLOCKED),
-            Policy(PolicyKey(IN, inward), priority, BLOCK, (), row, peer, WHY_BLOCKED),
-            Policy(PolicyKey(FWD, inward), priority, BLOCK, (), row, peer, WHY_BLOCKED),
-            Policy(PolicyKey(FWD, outward), companions.fwd, BLOCK, (), row, peer, WHY_BLOCKED),
-            Policy(PolicyKey(OUT, inward), companions.out, BLOCK, (), row, peer, WHY_BLOCKED),
-        ]
-    inbound = templates(way, IN)
-    return [
-        Policy(PolicyKey(OUT, outward), priority, ALLOW, templates(way, OUT), row, peer, WHY_PROTECT),
-        Policy(PolicyKey(IN, inward), priority, ALLOW, inbound, row, peer, WHY_PROTECT),
-        Policy(PolicyKey(FWD, inward), priority, ALLOW, inbound, row, peer, WHY_PROTECT),
-        Policy(PolicyKey(FWD, outward), companions.fwd, ALLOW, (), row, peer, WHY_COMPANION),
-        Policy(PolicyKey(OUT, inward), companions.out, ALLOW, (), row, peer, WHY_COMPANION),
-    ]
+        main, aside, why, why_aside = BLOCK, BLOCK, WHY_BLOCKED, WHY_BLOCKED
+    else:
+        outbound_templates, inbound_templates = templates(way, OUT), templates(way, IN)
+    leaving, arrived = leaves_by(rule.interface), came_by(rule.interface)
+    found = []
+    for outward, place in zip(rule.parts, companions, strict=True):
+        found.append(Policy(PolicyKey(OUT, outward, leaving), priority, main, outbound_templates, row, peer, why))
+        found.append(Policy(PolicyKey(FWD, outward, leaving), place.fwd, aside, (), row, peer, why_aside))
+        if inbound:
+            inward = reversed_selector(outward)
+            found.append(Policy(PolicyKey(IN, inward, arrived), priority, main, inbound_templates, row, peer, why))
+            found.append(Policy(PolicyKey(FWD, inward, arrived), priority, main, inbound_templates, row, peer, why))
+            found.append(Policy(PolicyKey(OUT, inward, arrived), place.out, aside, (), row, peer, why_aside))
+    return found
 
 
-def plain(rule: Rule, peer: int, priority: int, companions: Companions) -> list[Policy]:
-    """The policies of a rule that passes or drops."""
+def plain(
+    rule: Rule, peer: int, priority: int, companions: Sequence[Companions], *, inbound: bool = True
+) -> list[Policy]:
+    """The policies of a rule that passes or drops; parameters as of `protect`."""
     action, why = ALLOW, WHY_PASS
     if rule.action == RuleAction.DROP:
         action, why = BLOCK, WHY_DROP
     elif rule.action == RuleAction.ALWAYS_PLAIN:
         why, priority = WHY_ALWAYS_PLAIN, numbers.PRIORITY_ALWAYS_PLAIN
-        companions = Companions(priority, priority)
+        companions = [Companions(priority, priority)] * len(rule.parts)
     row = RowRef(TRAFFIC, rule.number)
-    outward = rule.outward
-    inward = reversed_selector(outward)
+    leaving, arrived = leaves_by(rule.interface), came_by(rule.interface)
     found = []
-    if rule.direction != RuleDirection.INBOUND:
-        found.append(Policy(PolicyKey(OUT, outward), priority, action, (), row, peer, why))
-        found.append(Policy(PolicyKey(FWD, outward), companions.fwd, action, (), row, peer, why))
-    if rule.direction != RuleDirection.OUTBOUND:
-        found.append(Policy(PolicyKey(IN, inward), priority, action, (), row, peer, why))
-        found.append(Policy(PolicyKey(FWD, inward), priority, action, (), row, peer, why))
-        found.append(Policy(PolicyKey(OUT, inward), companions.out, action, (), row, peer, why))
+    for outward, place in zip(rule.parts, companions, strict=True):
+        if rule.direction != RuleDirection.INBOUND:
+            found.append(Policy(PolicyKey(OUT, outward, leaving), priority, action, (), row, peer, why))
+            found.append(Policy(PolicyKey(FWD, outward, leaving), place.fwd, action, (), row, peer, why))
+        if rule.direction != RuleDirection.OUTBOUND and inbound:
+            inward = reversed_selector(outward)
+            found.append(Policy(PolicyKey(IN, inward, arrived), priority, action, (), row, peer, why))
+            found.append(Policy(PolicyKey(FWD, inward, arrived), priority, action, (), row, peer, why))
+            found.append(Policy(PolicyKey(OUT, inward, arrived), place.out, action, (), row, peer, why))
     return found
 
 
-def is_main(rule: Rule, key: PolicyKey) -> bool:
-    """Whether the policy with this key carries what the rule is for; the others are its companions."""
-    return key.selector == (rule.outward if key.direction is OUT else reversed_selector(rule.outward))
+def deciding_keys(rule: Rule) -> set[PolicyKey]:
+    """Keys of the policies that carry what the rule is for; the others are companions."""
+    leaving, arrived = leaves_by(rule.interface), came_by(rule.interface)
+    keys = set[PolicyKey]()
+    for outward in rule.parts:
+        inward = reversed_selector(outward)
+        keys |= {PolicyKey(OUT, outward, leaving), PolicyKey(IN, inward, arrived), PolicyKey(FWD, inward, arrived)}
+    return keys
 
 
 def default_rule() -> list[Policy]:

@@ -10,16 +10,52 @@ from agent.plan.chains import PRE, Chain
 from agent.plan.connections import Peer
 from agent.plan.layered import Edit
 from agent.plan.model import ApplyState, Policy, PolicyKey, Verdict
-from agent.plan.spd import TRAFFIC, RuleAction
+from agent.plan.spd import TRAFFIC
 from agent.plan.state import Made
+from agent.plan.traffic import RuleAction
 
 TOLD: Final = 2  # lists of which a rule's verdict says what is special there
 NO_LIST: Final = Verdict(ApplyState.UNUSED, "in no list: neither a peer nor the pre or post list leads to it")
 NOT_IN_SERVICE: Final = "the list breaks off here: the next rule is not in service"
 PROTECT_OUTSIDE: Final = Verdict(ApplyState.UNUSED, "protect rules count in the lists of peers only")
+NO_PEER_OUTSIDE: Final = Verdict(
+    ApplyState.UNUSED, "the peer's address means nothing in the pre and post lists; it counts in the lists of peers"
+)
+NO_DEFAULT_ROUTE: Final = Verdict(
+    ApplyState.PENDING, "there is no default route, so no own address; the rule counts once there is one"
+)
+OWN_IPV6_PASSES_BY: Final = Verdict(
+    ApplyState.APPLIED,
+    "the gateway's own IPv6 packets do not meet it on their way out, since the kernel does not tell their interface",
+)
 NOTHING_TO_PROTECT: Final = Verdict(
     ApplyState.APPLIED, "no protect rule of its list can be made, so there is no tunnel"
 )
+
+
+def address_unknown(peer: int) -> Verdict:
+    return Verdict(ApplyState.PENDING, f"the outer addresses towards peer {peer} are not known yet")
+
+
+def not_called(peer: int, has_parts: bool) -> Verdict:
+    text = "its packets are dropped" if has_parts else "what it covers is not known"
+    return Verdict(ApplyState.APPLIED, f"{text} until peer {peer} has called")
+
+
+def no_interface(index: int) -> Verdict:
+    return Verdict(ApplyState.PENDING, f"there is no interface {index}; the rule counts once there is")
+
+
+def not_marked(action: int, lack: str) -> Verdict:
+    """Of a rule about an interface where the packet filter cannot mark what arrives."""
+    meanwhile = {
+        RuleAction.PROTECT: "; what would leave by it is dropped",
+        RuleAction.DROP: "; only what leaves by it is dropped",
+    }.get(RuleAction(action), "")
+    why = f" ({lack})" if lack else ""
+    return Verdict(
+        ApplyState.FAILED, f"without nftables{why} nothing tells by which interface a packet came{meanwhile}"
+    )
 
 
 def turn(owner: int, peer: Peer | None) -> tuple[int, int]:
@@ -50,7 +86,11 @@ def of_rule(verdicts: Collection[Verdict | None]) -> Verdict | None:
 def in_list(owner: int, made: Made, holders: Edit[PolicyKey, Policy], chain: Chain) -> Verdict | None:
     """Of a rule in one list. `holders`: who has the keys it wants."""
     lost: list[tuple[Policy, Policy]] = []
-    deciding = [policy for policy in made.policies if spd.is_main(made.rule, policy.key)]
+    deciding: list[Policy] = []
+    held = [(policy, holders.get(policy.key)) for policy in made.policies]
+    if any(holder is not None and holder is not policy for policy, holder in held):  # seldom
+        keys = spd.deciding_keys(made.rule)
+        deciding = [policy for policy in made.policies if policy.key in keys]
     for policy in deciding:
         holder = holders.get(policy.key)
         if holder is None or holder is policy:

@@ -11,13 +11,14 @@ from typing import Final
 from agent.shell.outcome import Problem
 from agent.shell.values import harmless
 
-USAGE: Final = "explain source destination [protocol [port [source-port]]] [forwarded] [decrypted=peer]"
+USAGE: Final = "explain source destination [protocol [port [source-port]]] [forwarded] [in=interface] [decrypted=peer]"
 PORT_MOST: Final = 65535
 
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """`protocol`: name or number. `decrypted`: number of the peer whose tunnel it came out of, 0 = none."""
+    """`protocol`: name or number. `decrypted`: number of the peer whose tunnel it came out of, 0 = none. `interface`:
+    name or index of the one it comes by, '' for that towards its source."""
 
     source: str
     destination: str
@@ -26,12 +27,14 @@ class Packet:
     port: int = 0
     forwarded: bool = False
     decrypted: int = 0
+    interface: str = ""
 
 
 def read_packet(arguments: Sequence[str]) -> Packet:
     """Raises Problem."""
-    rest = [argument for argument in arguments if argument != "forwarded" and not argument.startswith("decrypted=")]
-    decrypted = next((a.partition("=")[2] for a in arguments if a.startswith("decrypted=")), "0")
+    said = dict(argument.split("=", 1) for argument in arguments if argument.startswith(("decrypted=", "in=")))
+    rest = [argument for argument in arguments if argument != "forwarded" and "=" not in argument]
+    decrypted, interface = said.get("decrypted", "0"), said.get("in", "")
     if not 2 <= len(rest) <= 5:
         raise Problem(f"usage: {USAGE}")
     for address in rest[:2]:
@@ -47,4 +50,5 @@ def read_packet(arguments: Sequence[str]) -> Packet:
             raise Problem(f"{harmless(number)!r} is no port; accepted: 0..{PORT_MOST}")
     if not re.fullmatch(r"\d{1,9}", decrypted):
         raise Problem(f"{harmless(decrypted)!r} is no number of a peer")
-    return Packet(rest[0], rest[1], protocol, int(source_port), int(port), "forwarded" in arguments, int(decrypted))
+    forwarded = "forwarded" in arguments
+    return Packet(rest[0], rest[1], protocol, int(source_port), int(port), forwarded, int(decrypted), interface)

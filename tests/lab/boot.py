@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.lab import uml
+from tests.lab import qemu, uml
 from tests.lab.registry import MARK, SCENARIOS, chosen
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
@@ -29,6 +29,8 @@ MODULES = Path("/usr/lib/uml/modules")
 MEMORY = (
     "1024M"  # address space of the guest; a host page is taken when touched (measured: about 400 MB with three agents)
 )
+QEMU_BOUND = 1500  # the same in software emulation
+QEMU_BOOTS = frozenset({"interface"})  # boots whose kernel is Debian's own, in qemu
 BOUND = 600  # seconds; a boot that hangs is ended, whatever it was doing
 
 NEEDED = {
@@ -59,7 +61,7 @@ def unable() -> str:
     return f"the lab needs the packages {' '.join(missing)}" if missing else uml.unable()
 
 
-def boot(scenarios: list[str], out: Path, *, show: bool = True) -> tuple[list[Outcome], float]:
+def boot(scenarios: list[str], out: Path, *, show: bool = True, in_qemu: bool = False) -> tuple[list[Outcome], float]:
     """One boot playing `scenarios` in order; outcomes and seconds. A scenario without an end is a failed one.
 
     The whole console goes to `out`/console.log, logs of agents and charons beside it.
@@ -68,11 +70,22 @@ def boot(scenarios: list[str], out: Path, *, show: bool = True) -> tuple[list[Ou
         compileall.compile_dir(PROJECT / folder, quiet=2)  # the guest cannot write bytecode and is slow to make it
     Path("/lib/modules").mkdir(parents=True, exist_ok=True)  # the guest mounts its own there
     out.mkdir(parents=True, exist_ok=True)
-    command = [
-        *("linux.uml", f"mem={MEMORY}", "root=none", "rootfstype=hostfs", "rootflags=/", "ro", f"init={INIT}"),
-        *("con=null", "con0=fd:0,fd:1", "quiet", f"uml_dir={out}", f"PROJECT={PROJECT}", f"PYTHON={sys.executable}"),
-        *(f"OUT={out}", f"SCENARIOS={','.join(scenarios)}"),
-    ]
+    command = (
+        qemu.command(INIT, out, scenarios)
+        if in_qemu
+        else [
+            *("linux.uml", f"mem={MEMORY}", "root=none", "rootfstype=hostfs", "rootflags=/", "ro", f"init={INIT}"),
+            *(
+                "con=null",
+                "con0=fd:0,fd:1",
+                "quiet",
+                f"uml_dir={out}",
+                f"PROJECT={PROJECT}",
+                f"PYTHON={sys.executable}",
+            ),
+            *(f"OUT={out}", f"SCENARIOS={','.join(scenarios)}"),
+        ]
+    )
     environment = uml.environment(out)
     begun = time.monotonic()
     with (out / "console.log").open("wb") as console:
@@ -84,7 +97,7 @@ def boot(scenarios: list[str], out: Path, *, show: bool = True) -> tuple[list[Ou
             env=environment,
             start_new_session=True,
         )
-        end = threading.Timer(BOUND, os.killpg, (guest.pid, signal.SIGKILL))
+        end = threading.Timer(QEMU_BOUND if in_qemu else BOUND, os.killpg, (guest.pid, signal.SIGKILL))
         end.start()
         outcomes: dict[str, Outcome] = {}
         status = None
@@ -137,30 +150,36 @@ def tell(event: dict[str, Any], at: float) -> None:
     print(f"[{at:6.1f}] {line}", flush=True)
 
 
+def uml_boots() -> set[str]:
+    chosen([])
+    return {each.boot for each in SCENARIOS.values()} - QEMU_BOOTS
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="scripts/lab", description="Tunnels between real gateways, in User Mode Linux."
     )
     parser.add_argument("scenarios", nargs="*", metavar="boot|scenario", help="default: all boots")
     parser.add_argument("--list", action="store_true", help="tell the scenarios and run none")
+    parser.add_argument("--qemu", action="store_true", help="boots for Debian's kernel in qemu, by software emulation")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where console and logs go; else a folder in /tmp")
     arguments = parser.parse_args()
     try:
-        order = chosen(arguments.scenarios)
+        order = chosen(arguments.scenarios or sorted(QEMU_BOOTS if arguments.qemu else uml_boots()))
     except KeyError as unknown:
         parser.error(f"no scenario {unknown}; there are {', '.join(SCENARIOS)}")
     if arguments.list:
         for name, each in SCENARIOS.items():
             print(f"{each.boot:8}{name:24}{each.text}")
         return 0
-    if reason := unable():
+    if reason := unable() or (qemu.unable() if arguments.qemu else ""):
         print(f"skipped: {reason}", file=sys.stderr)
         return 2
     keep: Path = (arguments.keep or Path(tempfile.mkdtemp(prefix="ipsec-lab-"))).resolve()
     failed = False
     for name, scenarios in order.items():
         print(f"boot {name}: {', '.join(scenarios)}")
-        outcomes, seconds = boot(scenarios, keep / name)
+        outcomes, seconds = boot(scenarios, keep / name, in_qemu=arguments.qemu)
         bad = [outcome for outcome in outcomes if not outcome.ok]
         failed |= bool(bad)
         print(f"boot {name}: {len(outcomes) - len(bad)} of {len(outcomes)} scenarios passed in {seconds:.1f} s")

@@ -24,9 +24,10 @@ from tests.lab.topology import Site, inside, run
 
 ROOT = Path("/dev/shm/gateways")
 OUT = Path("/run/out")
+READY_SECONDS = 400 if os.environ.get("MODULES") else 60  # in software emulation, or not
 FOREIGN_SPI = 0x4242
 FOREIGN_POLICIES = 4  # what add_foreign makes
-ENTER = 'mount --bind "$1" /run && shift && exec "$@"'
+ENTER = '[ ! -e "$1/hosts" ] || mount --bind "$1/hosts" /etc/hosts; mount --bind "$1" /run && shift && exec "$@"'
 HEAD = re.compile(r"src (\S+) dst (\S+)\n\s+proto (\w+) spi (0x[0-9a-f]+)\S* reqid (\d+)\S* mode (\w+)")
 USED = re.compile(r"lifetime current:\s+(\d+)\s*\(bytes\), (\d+)\s*\(packets\)")
 
@@ -64,7 +65,13 @@ class Gateway:
         with (self.folder / "agent.log").open("ab") as log:
             self.agent = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
-    def ready(self, seconds: float = 60) -> bool:
+    def knows(self, **names: list[str]) -> None:
+        """Host names of this gateway with their addresses, from now on; the first time before it starts."""
+        lines = [f"{address} {name}" for name, addresses in names.items() for address in addresses]
+        with (self.folder / "run" / "hosts").open("w") as hosts:  # in place: another file would not be seen
+            hosts.write("\n".join(["127.0.0.1 localhost", *lines]) + "\n")
+
+    def ready(self, seconds: float = READY_SECONDS) -> bool:
         """Does the agent answer within this time? An agent that has ended never will."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:

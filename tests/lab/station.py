@@ -13,11 +13,16 @@ from pathlib import Path
 from tests.lab.topology import run
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
-MIBS = ["-M", f"{PROJECT}/mibs:{PROJECT}/mibs/base", "-m", "IPSEC-GATEWAY-MIB:IPSEC-GATEWAY-EXT-MIB"]
+MIBS = [
+    "-M",
+    f"{PROJECT}/mibs:{PROJECT}/mibs/base",
+    "-m",
+    "IPSEC-GATEWAY-MIB:IPSEC-GATEWAY-IKEV2-MIB:IPSEC-GATEWAY-EXT-MIB",
+]
 ADDRESS = "127.0.0.1:1161"
 COMMUNITY = "lab"
 
-Value = str | int
+Value = str | int | bytes
 
 
 class Refused(Exception):
@@ -35,10 +40,10 @@ class Station:
         return run(self.gateway, command, check=False)
 
     def set(self, values: Mapping[str, Value]) -> None:
-        """One SET of all the cells. Raises Refused."""
+        """One SET of all the cells, octets as they are. Raises Refused."""
         words: list[str] = []
         for instance, value in values.items():
-            words += [instance, "=", str(value)]
+            words += [instance, "x", value.hex()] if isinstance(value, bytes) else [instance, "=", str(value)]
         output = self._run("snmpset", ["-OqseU"], words)
         if re.search(r"^(Error in packet|Reason:|Timeout|snmpset:)|Unknown|Bad (value|variable)", output, re.MULTILINE):
             raise Refused(f"{self.gateway}: {output.strip()} ({self.refusal()})")

@@ -248,7 +248,7 @@ class CharonIke:
         known = self._journal.fingerprints
         return IkeState({name: known.get(name, "") for name in names}, frozenset(secrets), sas)
 
-    async def sas(self) -> tuple[IkeSa, ...]:
+    async def list_sas(self) -> tuple[IkeSa, ...]:
         """The IKE_SAs alone; costs less than `observe`."""
         found: tuple[IkeSa, ...] = await self._call(_list_sas)
         return found
@@ -309,10 +309,12 @@ class CharonIke:
         logger.info("initiating %s: %s", child, reason)
         self._attempts.begin(connection, child)
 
-    async def terminate(self, *, connection: str = "", child: str = "", ike_id: int = 0) -> None:
+    async def terminate(self, *, connection: str = "", child: str = "", ike_id: int = 0, child_id: int = 0) -> None:
         request = {"timeout": str(TERMINATE_MILLISECONDS), "force": "yes"}
         if ike_id:
             request["ike-id"] = str(ike_id)
+        elif child_id:
+            request["child-id"] = str(child_id)
         elif child:
             request["child"] = child
         else:
@@ -326,6 +328,16 @@ class CharonIke:
         except EngineError as error:
             if NOTHING_TO_END not in str(error):
                 logger.info("terminating %s: %s", request, error)
+
+    async def renew(self, ike_id: int) -> None:
+        if self._ending is None or not self._there.is_set():
+            raise NotThere("charon is not there")
+        try:
+            await self._ending.call(lambda session: session.rekey({"ike-id": str(ike_id), "reauth": "yes"}))
+        except NotThere:
+            raise
+        except EngineError as error:
+            logger.info("renewing IKE SA %d: %s", ike_id, error)
 
     async def _give_up(self, connection: str) -> None:
         try:

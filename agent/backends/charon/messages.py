@@ -64,6 +64,7 @@ def ike_sa(name: str, fields: Mapping[str, Any]) -> IkeSa:
         reauth_in=_number(get("reauth-time")),
         nat_local=get("nat-local") == "yes",
         nat_remote=get("nat-remote") == "yes",
+        xauth_user=get("remote-xauth-id", ""),
         children=tuple(
             child_sa(child) for child in children.values() if isinstance(child, Mapping) and "name" in child
         ),
@@ -96,6 +97,8 @@ def child_sa(fields: Mapping[str, Any]) -> ChildSa:
         life_left=_number(get("life-time")),
         local_selectors=tuple(get("local-ts", ())),
         remote_selectors=tuple(get("remote-ts", ())),
+        cpi_in=_octets(get("cpi-in", "")),
+        cpi_out=_octets(get("cpi-out", "")),
     )
 
 

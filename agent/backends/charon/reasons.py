@@ -25,6 +25,9 @@ def _meaning(pattern: str, text: str) -> Meaning:
 
 WRONG_KEY: Final = "the peer did not accept our authentication, or we not its: the pre-shared keys probably differ"
 
+NO_ANSWER: Final = "no answer from the peer"
+STOPPED: Final = "which stopped when we authenticated: the pre-shared keys probably differ"
+
 MEANINGS: Final = (
     _meaning(r"no shared key found for '?([^']*)'?", r"no pre-shared key for \1"),
     _meaning(r"no private key found for '([^']*)'", r"no private key for \1"),
@@ -50,10 +53,12 @@ MEANINGS: Final = (
     _meaning(r"received INVALID_KE|received (\S+) error notify", r"the peer answered with an error: \1"),
     _meaning(r"received PAYLOAD_MALFORMED", WRONG_KEY),
     _meaning(r"giving up after (\d+) retransmits", r"no answer from the peer after \1 repetitions"),
-    _meaning(r"peer not responding", "no answer from the peer"),
+    _meaning(r"peer not responding", NO_ANSWER),
     _meaning(r"(?:CHILD_SA|IKE_SA) config '([^']*)' not found", r"\1 is not loaded"),
     _meaning(r"(?:unable to resolve|resolving) (.*) failed", r"the address \1 cannot be resolved"),
 )
+SENT: Final = re.compile(r"^sending packet|generating \S+ request 0")
+RECEIVED: Final = re.compile(r"^received packet|parsed \S+ response 0")
 ALREADY_THERE: Final = re.compile(r"due to existing duplicate")
 AUTHENTICATING: Final = re.compile(r"generating ID_PROT request 0 \[ ID HASH")
 ANSWERED: Final = re.compile(r"parsed ID_PROT response 0 \[ ID HASH")
@@ -70,8 +75,12 @@ def reason(lines: Sequence[str], otherwise: str = "") -> str:
             text = match.expand(meaning.text) if match.re.groups and "\\" in meaning.text else meaning.text
             if meaning.text.startswith("no answer") and _stopped_at_authentication(lines):
                 # version 1 main mode: a responder that cannot decrypt our identity keeps silent
-                return f"{text}, which stopped when we authenticated: the pre-shared keys probably differ"
+                return f"{text}, {STOPPED}"
             return text
+    if _stopped_at_authentication(lines):
+        return f"{NO_ANSWER}, {STOPPED}"
+    if any(SENT.search(line) for line in lines) and not any(RECEIVED.search(line) for line in lines):
+        return NO_ANSWER
     return otherwise or "the negotiation ended without a reason in charon's log"
 
 

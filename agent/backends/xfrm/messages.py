@@ -2,9 +2,8 @@
 
 Between the octets of `structures` and the kernel socket of `netlink`: a Policy becomes
 the body of a NEWPOLICY, a dumped or announced policy becomes a PolicyRecord, an event a
-KernelEvent. Only policies of the main type without mark, interface and user match what
-the plan can express; the others are read as `special`, so that they are never mistaken
-for ours.
+KernelEvent. Only policies of the main type without user match what the plan can express;
+the others are read as `special`, so that they are never mistaken for ours.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from agent.backends.xfrm.structures import (
     ACQUIRE,
     ATTRIBUTE,
     EXPIRE,
+    IF_ID,
     MARK,
     POLICY,
     POLICY_EXPIRE,
@@ -28,7 +28,19 @@ from agent.backends.xfrm.structures import (
     TEMPLATE,
     Buffer,
 )
-from agent.plan.model import ANY_PORT, Action, Direction, Policy, PolicyKey, Ports, Prefix, Selector, Template
+from agent.plan.model import (
+    ANY_PORT,
+    EVERY_PACKET,
+    Action,
+    Direction,
+    Policy,
+    PolicyKey,
+    Ports,
+    Prefix,
+    Scope,
+    Selector,
+    Template,
+)
 
 # Message types, linux/xfrm.h
 MSG_NEWSA: Final = 0x10
@@ -117,6 +129,7 @@ _SELECTOR_FIELDS: Final = (
 )
 _write_policy = POLICY.packer(
     *(f"sel.{name}" for name in _SELECTOR_FIELDS),
+    "sel.ifindex",
     "priority",
     "index",
     "dir",
@@ -152,11 +165,14 @@ _read_policy_id = POLICY_ID.picker("index", "dir")
 _read_template = TEMPLATE.picker("id.daddr", "id.proto", "family", "saddr", "reqid", "mode", "optional")
 _BEHIND_COUNTERS: Final = next(place.offset for place in POLICY.places if place.name == "priority")
 _read_mark = MARK.picker("v", "m")
+_write_mark = MARK.packer("v", "m")
+_read_if_id = IF_ID.picker("if_id")
+_write_if_id = IF_ID.packer("if_id")
 
 
 def encode_policy(policy: Policy, index: int) -> bytes:
     """Body of NEWPOLICY or UPDPOLICY. `index`: one whose low three bits are the direction; 0 lets the kernel choose."""
-    (direction, selector) = policy.key
+    direction, selector, scope = policy.key
     source, destination, protocol, source_port, destination_port = selector
     body = _write_policy(
         destination.address,
@@ -169,14 +185,25 @@ def encode_policy(policy: Policy, index: int) -> bytes:
         destination.length,
         source.length,
         protocol,
+        scope.interface,
         policy.priority,
         index,
         direction,
         policy.action,
     )
-    if not policy.templates:
-        return body
-    return body + encode_attribute(ATTR_TMPL, b"".join(map(encode_template, policy.templates)))
+    if policy.templates:
+        body += encode_attribute(ATTR_TMPL, b"".join(map(encode_template, policy.templates)))
+    return body + encode_scope(scope) if scope is not EVERY_PACKET else body
+
+
+def encode_scope(scope: Scope) -> bytes:
+    """The attributes for mark and interface id, as far as there are any."""
+    attributes = b""
+    if scope.mask:
+        attributes += encode_attribute(ATTR_MARK, _write_mark(scope.mark, scope.mask))
+    if scope.if_id:
+        attributes += encode_attribute(ATTR_IF_ID, _write_if_id(scope.if_id))
+    return attributes
 
 
 def encode_template(template: Template) -> bytes:
@@ -191,9 +218,9 @@ def encode_template(template: Template) -> bytes:
     )
 
 
-def encode_policy_id(direction: Direction, index: int) -> bytes:
-    """Body of DELPOLICY or GETPOLICY for one policy by index (of those without mark and interface id)."""
-    return _write_policy_id(index, direction)
+def encode_policy_id(direction: Direction, index: int, scope: Scope = EVERY_PACKET) -> bytes:
+    """Body of DELPOLICY or GETPOLICY for one policy by index, which the kernel looks for in one scope only."""
+    return _write_policy_id(index, direction) + encode_scope(scope)
 
 
 def read_policy(buffer: Buffer, start: int, end: int) -> PolicyRecord:
@@ -218,7 +245,8 @@ def read_policy(buffer: Buffer, start: int, end: int) -> PolicyRecord:
     ) = _read_policy(buffer, start)
     templates: tuple[Template, ...] = ()
     size = _ADDRESS_SIZE.get(family, 0)
-    special = not size or direction > 2 or ifindex != 0 or user != 0
+    special = not size or direction > 2 or user != 0
+    mark = mask = if_id = 0
     at = start + POLICY.size
     while at + 4 <= end:  # as in `attributes`, without a generator: dumps are long
         length, type = _read_attribute(buffer, at)
@@ -231,9 +259,9 @@ def read_policy(buffer: Buffer, start: int, end: int) -> PolicyRecord:
         elif type == ATTR_POLICY_TYPE:
             special = special or buffer[at + 4] != 0
         elif type == ATTR_MARK:
-            special = special or any(_read_mark(buffer, at + 4))
+            mark, mask = _read_mark(buffer, at + 4)
         elif type == ATTR_IF_ID:
-            special = special or any(buffer[at + 4 : at + 8])
+            if_id = _read_if_id(buffer, at + 4)[0]
         at += (length + 3) & ~3
     key = None
     if not special:
@@ -246,6 +274,7 @@ def read_policy(buffer: Buffer, start: int, end: int) -> PolicyRecord:
                 Ports(source_port, source_mask) if source_mask or source_port else ANY_PORT,
                 Ports(destination_port, destination_mask) if destination_mask or destination_port else ANY_PORT,
             ),
+            Scope(ifindex, mark, mask, if_id) if ifindex or mark or mask or if_id else EVERY_PACKET,
         )
     return PolicyRecord(key, index, priority, _ACTIONS[action & 1], templates)
 
@@ -275,6 +304,9 @@ _SA_FIELDS: Final = (
     "reqid",
     "family",
     "mode",
+    "stats.replay_window",
+    "stats.replay",
+    "stats.integrity_failed",
 )
 _read_sa = SA.picker(*_SA_FIELDS)
 _write_sa_id = SA_ID.packer("daddr", "spi", "family", "proto")
@@ -285,10 +317,12 @@ _POLICY_IN_ACQUIRE: Final = next(p.offset for p in ACQUIRE.places if p.name == "
 
 def read_sa(buffer: Buffer, start: int) -> SaRecord:
     """A xfrm_usersa_info. Raises struct.error when it is cut short."""
-    destination, spi, protocol, source, octets, packets, added, used, reqid, family, mode = _read_sa(buffer, start)
+    found = _read_sa(buffer, start)
+    destination, spi, protocol, source, octets, packets, added, used, reqid, family, mode = found[:11]
+    late, twice, forged = found[11:]
     size = _ADDRESS_SIZE.get(family, 16)
     counters = SaCounters(octets, packets, added, used)
-    return SaRecord(source[:size], destination[:size], protocol, spi, reqid, mode, counters)
+    return SaRecord(source[:size], destination[:size], protocol, spi, reqid, mode, counters, late + twice, forged)
 
 
 def encode_sa_id(sa: SaRecord) -> bytes:
@@ -329,11 +363,18 @@ def read_policy_news(type: int, buffer: Buffer, start: int, end: int) -> PolicyN
 
 
 def _with_attributes(record: PolicyRecord, buffer: Buffer, start: int, end: int) -> PolicyRecord:
-    for type, at, stop in attributes(buffer, (start + 3) & ~3, end):
-        marked = type in (ATTR_MARK, ATTR_IF_ID) and any(buffer[at:stop])
-        if marked or (type == ATTR_POLICY_TYPE and buffer[at] != 0):
+    if record.key is None:
+        return record
+    scope = record.key.scope
+    for type, at, _ in attributes(buffer, (start + 3) & ~3, end):
+        if type == ATTR_POLICY_TYPE and buffer[at] != 0:
             return record._replace(key=None)
-    return record
+        if type == ATTR_MARK:
+            mark, mask = _read_mark(buffer, at)
+            scope = scope._replace(mark=mark, mask=mask)
+        elif type == ATTR_IF_ID:
+            scope = scope._replace(if_id=_read_if_id(buffer, at)[0])
+    return record._replace(key=record.key._replace(scope=scope))
 
 
 def read_event(type: int, buffer: Buffer, start: int, end: int) -> KernelEvent | None:

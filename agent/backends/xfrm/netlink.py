@@ -32,6 +32,7 @@ SOL_NETLINK: Final = 270
 NETLINK_ADD_MEMBERSHIP: Final = 1
 NETLINK_CAP_ACK: Final = 10  # errors do not repeat the request
 NETLINK_EXT_ACK: Final = 11  # errors carry a text
+NETLINK_GET_STRICT_CHK: Final = 12
 SO_RCVBUFFORCE: Final = 33
 SO_ATTACH_FILTER: Final = 26
 
@@ -122,17 +123,18 @@ class NetlinkSocket:
 
     # ---- requests ---------------------------------------------------------------------
 
-    def batch(self, requests: Sequence[tuple[int, bytes]]) -> dict[int, Refusal]:
-        """Send (type, body) in one sendmsg; the refused ones by position. The kernel works them off in order and
-        goes on behind a refused one. Raises Overrun when answers were lost."""
+    def batch(self, requests: Sequence[tuple[int, bytes]], flags: int = 0) -> dict[int, Refusal]:
+        """Send (type, body) in one sendmsg, each with these flags besides; the refused ones by position. The kernel
+        works them off in order and goes on behind a refused one. Raises Overrun when answers were lost."""
         if not requests:
             return {}
         first = self._sequence + 1
         parts: list[bytes] = []
         for type, body in requests:
             self._sequence += 1
-            flags = FLAG_REQUEST | FLAG_ACK if self._sequence - first + 1 == len(requests) else FLAG_REQUEST
-            parts += (self._header(type, flags, body), body, bytes(-len(body) % 4))
+            last = self._sequence - first + 1 == len(requests)
+            head = self._header(type, flags | FLAG_REQUEST | (FLAG_ACK if last else 0), body)
+            parts += (head, body, bytes(-len(body) % 4))
         self._send(parts)
         refused: dict[int, Refusal] = {}
         while True:
@@ -179,6 +181,10 @@ class NetlinkSocket:
                 if message.type != TYPE_ERROR:
                     return message
                 return read_refusal(message) or Refusal(0, "no answer")
+
+    def check_strictly(self) -> None:
+        """Have the kernel look at what a dump asks for, so that it sends only what fits (rtnetlink, Linux 4.20)."""
+        self._socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
 
     # ---- events -----------------------------------------------------------------------
 

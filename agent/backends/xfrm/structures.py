@@ -187,6 +187,7 @@ TEMPLATE: Final = Structure(
     calgos=U32,
 )
 MARK: Final = Structure("xfrm_mark", v=U32, m=U32)
+IF_ID: Final = Structure("XFRMA_IF_ID", if_id=U32)
 POLICY_TYPE: Final = Structure("xfrm_userpolicy_type", type=U8, reserved1=U16, reserved2=U8)
 POLICY: Final = Structure(
     "xfrm_userpolicy_info",

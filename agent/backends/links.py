@@ -1,0 +1,384 @@
+"""Virtual interfaces, their addresses and routes, and host routes for calling: made, kept so, and taken away.
+
+Works level by level: what there is is listed over rtnetlink, compared with what is wanted,
+and the difference is carried out; announcements of the kernel, a new plan, a peer's state
+and every minute are reasons to look again. Only what bears our numbers is changed or
+removed: links by number and interface id, addresses and routes by protocol number.
+Stopping leaves everything. Sources: rtnetlink(7), guide 3.4, ipsecPeerVirtualInterface,
+ipsecPeerPublicIfIndexMode, ipsecPeerIfStateMode.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+from agent.backends.engine import EngineError, LinksTold
+from agent.backends.rtnetlink import (
+    ADDRESS_MESSAGE,
+    CREATE,
+    EXCLUSIVE,
+    FAMILIES,
+    IPV6_DEFAULT_METRIC,
+    LINK_MESSAGE,
+    LINKMODE_DEFAULT,
+    LINKMODE_DORMANT,
+    ROUTE_MESSAGE,
+    RT_TABLE_MAIN,
+    RTA_OIF,
+    RTM_DELADDR,
+    RTM_DELLINK,
+    RTM_DELROUTE,
+    RTM_GETADDR,
+    RTM_GETLINK,
+    RTM_GETROUTE,
+    RTM_NEWADDR,
+    RTM_NEWLINK,
+    RTM_NEWROUTE,
+    RTM_SETLINK,
+    XFRM_KIND,
+    AddressSeen,
+    LinkSeen,
+    RouteSeen,
+    address_body,
+    link_by_index,
+    new_link,
+    read_address,
+    read_link,
+    route_body,
+    routes_of,
+    set_link,
+    u32,
+)
+from agent.backends.xfrm.messages import encode_attribute
+from agent.backends.xfrm.netlink import NETLINK_ROUTE, Message, NetlinkSocket, Overrun
+from agent.plan.links import Address, CallRoute, Route, Standing, VirtualLink
+from agent.plan.model import Prefix
+from agent.plan.numbers import INTERFACE_BASE, ROUTE_PROTOCOL, is_our_interface
+
+logger = logging.getLogger(__name__)
+
+GROUPS: Final = (1, 5, 7, 9, 11)  # RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE
+SETTLE_SECONDS: Final = 0.1  # announcements come by the dozen
+LINKS_PER_TURN: Final = 128  # links looked at before the loop may do something else
+DUMP_ATTEMPTS: Final = 5
+RETRY_SECONDS: Final = 15.0  # what failed is tried again at the latest then
+NO_KIND: Final = "the kernel has no XFRM interfaces (module xfrm_interface)"
+PROBE_NAME: Final = "ipsecprobe"
+
+LinkSocketFactory = Callable[[Sequence[int]], NetlinkSocket]
+
+
+def open_link_socket(groups: Sequence[int]) -> NetlinkSocket:
+    return NetlinkSocket(NETLINK_ROUTE, groups)
+
+
+def probe(open_socket: LinkSocketFactory = open_link_socket) -> str:
+    """Why XFRM interfaces cannot be had, '' when they can. Asks for one without an interface id, which a kernel that
+    has them refuses as such (an old one makes it, and it is removed again); the module is loaded by that."""
+    try:
+        with open_socket(()) as asker:
+            refusal = asker.batch([(RTM_NEWLINK, new_link(0, PROBE_NAME, XFRM_KIND, 0))], flags=CREATE | EXCLUSIVE).get(
+                0
+            )
+            if refusal is None:
+                body = LINK_MESSAGE.encode({}) + encode_attribute(3, PROBE_NAME.encode() + b"\0")
+                asker.batch([(RTM_DELLINK, body)])
+                return ""
+    except (EngineError, Overrun) as error:
+        return str(error)
+    if refusal.number == errno.EOPNOTSUPP:
+        return NO_KIND
+    return ""  # EINVAL: it knows them; EPERM: nobody who may not make them has to know
+
+
+class KernelLinks:
+    """`told` gets the peers whose links or routes cannot be made, with the reason, whenever that is news. `kind` is for
+    tests on kernels without XFRM interfaces."""
+
+    def __init__(self, *, open_socket: LinkSocketFactory = open_link_socket, kind: str = XFRM_KIND) -> None:
+        self._open, self._kind = open_socket, kind
+        self._requests: NetlinkSocket | None = None
+        self._events: NetlinkSocket | None = None
+        self._told: list[LinksTold] = []
+        self._links: Mapping[int, VirtualLink] = {}
+        self._calls: tuple[CallRoute, ...] = ()
+        self._standing: dict[int, Standing] = {}
+        self._problems: dict[int, str] = {}
+        self._wanted = False  # before the first plan everything would seem unwanted
+        self._wake, self.idle = asyncio.Event(), asyncio.Event()
+        self.idle.set()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Raises EngineError."""
+        self._requests = self._open(())
+        self._events = self._open(GROUPS)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._events.fileno(), self._readable)
+        self._task = loop.create_task(self._run())
+
+    async def stop(self) -> None:
+        """End; what is there stays."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+        if self._events is not None:
+            asyncio.get_running_loop().remove_reader(self._events.fileno())
+            self._events.close()
+        if self._requests is not None:
+            self._requests.close()
+        self._events = self._requests = None
+
+    def subscribe(self, told: LinksTold) -> None:
+        self._told.append(told)
+
+    def want(self, links: Mapping[int, VirtualLink], calls: Iterable[CallRoute]) -> None:
+        """The links by peer, and the routes for calling, from now on."""
+        self._links, self._calls = links, tuple(calls)
+        self._wanted = True
+        self._awaken()
+
+    def stand(self, peer: int, standing: Standing | None) -> None:
+        """What a peer's interface is to show; None: nothing of its own, it is simply up."""
+        if self._standing.get(peer) is standing:
+            return
+        if standing is None:
+            del self._standing[peer]
+        else:
+            self._standing[peer] = standing
+        self._awaken()
+
+    def look_again(self) -> None:
+        self._awaken()
+
+    async def purge(self) -> None:
+        """Remove all that is ours. Raises EngineError."""
+        self._links, self._calls, self._wanted = {}, (), True
+        await self._reconcile()
+
+    # ---- the work -----------------------------------------------------------------------
+
+    def _awaken(self) -> None:
+        if self._wanted:
+            self.idle.clear()
+            self._wake.set()
+
+    def _readable(self) -> None:
+        assert self._events is not None
+        try:
+            while self._events.receive():
+                pass
+        except Overrun:
+            pass
+        except EngineError:
+            asyncio.get_running_loop().remove_reader(self._events.fileno())
+            return
+        if self._links or self._calls:
+            self._awaken()
+
+    async def _run(self) -> None:
+        while True:
+            retry = RETRY_SECONDS if self._problems else None
+            try:
+                async with asyncio.timeout(retry):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            await asyncio.sleep(SETTLE_SECONDS)
+            self._wake.clear()
+            try:
+                await self._reconcile()
+            except EngineError as error:
+                logger.warning("links and routes cannot be looked at: %s", error)
+            except Exception:
+                logger.exception("links and routes could not be kept")
+            if not self._wake.is_set():
+                self.idle.set()
+
+    async def _reconcile(self) -> None:
+        problems: dict[int, str] = {}
+        wanted = {link.number: link for link in self._links.values()}
+        seen = {link.number: link for link in map(read_link, await self._dump(RTM_GETLINK, LINK_MESSAGE.encode({})))}
+        ours = {index for index, link in seen.items() if self._is_ours(link)}
+        for index in ours - wanted.keys():
+            self._do(RTM_DELLINK, link_by_index(index))
+        if not wanted and not self._calls and not ours and not await self._our_routes():
+            self._say({})
+            return
+        up = set[int]()
+        for count, link in enumerate(wanted.values(), 1):
+            problem = self._keep_link(link, seen.get(link.number))
+            if problem:
+                problems[link.peer] = problem
+            elif self._is_up(link):
+                up.add(link.number)
+            if count % LINKS_PER_TURN == 0:
+                await asyncio.sleep(0)
+        made = {number: link for number, link in wanted.items() if link.peer not in problems}
+        await self._keep_addresses(made, problems)
+        await self._keep_routes({number: made[number] for number in up}, seen, problems)
+        self._say(problems)
+
+    def _is_ours(self, link: LinkSeen) -> bool:
+        if link.kind != self._kind:
+            return False
+        return is_our_interface(link.number, link.if_id) if self._kind == XFRM_KIND else link.number > INTERFACE_BASE
+
+    def _is_up(self, link: VirtualLink) -> bool:
+        return self._standing.get(link.peer) is not Standing.DOWN
+
+    def _keep_link(self, link: VirtualLink, seen: LinkSeen | None) -> str:
+        """Make it, or make it as wanted; why not."""
+        if seen is not None and not self._is_ours(seen):
+            return f"there is a link with number {link.number} that is not ours ({seen.name})"
+        if seen is None:
+            problem = self._do(
+                RTM_NEWLINK, new_link(link.number, link.name, self._kind, link.number), flags=CREATE | EXCLUSIVE
+            )
+            if problem:
+                return NO_KIND if problem.startswith("Unknown device type") else f"interface {link.name}: {problem}"
+            seen = LinkSeen(link.number, link.name, self._kind, link.number, 0, False, LINKMODE_DEFAULT, 0)
+        standing = self._standing.get(link.peer)
+        shows = standing in (Standing.DORMANT, Standing.UP)
+        linkmode = LINKMODE_DORMANT if shows else LINKMODE_DEFAULT
+        up = self._is_up(link)
+        problem = ""
+        if seen.up != up or (link.mtu and seen.mtu != link.mtu) or seen.linkmode != linkmode:
+            body = set_link(link.number, up=up, mtu=link.mtu, linkmode=linkmode)
+            problem = self._do(RTM_SETLINK, body)
+        if not problem and shows and seen.operstate != standing:
+            problem = self._do(RTM_SETLINK, set_link(link.number, operstate=int(standing or 0)))
+        return f"interface {link.name}: {problem}" if problem else ""
+
+    # ---- addresses and routes -------------------------------------------------------------
+
+    async def _keep_addresses(self, wanted: Mapping[int, VirtualLink], problems: dict[int, str]) -> None:
+        held: dict[int, dict[Address, AddressSeen]] = {}
+        for message in await self._dump(RTM_GETADDR, ADDRESS_MESSAGE.encode({})):
+            seen = read_address(message)
+            if seen is not None and seen.link in wanted:
+                held.setdefault(seen.link, {})[seen.address] = seen
+        for number, link in wanted.items():
+            there = held.get(number, {})
+            for address, seen in there.items():
+                if seen.ours and address not in link.addresses:
+                    self._do(RTM_DELADDR, address_body(number, address))
+            for address in link.addresses:
+                if address in there:
+                    continue
+                problem = self._do(RTM_NEWADDR, address_body(number, address), flags=CREATE | EXCLUSIVE)
+                if problem:
+                    problems.setdefault(link.peer, f"address {show(address.address, address.length)}: {problem}")
+
+    async def _keep_routes(
+        self, links: Mapping[int, VirtualLink], seen: Mapping[int, LinkSeen], problems: dict[int, str]
+    ) -> None:
+        wanted = {_as_listed(route): link.peer for link in links.values() for route in link.routes}
+        for call in self._calls:
+            if call.interface not in seen:
+                problems.setdefault(call.peer, f"there is no link with number {call.interface}")
+                continue
+            wanted[_as_listed(await self._route_for(call))] = call.peer
+        ours = {one.route for one in await self._our_routes()}
+        for route in ours - wanted.keys():
+            self._do(RTM_DELROUTE, route_body(route))
+        for route in wanted.keys() - ours:
+            problem = self._do(RTM_NEWROUTE, route_body(route), flags=CREATE | EXCLUSIVE)
+            if problem:
+                where = show(route.destination.address, route.destination.length)
+                problems.setdefault(wanted[route], f"route to {where}: {problem}")
+
+    async def _our_routes(self) -> list[RouteSeen]:
+        return [one for one in await self._routes(protocol=ROUTE_PROTOCOL) if one.ours]
+
+    async def _route_for(self, call: CallRoute) -> Route:
+        """The host route, through the gateway that the best other route over this link would use."""
+        width = len(call.destination)
+        best = None
+        for one in await self._routes(family=int(FAMILIES[width]), interface=call.interface):
+            route = one.route
+            if one.ours or route.interface != call.interface or not covers(route.destination, call.destination):
+                continue
+            rank = (-route.destination.length, route.metric)
+            if best is None or rank < best[0]:
+                best = rank, route
+        gateway = best[1].gateway if best is not None else b""
+        return Route(Prefix(call.destination, width * 8), call.interface, 0, gateway)
+
+    async def _routes(self, *, family: int = 0, protocol: int = 0, interface: int = 0) -> list[RouteSeen]:
+        """Routes of the main table of one family or both, narrowed by the kernel where it can."""
+        families = (family,) if family else tuple(map(int, FAMILIES.values()))
+        listed: list[RouteSeen] = []
+        for each in families:
+            body = ROUTE_MESSAGE.encode({"family": each, "table": RT_TABLE_MAIN, "protocol": protocol})
+            if interface:
+                body += encode_attribute(RTA_OIF, u32(interface))
+            listed += routes_of(iter([await self._dump(RTM_GETROUTE, body, strictly=True)]))
+        return listed
+
+    # ---- the kernel -------------------------------------------------------------------------
+
+    def _do(self, type: int, body: bytes, *, flags: int = 0) -> str:
+        """Carry out one request; why it was refused. What is to be removed and is gone is no failure."""
+        assert self._requests is not None
+        try:
+            refusal = self._requests.batch([(type, body)], flags).get(0)
+        except (EngineError, Overrun) as error:
+            return str(error)
+        if refusal is None:
+            return ""
+        gone = refusal.number in (errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENOENT)
+        if gone and type in (RTM_DELLINK, RTM_DELADDR, RTM_DELROUTE):
+            return ""
+        if refusal.number == errno.EEXIST:
+            return "there is one already, another peer's or not ours"
+        return refusal.text
+
+    async def _dump(self, type: int, body: bytes, *, strictly: bool = False) -> list[Message]:
+        for _ in range(DUMP_ATTEMPTS):
+            found: list[Message] = []
+            try:
+                with self._open(()) as dumper:
+                    if strictly:
+                        dumper.check_strictly()
+                    for part in dumper.dump(type, body):
+                        found += part
+                        await asyncio.sleep(0)
+            except Overrun:
+                continue
+            return found
+        raise EngineError("links and routes change too fast to be listed")
+
+    def _say(self, problems: dict[int, str]) -> None:
+        if problems == self._problems:
+            return
+        for peer, text in problems.items():
+            if self._problems.get(peer) != text:
+                logger.warning("peer %d: %s", peer, text)
+        self._problems = problems
+        for told in self._told:
+            told(problems)
+
+
+def covers(net: Prefix, address: bytes) -> bool:
+    if len(net.address) != len(address):
+        return False
+    shift = len(address) * 8 - net.length
+    return int.from_bytes(net.address, "big") >> shift == int.from_bytes(address, "big") >> shift
+
+
+def show(address: bytes, length: int) -> str:
+    return f"{ipaddress.ip_address(address)}/{length}"
+
+
+def _as_listed(route: Route) -> Route:
+    """As the kernel lists it: an IPv6 route without a metric has one."""
+    if len(route.destination.address) == 16 and not route.metric:
+        return route._replace(metric=IPV6_DEFAULT_METRIC)
+    return route

@@ -1,0 +1,219 @@
+"""The boot `interface`: virtual interfaces and the packet filter, on Debian's own kernel in qemu (nightly).
+
+Both gateways have an interface to each other instead of rules; the default rule drops, so what passes was let through
+because it goes to the interface, or came out of it.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from functools import partial
+from typing import Final
+
+from tests.lab import recipes
+from tests.lab.gateway import Gateway
+from tests.lab.recipes import Cells
+from tests.lab.registry import scenario
+from tests.lab.sightings import apply_state, established
+from tests.lab.topology import SITES, Site, inside, ping, run
+from tests.lab.world import World
+
+A, B = SITES["a"], SITES["b"]
+PEER: Final = 1
+LINK: Final = "ipsec1"
+NUMBER: Final = 100_001
+ENDS: Final = {"a": "172.16.0.1", "b": "172.16.0.2"}
+SMALL: Final = 1200  # ikePrfMtuMax
+HEADERS: Final = 40  # of IPv4 and TCP
+
+
+def interface(letter: str, remote: Site) -> Cells:
+    """A peer with a virtual interface, its address and the route to the net behind it (guide 3.4)."""
+    return {
+        f"ipsecPeerVirtualInterface.{PEER}": "enabled",
+        f"ipsecPeerTrafficList.{PEER}": 0,
+        f"ipsecPeerDescription.{PEER}": f"to {remote.gateway}",
+        f"ipsecPeerDynamicAddress.{PEER}": remote.outer,
+        f"ipsecPeerPreSharedKey.{PEER}": recipes.KEY,
+        "ipsecGwPeerAddressPeer.1": PEER,
+        "ipsecGwPeerAddressAddress.1": socket.inet_aton(ENDS[letter]),
+        "ipsecGwPeerAddressPrefixLength.1": 30,
+        "ipsecGwPeerRoutePeer.1": PEER,
+        "ipsecGwPeerRouteDestination.1": socket.inet_aton(remote.net),
+        "ipsecGwPeerRoutePrefixLength.1": 24,
+    }
+
+
+def shows(gateway: Gateway, *words: str) -> str:
+    """'' when `ip -d link` of the interface has all the words, else what it says."""
+    text = run(gateway.name, ["ip", "-d", "link", "show", LINK], check=False)
+    return "" if all(word in text for word in words) else " ".join(text.split())
+
+
+@scenario("interface")
+def start_with_interfaces(world: World) -> None:
+    """A peer with a virtual interface has a link with number, interface id, MTU, address and route."""
+    world.start("ab")
+    for letter, gateway, remote in (("a", world.a, B), ("b", world.b, A)):
+        gateway.station.set({**recipes.algorithms(), **interface(letter, remote), **recipes.enabled(True)})
+    for letter, gateway, remote in (("a", world.a, B), ("b", world.b, A)):
+        world.eventually(partial(apply_state, gateway, "Peer", PEER), f"{gateway.name}: the peer is applied", 60)
+        world.eventually(
+            partial(shows, gateway, f"{NUMBER}: {LINK}", f"if_id {NUMBER:#x}", "mtu 1418", ",UP"),
+            "the link is there",
+            30,
+        )
+        addresses = run(gateway.name, ["ip", "addr", "show", LINK])
+        world.check(f"{ENDS[letter]}/30" in addresses, "with its address")
+        routes = run(gateway.name, ["ip", "route"])
+        world.check(f"{remote.net}/24 dev {LINK} proto 196" in routes, "and the route behind it")
+
+
+@scenario("interface", "start_with_interfaces")
+def routed(world: World) -> None:
+    """What is routed to the interface is encrypted, forwarded or from the gateway itself, and nothing else passes."""
+    capture = world.capture()
+
+    def answered() -> str:
+        asked, got = ping(A, B.address, 3)
+        return "" if got == asked else f"{got} of {asked}"
+
+    world.eventually(answered, "a ping between the hosts passes", 90)
+    capture.take()
+    asked, got = ping(A, B.address, 5)
+    world.check(got == asked, "each is answered", f"{got} of {asked}")
+    asked, got = ping(B, A.address, 5)
+    world.check(got == asked, "the other way too", f"{got} of {asked}")
+    text = run(A.gateway, ["ping", "-c", "3", "-i", "0.3", ENDS["b"]], check=False)
+    world.check(" 3 received" in text, "and from the gateway to the other end", text.strip()[-120:])
+    world.check_private(capture.take())
+    capture.close()
+    counters = run(A.gateway, ["ip", "-s", "link", "show", LINK]).split()
+    world.check(int(counters[counters.index("RX:") + 7]) > 0, "the link counts", " ".join(counters[-16:]))
+    outside = run(A.host, ["ping", "-c", "2", "-W", "1", B.outer], check=False)
+    world.check(" 0 received" in outside, "what is not routed to it meets the default rule, which drops")
+
+
+@scenario("interface", "routed")
+def selectors(world: World) -> None:
+    """With a row of ipsecPeerTrafficTable only those nets are negotiated, and only they pass."""
+    for gateway, local, remote in ((world.b, B, A), (world.a, A, B)):
+        gateway.station.set(
+            {
+                "ipsecPeerTrafficIfindex.1": NUMBER,
+                "ipsecPeerTrafficLocalAddress.1": local.net,
+                "ipsecPeerTrafficLocalMask.1": "255.255.255.0",
+                "ipsecPeerTrafficRemoteAddress.1": remote.net,
+                "ipsecPeerTrafficRemoteMask.1": "255.255.255.0",
+                "ipsecPeerTrafficProtocol.1": 256,
+                "ipsecPeerTrafficPolicy.1": "both",
+            }
+        )
+
+    def negotiated() -> str:
+        _, got = ping(A, B.address, 3)
+        found = {child["name"]: (child["local-ts"], child["remote-ts"]) for child in with_selectors(world.a)}
+        wanted = {"peer-1-rule-1": (f"{A.net}/24", f"{B.net}/24")}
+        return "" if found == wanted and got else f"{found}, {got} answers"
+
+    world.eventually(negotiated, "the child has the nets of the row, and the ping passes", 90)
+    text = run(A.gateway, ["ping", "-c", "2", "-W", "1", ENDS["b"]], check=False)
+    world.check(" 0 received" in text, "the ends of the interface are outside of it")
+    for gateway in (world.a, world.b):
+        gateway.station.set({"ipsecPeerTrafficPolicy.1": "delete"})
+
+
+def with_selectors(gateway: Gateway) -> list[dict[str, str]]:
+    """Installed children, with their traffic selectors as text."""
+    found = []
+    for _, sa in gateway.vici("list_sas"):
+        for child in sa.get("child-sas", {}).values():
+            if child.get("state") == "INSTALLED":
+                found.append({**child, **{side: ",".join(child[side]) for side in ("local-ts", "remote-ts")}})
+    return found
+
+
+@scenario("interface", "selectors")
+def standing(world: World) -> None:
+    """An always-up peer's interface shows dormant and up (full), or only up and down (reduced)."""
+    world.a.station.set({f"ipsecPeerStartMode.{PEER}": "always-up"})
+    world.eventually(partial(established, world.a, PEER), "always up: it comes up by itself", 90)
+    world.eventually(partial(shows, world.a, "state UP mode DORMANT"), "full: the link is up", 15)
+    world.b.station.set({f"ipsecPeerAdminStatus.{PEER}": "down"})
+    world.eventually(partial(shows, world.a, "state DORMANT"), "the far side ends it: dormant", 30)
+    world.a.station.set({f"ipsecPeerIfStateMode.{PEER}": "reduced"})
+    world.eventually(partial(shows, world.a, "state DOWN"), "reduced: down", 15)
+    world.b.station.set({f"ipsecPeerAdminStatus.{PEER}": "up"})
+    world.eventually(partial(shows, world.a, ",UP,"), "and up again with the tunnel", 90)
+    routes = run(A.gateway, ["ip", "route"])
+    world.eventually(
+        lambda: "" if f"{B.net}/24 dev {LINK}" in run(A.gateway, ["ip", "route"]) else "none", "with its route", 10
+    )
+    world.note(routes.replace("\n", "; "))
+
+
+@scenario("interface", "standing")
+def segments(world: World) -> None:
+    """The segment size of TCP through a list peer's tunnel follows ikePrfMtuMax; the link's MTU did before."""
+    for gateway, local, remote in ((world.b, B, A), (world.a, A, B)):
+        gateway.station.set({"ipsecGwPeerAddressRowStatus.1": "destroy", "ipsecGwPeerRouteRowStatus.1": "destroy"})
+        gateway.station.set(
+            {
+                **recipes.rule(1, local, remote),
+                f"ipsecPeerTrafficList.{PEER}": 1,
+                f"ipsecPeerVirtualInterface.{PEER}": "disabled",
+                f"ipsecPeerIfStateMode.{PEER}": "full",
+                f"ipsecPeerStartMode.{PEER}": "on-demand",
+            }
+        )
+        world.eventually(partial(shows_nothing, gateway), f"{gateway.name}: the link is gone", 30)
+    world.eventually(lambda: "" if ping(A, B.address, 3)[1] else "no answer", "the ping passes", 90)
+    for mtu, cells in ((1418, {}), (SMALL, {"ikePrfMtuMax.1": SMALL})):
+        if cells:
+            world.a.station.set(dict(cells))
+        world.eventually(partial(too_large, mtu), f"packets of at most {mtu} octets", 60)
+
+
+def shows_nothing(gateway: Gateway) -> str:
+    text = run(gateway.name, ["ip", "link", "show", LINK], check=False)
+    return "" if "does not exist" in text else text
+
+
+def too_large(mtu: int) -> str:
+    """'' when both ends of a TCP connection between the hosts have agreed on segments that just fit."""
+    try:
+        listener = inside(B.host, lambda: socket.create_server((B.address, 7300)))
+    except OSError as error:
+        return str(error)
+    with listener:
+        listener.settimeout(5)
+        try:
+            near = inside(A.host, lambda: socket.create_connection((B.address, 7300), timeout=5))
+            far, _ = listener.accept()
+        except OSError as error:
+            return str(error)
+        with near, far:
+            sizes = {maximum(each) for each in (near, far)}
+    return "" if sizes == {mtu - HEADERS} else f"segments of {sizes}"
+
+
+def maximum(connection: socket.socket) -> int:
+    """Octets of payload and options that a segment may have: what was agreed, and 12 octets of time stamps."""
+    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+    snd_mss: int = struct.unpack_from("=I", info, 16)[0]
+    options = info[5]
+    return snd_mss + (12 if options & 1 else 0)
+
+
+@scenario("interface", "segments")
+def removed(world: World) -> None:
+    """`flush` takes interfaces, routes and the table of the packet filter with it."""
+    world.check("ipsec_agent" in run(A.gateway, ["nft", "list", "tables"]), "the table is there")
+    world.a.station.set({f"ipsecPeerVirtualInterface.{PEER}": "enabled"})
+    world.eventually(partial(shows, world.a, f"{NUMBER}: {LINK}"), "the link is there again", 30)
+    world.check(world.a.stop_agent() == 0, "SIGTERM ends the agent")
+    world.check(not shows(world.a, f"{NUMBER}: {LINK}"), "the link stays")
+    said = world.a.command("flush")
+    world.check(not shows_nothing(world.a), f"flush: {said.strip()}", shows_nothing(world.a))
+    world.check("ipsec_agent" not in run(A.gateway, ["nft", "list", "tables"]), "the table is gone too")

@@ -1,0 +1,397 @@
+"""The boot of the monitor: tables agree with kernel and charon, a SET ends SAs, times and limits do what they say."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable
+from functools import partial
+
+from tests.lab import recipes
+from tests.lab.gateway import Gateway
+from tests.lab.registry import scenario
+from tests.lab.sightings import apply_state, bundle_rows, established, ike_rows
+from tests.lab.station import Refused
+from tests.lab.topology import SITES, WAN, Ping, batch, ping
+from tests.lab.wire import IKE_PORTS, UDP, Packet
+from tests.lab.world import World
+
+A, B, C = SITES["a"], SITES["b"], SITES["c"]
+TO_B, TO_C = 1, 2  # peers of gwa, and their rules
+UP, DORMANT, BLOCKED, GOING_UP = "1", "5", "6", "36"
+ECHO = 84  # octets of ping's packet
+BLOCK, BLOCK_LIMIT, LIMIT = 20, 3, 4  # seconds
+WRONG = "not the secret"
+
+
+def status(gateway: Gateway, peer: int) -> str:
+    return gateway.station.get(f"ipsecPeerStatOperStatus.{peer}")
+
+
+def settled(world: World, peer: int = TO_B) -> None:
+    """The tunnel stands, brought up by traffic."""
+    site = B if peer == TO_B else C
+
+    def missing() -> str:
+        return "" if ping(A, site.address, 2)[1] else "no answer"
+
+    world.eventually(missing, f"the tunnel to {site.gateway} stands", 30)
+    world.eventually(partial(established, world.a, peer), "and its peer is up")
+
+
+def ended(world: World) -> None:
+    """Nothing stands any more, as operators would have it."""
+    for state in (f"ipsecPeerAdminStatus.{peer}" for peer in (TO_B, TO_C)):
+        world.a.station.set({state: "down"})
+    world.eventually(world.a.states, "no SA is left")
+    for state in (f"ipsecPeerAdminStatus.{peer}" for peer in (TO_B, TO_C)):
+        world.a.station.set({state: "up"})
+    world.eventually(partial(apply_state, world.a, "Peer", TO_B), "the peer can be used again")
+
+
+def ike_packets(packets: list[Packet]) -> list[Packet]:
+    return [each for each in packets if each.protocol == UDP and {each.source_port, each.destination_port} <= IKE_PORTS]
+
+
+@scenario("monitoring")
+def start_monitored(world: World) -> None:
+    """Three gateways, gwa with a peer for each of the others."""
+    world.start("abc")
+    world.a.station.set(
+        {
+            **recipes.algorithms(),
+            **recipes.lifetimes(ike=900, ipsec=900, percent=80),
+            **recipes.rule(TO_B, A, B),
+            **recipes.peer(TO_B, B, TO_B),
+            **recipes.rule(TO_C, A, C),
+            **recipes.peer(TO_C, C, TO_C),
+            **recipes.enabled(True),
+        }
+    )
+    for gateway, site in ((world.b, B), (world.c, C)):
+        gateway.station.set(
+            {**recipes.algorithms(), **recipes.rule(1, site, A), **recipes.peer(1, A, 1), **recipes.enabled(True)}
+        )
+    for peer in (TO_B, TO_C):
+        world.eventually(partial(apply_state, world.a, "Peer", peer), f"peer {peer} is applied")
+    world.eventually(
+        lambda: "" if world.a.station.get("ipsecStatsPeersDormant.0") == "2" else "not yet", "two peers are dormant"
+    )
+
+
+@scenario("monitoring", "start_monitored")
+def agreement(world: World) -> None:
+    """Tables say what `ip -s xfrm state` and charon's list say, and the numbers of the gateway add up."""
+    settled(world)
+    sent, answered = ping(A, B.address, 10)
+    world.check(answered == sent, "ten echoes", f"{answered} of {sent}")
+
+    def sas() -> str:
+        kernel = {(each.spi, each.source == A.outer, each.protocol) for each in world.a.states()}
+        rows = world.a.station.rows("ipsecSaTable").values()
+        protocols = {"50": "esp", "51": "ah", "108": "comp"}
+        table = {
+            (int(row["ipsecSaSpi"]) & 0xFFFFFFFF, row["ipsecSaDir"] == "2", protocols[row["ipsecSaSecProto"]])
+            for row in rows
+        }
+        return "" if kernel and table == kernel else f"table {table}, kernel {kernel}"
+
+    world.eventually(sas, "ipsecSaTable has the kernel's SAs: SPI, direction, protocol")
+    row = next(iter(world.a.station.rows("ipsecSaTable").values()))
+    seen = [row[f"ipsecSa{column}"] for column in ("State", "Mode", "EncAlg", "EncKeyLen", "AuthAlg", "AuthKeyLen")]
+    world.check(seen == ["5", "1", "7", "32", "7", "32"], "established, tunnel, AES-256, SHA-256", seen)
+    told = world.a.negotiated()[0]
+    ike = ike_rows(world.a, TO_B)[0]
+    cookies = re.sub(r"[^0-9A-Fa-f]", "", ike["ikeSaCookieI"] + ike["ikeSaCookieR"]).lower()
+    world.check(
+        cookies == told["ike-initiator-spi"] + told["ike-responder-spi"], "ikeSaTable has charon's cookies", ike
+    )
+    world.check(
+        (ike["ikeSaLocalId"], ike["ikeSaRemoteId"]) == (told["ike-local-id"], told["ike-remote-id"]),
+        "and its identities",
+    )
+    world.check(1000 < int(ike["ikeSaBytes"]) < 4000, "octets of the negotiation were counted", ike["ikeSaBytes"])
+    selectors = list(world.a.station.rows("ipsecTrafficSelectorTable").values())
+    nets = [(each["ipsecTrafficSelectorLocalAddress"], each["ipsecTrafficSelectorRemoteAddress"]) for each in selectors]
+    world.check(nets == [(A.net, B.net)], "ipsecTrafficSelectorTable has the nets", nets)
+
+    def counters() -> str:
+        out = sum(each.packets for each in world.a.states() if each.source == A.outer)
+        peer = world.a.station.number(f"ipsecGwPeerOutPkt.{TO_B}")
+        octets = world.a.station.number(f"ipsecGwPeerOutBytesNetto.{TO_B}")
+        total = world.a.station.number("ipsecStatsOutEncaps.0")
+        fits = out == peer == total and octets == out * ECHO
+        return "" if fits else f"kernel {out}, peer {peer} ({octets} octets), ipsecStatsOutEncaps {total}"
+
+    world.eventually(counters, "kernel, ipsecGwPeerCountersTable and ipsecStats count the same packets")
+    stats = {name: int(value) for name, value in world.a.station.walk("ipsecStats").items() if value.isdigit()}
+
+    def number(name: str) -> int:
+        return stats[f"ipsecStats{name}.0"]
+
+    for way, protected in (("In", "InDecaps"), ("Out", "OutEncaps")):
+        parts = [number(f"{way}{part}") for part in ("Pass", "Drop", "Errors")] + [number(protected)]
+        world.check(number(f"{way}Pkt") == sum(parts), f"{way}: total = passed + dropped + errors + protected", parts)
+    wide = world.a.station.number("ipsecGwStats64OutEncaps.0")
+    world.check(wide >= number("OutEncaps") > 0, "and the 64-bit twin goes along", wide)
+    seen = [str(number(name)) for name in ("PeersUp", "CurrentIkeSasEstablished", "CurrentBundles", "CurrentIpsecSas")]
+    world.check(seen == ["1", "1", "1", "2"], "one peer up, one IKE SA, one bundle, two SAs", seen)
+    world.check(number("Trig") >= 1 and number("IkeNumP1") >= 1, "a packet set off a negotiation", stats)
+
+
+@scenario("monitoring", "start_monitored")
+def delete_bundle(world: World) -> None:
+    """delete ends the SAs of a bundle and nothing else; no other value is taken; the next packet starts anew."""
+    settled(world)
+    number = next(row for row in world.a.station.rows("ipsecBundleTable"))
+    spis = {each.spi for each in world.a.states()}
+    try:
+        world.a.station.set({f"ipsecBundleState.{number}": "established"})
+    except Refused as refused:
+        world.check(
+            "inconsistentValue" in str(refused), "a state cannot be set: inconsistentValue", str(refused)[-160:]
+        )
+    else:
+        world.check(False, "a state cannot be set")
+    world.a.station.set({f"ipsecBundleState.{number}": "delete"})
+    world.eventually(lambda: spis & {each.spi for each in world.a.states()}, "its SAs are gone", 10)
+    world.eventually(lambda: bundle_rows(world.a, TO_B), "and its row", 10)
+    world.check(len(ike_rows(world.a, TO_B)) == 1, "the IKE SA stands", ike_rows(world.a, TO_B))
+    settled(world)
+
+
+@scenario("monitoring", "start_monitored")
+def delete_sa(world: World) -> None:
+    """delete ends an IKE SA with what was negotiated under it, on both sides."""
+    settled(world)
+    row = ike_rows(world.a, TO_B)[0]
+    world.a.station.set({f"ikeSaState.{row['ikeSaIndex']}": "delete"})
+    for gateway in (world.a, world.b):
+        world.eventually(gateway.states, f"{gateway.name}: no SA is left", 10)
+        world.eventually(partial(gateway.vici, "list_sas"), f"{gateway.name}: charon lists none", 10)
+    world.eventually(lambda: "" if status(world.a, TO_B) == DORMANT else status(world.a, TO_B), "the peer is dormant")
+    settled(world)
+
+
+def renewals(world: World, begin: Callable[[], None], seconds: float) -> tuple[set[str], set[str], int, int]:
+    """Cookies and bundle rows seen in some seconds under a ping, and its packets sent and answered."""
+    running = Ping(A, B.address, interval=0.1)
+    begin()
+    cookies: set[str] = set()
+    bundles: set[str] = set()
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        cookies |= {row["ikeSaCookieI"] for row in ike_rows(world.a, TO_B)}
+        bundles |= {row["ipsecBundleIndex"] for row in bundle_rows(world.a, TO_B)}
+        time.sleep(0.3)
+    return cookies, bundles, *running.stop()
+
+
+@scenario("monitoring", "start_monitored")
+def fresh_identity(world: World) -> None:
+    """With identity PFS phase 1 is renewed after phase 2, so many seconds later, and no packet is lost."""
+    settled(world)
+    world.a.station.set({"ikePrfPfsIdentity.1": "true", "ipsecGlobContPfsIdentityDelay.0": 2})
+    number = next(row for row in world.a.station.rows("ipsecBundleTable"))
+
+    def anew() -> None:
+        world.a.station.set({f"ipsecBundleState.{number}": "delete"})
+
+    cookies, _, sent, answered = renewals(world, anew, 5)
+    world.check(len(cookies) == 2, "the new phase 2 was followed by a new phase 1", cookies)
+    world.check(answered >= sent - 25, "the ping went on", f"{answered} of {sent}")
+    world.a.station.set({"ikePrfPfsIdentity.1": "default"})
+    world.eventually(partial(established, world.a, TO_B), "the peer stays up")
+
+
+@scenario("monitoring", "start_monitored")
+def kilobytes_of_phase_1(world: World) -> None:
+    """Phase 1 is renewed after so many kilobytes of its own messages, and the bundle goes on in its row."""
+    ended(world)
+    settled(world)
+    before = int(ike_rows(world.a, TO_B)[0]["ikeSaBytes"])
+    limit = before // 1000
+    cookies, bundles, sent, answered = renewals(world, lambda: world.a.station.set({"ikePrfLifeKBytes.1": limit}), 4)
+    world.check(len(cookies) >= 2, f"after {limit} kB there is a new phase 1", f"{cookies}, it had {before} octets")
+    world.check(len(bundles) == 1, "the bundle is the same", bundles)
+    world.check(answered >= sent - 1, "hardly a packet lost", f"{answered} of {sent}")
+    world.a.station.set({"ikePrfLifeKBytes.1": 0})
+
+
+@scenario("monitoring", "start_monitored")
+def most_ike_sas(world: World) -> None:
+    """With room for one IKE SA the one that expires first is ended when a second comes."""
+    settled(world)
+    world.a.station.set({"ipsecGlobMaxIkeSas.0": 1})
+    ping(A, C.address, 4)
+    world.eventually(
+        lambda: world.a.station.get("ipsecStatsCurrentIkeSas.0").replace("1", "", 1), "one IKE SA is left", 10
+    )
+    world.eventually(lambda: "" if not ike_rows(world.a, TO_B) else "still there", "the first one ended", 10)
+    world.check(world.a.connected(C) and not world.a.connected(B), "the second stands", world.a.states())
+    error = world.a.station.get(f"ipsecGwPeerLastError.{TO_B}")
+    world.check("ipsecGlobMaxIkeSas" in error, "and the row of its peer says why", error)
+    world.a.station.set({"ipsecGlobMaxIkeSas.0": 512})
+
+
+@scenario("monitoring", "start_monitored")
+def link_down(world: World) -> None:
+    """With the link its SAs end where that is wanted, and only there."""
+    settled(world)
+    batch(WAN, "link set dev a down")
+    time.sleep(1)
+    world.check(bool(world.a.states()), "without it the SAs stay", world.a.states())
+    world.a.station.set({"ipsecGlobContSaSyncInterface.0": "true"})
+    batch(WAN, "link set dev a up", f"route replace {A.net}/24 via {A.outer}")
+    settled(world)
+    batch(WAN, "link set dev a down")
+    begun = time.monotonic()
+    world.eventually(world.a.states, "with it they are gone", 10)
+    world.note(f"after {time.monotonic() - begun:.1f} s")
+    batch(WAN, "link set dev a up", f"route replace {A.net}/24 via {A.outer}")
+    world.a.station.set({"ipsecGlobContSaSyncInterface.0": "false"})
+    world.b.station.set({"ipsecPeerAdminStatus.1": "down"})  # it was told of no end
+    world.b.station.set({"ipsecPeerAdminStatus.1": "up"})
+    settled(world)
+
+
+@scenario("monitoring", "start_monitored")
+def block_time(world: World) -> None:
+    """After a wrong key the peer is blocked, the time left counts down, and meanwhile no IKE packet leaves."""
+    ended(world)
+    world.b.station.set({"ipsecPeerPreSharedKey.1": WRONG})
+    world.a.station.set({"ikePrfBlockTime.1": BLOCK, "ipsecGlobBlockTimeout.0": BLOCK_LIMIT})
+    begun = time.monotonic()
+    ping(A, B.address, 2)
+    world.eventually(
+        lambda: "" if status(world.a, TO_B) == BLOCKED else status(world.a, TO_B), "the peer is blocked", 12
+    )
+    took = time.monotonic() - begun
+    world.check(took >= BLOCK_LIMIT, "not before ipsecGlobBlockTimeout", f"{took:.1f} s")
+    left = world.a.station.number(f"ipsecPeerStatTtl.{TO_B}")
+    error = world.a.station.get(f"ipsecGwPeerLastError.{TO_B}")
+    world.check("keys" in error and "ipsecGlobBlockTimeout" in error, "the row says why", error)
+    capture = world.capture()
+    ping(A, B.address, 7, interval=0.4)
+    packets = [each for each in ike_packets(capture.take()) if each.source == A.outer]
+    capture.close()
+    world.check(not packets, "no IKE packet leaves", packets)
+    after = world.a.station.number(f"ipsecPeerStatTtl.{TO_B}")
+    world.check(left > after > 0, "the time left counts down", f"{left} s, then {after} s")
+    world.b.station.set({"ipsecPeerPreSharedKey.1": recipes.KEY})
+    ping(B, A.address, 6, interval=0.5)
+    world.eventually(partial(established, world.a, TO_B), "a blocked peer that calls is answered")
+    world.a.station.set({"ikePrfBlockTime.1": 0})
+
+
+@scenario("monitoring", "start_monitored")
+def negotiation_timeout(world: World) -> None:
+    """A far end that keeps silent is given up after the time set, and charon has nothing left of it."""
+    ended(world)
+    world.a.station.set({"ipsecGlobMaxNegotiationTimeoutsec.0": LIMIT})
+    for process in world.b.charons():
+        os.kill(process, signal.SIGSTOP)
+    try:
+        begun = time.monotonic()
+        ping(A, B.address, 1)
+        world.eventually(lambda: "" if status(world.a, TO_B) == GOING_UP else "not yet", "the peer is going up", 5, 0.1)
+        world.eventually(lambda: "" if status(world.a, TO_B) == DORMANT else "still going up", "it is given up", 15)
+        took = time.monotonic() - begun
+        world.check(LIMIT <= took < LIMIT + 5, f"after {LIMIT} s", f"{took:.1f} s")
+        world.eventually(lambda: world.a.vici("list_sas"), "charon lists nothing", 5)
+        error = world.a.station.get(f"ipsecGwPeerLastError.{TO_B}")
+        world.check("no answer" in error and "ipsecGlobMaxNegotiationTimeoutsec" in error, "the row says why", error)
+    finally:
+        for process in world.b.charons():
+            os.kill(process, signal.SIGCONT)
+        world.a.station.set({"ipsecGlobMaxNegotiationTimeoutsec.0": 300})
+    settled(world)
+
+
+@scenario("monitoring", "start_monitored")
+def trusted_icmp(world: World) -> None:
+    """Where ICMP is trusted a closed IKE port ends a negotiation at once, else only the repetitions do."""
+    ended(world)
+    world.b.station.set({"ipsecGlobContDefaultRule.0": "pass"})  # else its kernel keeps the ICMP to itself
+    agent = world.b.agent
+    assert agent is not None
+    os.kill(agent.pid, signal.SIGSTOP)  # else it starts charon again at once
+    try:
+        world.b.kill_charon()
+        time.sleep(0.3)
+        ping(A, B.address, 1)
+        world.eventually(lambda: "" if status(world.a, TO_B) == GOING_UP else "not yet", "the peer is going up", 5, 0.1)
+        time.sleep(1.5)
+        world.check(status(world.a, TO_B) == GOING_UP, "without trust it goes on trying", status(world.a, TO_B))
+        ended(world)
+        world.a.station.set({"ipsecGlobTrustIcmpMsg.0": "true"})
+        begun = time.monotonic()
+        ping(A, B.address, 1)
+
+        def reason() -> str:
+            error = world.a.station.get(f"ipsecGwPeerLastError.{TO_B}")
+            return "" if "ipsecGlobTrustIcmpMsg" in error else error or "nothing"
+
+        world.eventually(reason, "with trust it is over at once, and the row says why", 6)
+        world.note(f"after {time.monotonic() - begun:.1f} s: {world.a.station.get(f'ipsecGwPeerLastError.{TO_B}')}")
+        world.a.station.set({"ipsecGlobTrustIcmpMsg.0": "false"})
+    finally:
+        os.kill(agent.pid, signal.SIGCONT)
+    world.b.station.set({"ipsecGlobContDefaultRule.0": "drop"})
+    settled(world)
+
+
+@scenario("monitoring", "start_monitored")
+def phase_1_first(world: World) -> None:
+    """With ipsecGlobContP1Always each renewal of phase 2 has a fresh phase 1 before it."""
+    ended(world)
+    world.a.station.set({"ipsecGlobContP1Always.0": "enabled", **recipes.lifetimes(ike=900, ipsec=14, percent=50)})
+    world.eventually(partial(apply_state, world.a, "Peer", TO_B), "the peer is applied")
+    settled(world)
+    first = {each.spi for each in world.a.states()}
+    cookie = {row["ikeSaCookieI"] for row in ike_rows(world.a, TO_B)}
+    world.eventually(
+        lambda: "" if {row["ikeSaCookieI"] for row in ike_rows(world.a, TO_B)} - cookie else "not yet",
+        "a new phase 1",
+        14,
+        0.2,
+    )
+    world.check({each.spi for each in world.a.states()} == first, "before the new phase 2", world.a.states())
+    world.eventually(lambda: {each.spi for each in world.a.states()} & first, "which follows", 10)
+    world.a.station.set({"ipsecGlobContP1Always.0": "disabled"})
+
+
+@scenario("monitoring", "start_monitored")
+def version_2(world: World) -> None:
+    """IKEv2 has a table of its own with charon's SPIs, delete ends its SA, and a wrong key blocks at once."""
+    for gateway, peer in ((world.a, TO_C), (world.c, 1)):
+        gateway.station.set({f"ipsecPeerIkeVersion.{peer}": "ikev2"})
+    profile = {"ikev2PrfIndex.1": 1, "ikev2PrfBlockTime.1": BLOCK, "ipsecGlobContIkev2Profile.0": 1}
+    world.a.station.set({**profile})
+    for gateway, peer in ((world.a, TO_C), (world.c, 1)):
+        world.eventually(partial(apply_state, gateway, "Peer", peer), f"{gateway.name}: the peer is applied")
+    world.eventually(lambda: "" if ping(A, C.address, 2)[1] else "no answer", "the tunnel stands", 20)
+
+    def row() -> str:
+        rows = list(world.a.station.rows("ikev2SaTable").values())
+        told = [each for each in world.a.negotiated() if each["ike-version"] == "2"]
+        if not rows or not told:
+            return f"{len(rows)} rows, charon has {len(told)}"
+        shown = re.sub(r"[^0-9A-Fa-f]", "", rows[0]["ikev2SaSpiI"] + rows[0]["ikev2SaSpiR"]).lower()
+        return "" if shown == told[0]["ike-initiator-spi"] + told[0]["ike-responder-spi"] else f"{rows}, {told}"
+
+    world.eventually(row, "ikev2SaTable has charon's SPIs")
+    number = next(iter(world.a.station.rows("ikev2SaTable")))
+    world.c.station.set({"ipsecPeerPreSharedKey.1": WRONG})
+    world.a.station.set({f"ikev2SaState.{number}": "delete"})
+    world.eventually(lambda: "" if not world.a.connected(C) else "still there", "delete ends the SA", 10)
+    world.eventually(lambda: world.a.station.rows("ikev2SaTable"), "and its row goes", 10)
+    ping(A, C.address, 2)
+    world.eventually(
+        lambda: "" if status(world.a, TO_C) == BLOCKED else status(world.a, TO_C), "the peer is blocked", 5
+    )
+    left = world.a.station.number(f"ipsecPeerStatTtl.{TO_C}")
+    error = world.a.station.get(f"ipsecGwPeerLastError.{TO_C}")
+    world.check(BLOCK - 6 < left <= BLOCK and "refused our authentication" in error, "with time left and reason", error)

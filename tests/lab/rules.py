@@ -1,0 +1,325 @@
+"""The boot of rules: what a rule can say beyond two nets, protected through real tunnels.
+
+Two gateways with one peer each and a list in which every rule is of another kind: a range,
+IPv6, the two outer addresses, GRE. What no rule protects passes in plain, so that the edges
+of a rule show. Their policies and selectors are seen in namespaces (test_xfrm_packets.py).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from tests.lab import recipes
+from tests.lab.gateway import Gateway
+from tests.lab.recipes import Cells
+from tests.lab.registry import scenario
+from tests.lab.sightings import FAILED, apply_state
+from tests.lab.topology import SITES, Site, batch, inside, ping, run, send_udp
+from tests.lab.wire import ESP, IKE_PORTS, UDP, plain, summary
+from tests.lab.world import World
+
+A, B, C = SITES["a"], SITES["b"], SITES["c"]
+PEER, OTHER_PEER = 1, 3
+RANGE, PORT, INNER6, OUTER, INSIDE_GRE, REST = 1, 2, 3, 4, 5, 6
+ON_OUT, TO_C = 21, 31
+PH1, TRANSPORT_OR_TUNNEL, GRE_INSIDE = 2, 1, 2
+LAST = {"a": "10.1.0.20", "b": "10.2.0.9"}
+BESIDE = "10.2.0.10"
+NET6 = {"a": "fd00:1::", "b": "fd00:2::"}
+GRE_LINK = {"a": "172.30.0.1", "b": "172.30.0.2"}
+
+
+def packed(text: str) -> bytes:
+    import socket
+
+    return socket.inet_pton(socket.AF_INET6, text)
+
+
+def lists(own: str, far: str) -> Cells:
+    """The rules of one gateway, `own` and `far` being letters of sites."""
+    here, there = SITES[own], SITES[far]
+    cells: Cells = {
+        f"ipsecTrProto.{RANGE}": "icmp",
+        f"ipsecTrLocalAddress.{RANGE}": here.address,
+        f"ipsecTrLocalRange.{RANGE}": LAST[own],
+        f"ipsecTrRemoteAddress.{RANGE}": there.address,
+        f"ipsecTrRemoteRange.{RANGE}": LAST[far],
+        f"ipsecTrNextIndex.{RANGE}": PORT,
+        **recipes.rule(PORT, here, there, following=INNER6),
+        f"ipsecTrProto.{PORT}": "udp",
+        f"ipsecTr{'Remote' if own == 'a' else 'Local'}Port.{PORT}": 7300,
+        f"ipsecTrProto.{INNER6}": "dont-verify",
+        f"ipsecGwTrLocalAddress6.{INNER6}": packed(NET6[own]),
+        f"ipsecGwTrLocalPrefixLength6.{INNER6}": 64,
+        f"ipsecGwTrRemoteAddress6.{INNER6}": packed(NET6[far]),
+        f"ipsecGwTrRemotePrefixLength6.{INNER6}": 64,
+        f"ipsecTrNextIndex.{INNER6}": OUTER,
+        f"ipsecTrProto.{OUTER}": "icmp",
+        f"ipsecTrLocalAddressType.{OUTER}": PH1,
+        f"ipsecTrRemoteAddressType.{OUTER}": PH1,
+        f"ipsecTrProfile.{OUTER}": TRANSPORT_OR_TUNNEL,
+        f"ipsecTrNextIndex.{OUTER}": INSIDE_GRE,
+        f"ipsecTrProto.{INSIDE_GRE}": "dont-verify",
+        f"ipsecTrProfile.{INSIDE_GRE}": GRE_INSIDE,
+        f"ipsecTrNextIndex.{INSIDE_GRE}": REST,
+        f"ipsecTrProto.{REST}": "dont-verify",
+        f"ipsecTrAction.{REST}": "pass",
+        f"ipsecPrfProposal.{GRE_INSIDE}": 1,
+        f"ipsecPrfForceTunnelMode.{GRE_INSIDE}": "tp-greip",
+    }
+    return cells
+
+
+def both(work: Callable[[Gateway, str, str], None], world: World) -> None:
+    for letter, far in (("b", "a"), ("a", "b")):
+        work(world.gateways[letter], letter, far)
+
+
+@scenario("rules")
+def start_rules(world: World) -> None:
+    """Two gateways, and one list of rules of every kind."""
+    batch(B.host, f"addr add {LAST['b']}/24 dev eth0", f"addr add {BESIDE}/24 dev eth0")
+    for site, letter, far in ((A, "a", "b"), (B, "b", "a")):
+        net, other = NET6[letter], NET6[far]
+        batch(site.host, f"addr add {net}2/64 dev eth0 nodad", f"route add default via {net}1")
+        batch(site.gateway, f"addr add {net}1/64 dev in nodad", f"route add {other}/64 dev out")
+        inside(site.gateway, lambda: Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1"))
+    world.start("ab")
+
+    def configure(gateway: Gateway, letter: str, far: str) -> None:
+        cells = {**recipes.algorithms(), **lists(letter, far), **recipes.peer(PEER, SITES[far], RANGE)}
+        gateway.station.set({**cells, **recipes.enabled(True)})
+        for number in (RANGE, PORT, INNER6, OUTER, INSIDE_GRE, REST):
+            world.eventually(
+                partial(apply_state, gateway, "Traffic", number), f"{gateway.name}: rule {number} is applied"
+            )
+
+    both(configure, world)
+
+
+def child(gateway: Gateway, rule: int) -> dict[str, object]:
+    """What charon says of the tunnel of a rule; {} without one."""
+    for _, sa in gateway.vici("list_sas"):
+        for each in sa.get("child-sas", {}).values():
+            if each.get("name") == f"peer-{PEER}-rule-{rule}" and each.get("state") == "INSTALLED":
+                return dict(each)
+    return {}
+
+
+@scenario("rules", "start_rules")
+def ranges(world: World) -> None:
+    """A range is protected from first address to last, by one tunnel that names the range; beside it is plain."""
+    capture = world.capture()
+    for address in (B.address, LAST["b"]):
+        world.eventually(lambda address=address: answers(A, address), f"{address} answers", 20)
+    world.check_private(capture.take())
+    found = child(world.a, RANGE)
+    selectors = (found.get("local-ts"), found.get("remote-ts"))
+    wanted = ([f"{A.address}..{LAST['a']}[icmp]"], [f"{B.address}..{LAST['b']}[icmp]"])
+    world.check(selectors == wanted, "the tunnel was negotiated for the two ranges", selectors)
+    reqids = {each.reqid for each in world.a.states()}
+    world.check(len(reqids) == 1, "and is one", reqids)
+    capture.take()
+    world.check(ping(A, BESIDE, 2)[1] == 2, "the address behind the range answers")
+    packets = capture.take()
+    world.check(len(plain(packets)) >= 4, "in plain", summary(packets))
+    capture.close()
+
+
+def answers(site: Site, address: str, count: int = 2) -> str:
+    sent, answered = ping(site, address, count)
+    return "" if sent == answered else f"{answered} of {sent}"
+
+
+@scenario("rules", "start_rules")
+def ports(world: World) -> None:
+    """A rule of one UDP port protects that port; another port passes in plain by the rule behind."""
+    capture = world.capture()
+
+    def protected() -> str:
+        capture.take()
+        for _ in range(2):
+            send_udp(A.host, A.address, B.address, 7300)
+        packets = capture.take()
+        leaked = [each for each in plain(packets) if each.destination_port == 7300]
+        return "" if not leaked and any(each.protocol == ESP for each in packets) else summary(packets)
+
+    world.eventually(protected, "UDP to 7300 leaves as ESP", 20)
+    capture.take()
+    send_udp(A.host, A.address, B.address, 7301)
+    packets = [each for each in capture.take() if each.link == "a"]
+    world.check(any(each.destination_port == 7301 for each in plain(packets)), "to 7301 in plain", summary(packets))
+    capture.close()
+
+
+@scenario("rules", "start_rules")
+def ipv6_inside(world: World) -> None:
+    """IPv6 between the nets travels inside ESP between the IPv4 addresses of the gateways."""
+    capture = world.capture()
+    world.eventually(lambda: answers(A, f"{NET6['b']}2"), "the far host answers over IPv6", 20)
+    world.check_private(capture.take())
+    found = child(world.a, INNER6)
+    world.check(found.get("remote-ts") == [f"{NET6['b']}/64"], "one tunnel for the IPv6 nets", found.get("remote-ts"))
+    world.check(ping(B, f"{NET6['a']}2", 2)[1] == 2, "and the other way round")
+    capture.close()
+
+
+def from_gateway(gateway: Gateway, address: str, *, source: str = "") -> str:
+    """'' when a ping of the gateway's own is answered."""
+    words = ["ping", "-n", "-q", "-c", "2", "-i", "0.2", "-W", "1", *(["-I", source] if source else []), address]
+    output = run(gateway.name, words, check=False)
+    return "" if " 0% packet loss" in output else output.strip()
+
+
+@scenario("rules", "start_rules")
+def outer_addresses(world: World) -> None:
+    """Our own address and the peer's, whatever they are: protected host to host in transport mode, or in tunnel mode
+    where the profile insists."""
+    capture = world.capture()
+    world.eventually(lambda: from_gateway(world.a, B.outer), "the far gateway answers", 20)
+    world.check_private(capture.take())
+    world.check(
+        child(world.a, OUTER).get("mode") == "TRANSPORT", "the tunnel is in transport mode", child(world.a, OUTER)
+    )
+    reqid = child(world.a, OUTER).get("reqid")
+    kernel = {each.mode for each in world.a.states() if str(each.reqid) == reqid}
+    world.check(kernel == {"transport"}, "and so are its SAs", kernel)
+    for gateway in (world.b, world.a):
+        gateway.station.set({f"ipsecPrfForceTunnelMode.{TRANSPORT_OR_TUNNEL}": "true"})
+
+    def tunnelled() -> str:
+        text = from_gateway(world.a, B.outer)
+        return text or ("" if child(world.a, OUTER).get("mode") == "TUNNEL" else str(child(world.a, OUTER)))
+
+    world.eventually(tunnelled, "with ipsecPrfForceTunnelMode it is in tunnel mode", 25)
+    capture.take()
+    world.check(not from_gateway(world.a, B.outer), "and packets pass")
+    world.check_private(capture.take())
+    for gateway in (world.b, world.a):
+        gateway.station.set({f"ipsecPrfForceTunnelMode.{TRANSPORT_OR_TUNNEL}": "default"})
+    capture.close()
+
+
+@scenario("rules", "start_rules")
+def gre_inside(world: World) -> None:
+    """With tp-greip what travels in GRE between the gateways is protected in transport mode."""
+    for site, letter, far in ((A, "a", "b"), (B, "b", "a")):
+        batch(
+            site.gateway,
+            f"tunnel add gre1 mode gre local {site.outer} remote {SITES[far].outer}",
+            f"addr add {GRE_LINK[letter]}/30 dev gre1",
+            "link set dev gre1 up",
+        )
+    capture = world.capture()
+    world.eventually(lambda: from_gateway(world.a, GRE_LINK["b"]), "the other end of the GRE link answers", 25)
+    world.check_private(capture.take())
+    found = child(world.a, INSIDE_GRE)
+    seen = (found.get("mode"), found.get("local-ts"), found.get("remote-ts"))
+    world.check(seen == ("TRANSPORT", [f"{A.outer}/32[gre]"], [f"{B.outer}/32[gre]"]), "of GRE alone, transport", seen)
+    capture.close()
+
+
+@scenario("rules", "start_rules")
+def interface_without_nftables(world: World) -> None:
+    """A rule about one interface drops what leaves by it; what arrives cannot be told here, which the row says."""
+    index = json.loads(run(A.gateway, ["ip", "-j", "link", "show", "out"]))[0]["ifindex"]
+    cells = {**recipes.udp_rule(ON_OUT, A, B, 7401, "drop"), f"ipsecTrInterface.{ON_OUT}": index}
+    world.a.station.set({**cells, f"ipsecTrDirection.{ON_OUT}": "outbound", "ipsecGlobContPreIpsecRules.0": ON_OUT})
+    world.eventually(partial(apply_state, world.a, "Traffic", ON_OUT), "an outbound rule is applied")
+    capture = world.capture()
+    send_udp(A.host, A.address, B.address, 7401)
+    send_udp(A.host, A.address, B.address, 7402)
+    seen = {each.destination_port for each in plain(capture.take()) if each.link == "a"}
+    world.check(seen == {7402}, "its packets do not leave", seen)
+    world.a.station.set({f"ipsecTrInterface.{ON_OUT}": index + 40})
+    pending = f"there is no interface {index + 40}"
+    world.eventually(
+        lambda: "" if pending in world.a.station.get(f"ipsecGwTrafficLastError.{ON_OUT}") else "not said",
+        "an interface that is not there is waited for",
+    )
+    send_udp(A.host, A.address, B.address, 7401)
+    seen = {each.destination_port for each in plain(capture.take()) if each.link == "a"}
+    world.check(seen == {7401}, "and the packets leave meanwhile", seen)
+    world.a.station.set({f"ipsecTrInterface.{ON_OUT}": index, f"ipsecTrDirection.{ON_OUT}": "bidirectional"})
+    world.eventually(partial(apply_state, world.a, "Traffic", ON_OUT, FAILED), "one of both directions has failed")
+    text = world.a.station.get(f"ipsecGwTrafficLastError.{ON_OUT}")
+    world.check("without nftables" in text, "and says why", text)
+    capture.close()
+    world.a.station.set({"ipsecGlobContPreIpsecRules.0": 0, f"ipsecTrAction.{ON_OUT}": "delete"})
+
+
+@scenario("rules", "start_rules")
+def overlapping_peers(world: World) -> None:
+    """Of two peers whose nets overlap the one with the lower number gets what both cover, the other the rest."""
+    world.a.station.set(
+        {
+            **recipes.udp_rule(TO_C, A, B, 7300, "protect"),
+            f"ipsecTrRemoteMaskLen.{TO_C}": 25,
+            **recipes.peer(OTHER_PEER, C, TO_C),
+            f"ipsecPeerPriority.{OTHER_PEER}": 5,
+            f"ipsecPeerPriority.{PEER}": 9,
+        }
+    )
+    world.eventually(partial(apply_state, world.a, "Traffic", TO_C), "the rule of the first peer is applied")
+    capture = world.capture()
+
+    def asked() -> str:
+        send_udp(A.host, A.address, B.address, 7300)
+        packets = [each for each in capture.take() if each.link == "a"]
+        ike = {each.destination for each in packets if each.protocol == UDP and each.destination_port in IKE_PORTS}
+        return "" if C.outer in ike and not plain(packets) else summary(packets)
+
+    world.eventually(asked, "UDP to the half that both cover asks the first peer for a tunnel", 10)
+    batch(B.host, "addr add 10.2.0.200/24 dev eth0")
+    capture.take()
+    send_udp(A.host, A.address, "10.2.0.200", 7300)
+    packets = [each for each in capture.take() if each.link == "a" and each.protocol == ESP]
+    world.check(
+        {each.destination for each in packets} == {B.outer}, "the other half has the second's", summary(packets)
+    )
+    capture.close()
+    world.a.station.set({f"ipsecPeerAdminStatus.{OTHER_PEER}": "delete", f"ipsecTrAction.{TO_C}": "delete"})
+
+
+@scenario("rules", "start_rules")
+def own_address_moves(world: World) -> None:
+    """A rule about our own address follows it when it changes; the old one is no longer covered."""
+    second = A.outer.rsplit(".", 1)[0] + ".129"
+    batch(A.gateway, f"addr add {second}/32 dev out")
+    batch("wan", f"route add {second} via {A.outer}")
+    world.b.station.set({f"ipsecPeerDynamicAddress.{PEER}": second})
+    world.a.station.set({f"ipsecPeerLocalAddress.{PEER}": second})
+    capture = world.capture()
+    world.eventually(lambda: from_gateway(world.a, B.outer, source=second), "the new address is answered", 25)
+    world.check_private(capture.take())
+    world.check(not from_gateway(world.a, B.uplink, source=A.outer), "from the old one there is an answer")
+    world.check(len(plain(capture.take())) >= 2, "in plain")
+    capture.close()
+
+
+@scenario("rules", "own_address_moves")
+def responder_only(world: World) -> None:
+    """A rule about a peer that has no address counts once it has called, for the address it called from."""
+    name = "road.example.org"
+    world.b.station.set({"ikePrfMode.1": "aggressive", f"ipsecPeerPeerIds.{PEER}": name})
+    world.b.station.set({f"ipsecPeerDynamicAddress.{PEER}": ""})
+    world.a.station.set({"ikePrfMode.1": "aggressive", "ikePrfLocalId.1": name})
+    for gateway in (world.b, world.a):
+        gateway.station.set({f"ipsecPeerAdminStatus.{PEER}": "down"})
+        world.eventually(gateway.states, f"{gateway.name}: no SA")
+        gateway.station.set({f"ipsecPeerAdminStatus.{PEER}": "up"})
+    text = f"what it covers is not known until peer {PEER} has called"
+    world.eventually(
+        lambda: "" if text in world.b.station.get(f"ipsecGwTrafficLastError.{OUTER}") else "not said",
+        "the rule waits for the peer to call",
+    )
+    second = A.outer.rsplit(".", 1)[0] + ".129"
+    capture = world.capture()
+    world.eventually(lambda: from_gateway(world.a, B.outer, source=second), "it calls, and is answered", 25)
+    world.check_private(capture.take())
+    world.check(not from_gateway(world.b, second), "and can be called back")
+    world.check_private(capture.take())
+    capture.close()

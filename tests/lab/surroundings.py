@@ -1,0 +1,194 @@
+"""The boot `surroundings`: by which link and at which address a peer is called, and who stands for one that is gone.
+
+gwa has a second link to the Internet, `out2`, behind which the router has the link `a2`. The net 10.9.0.0/24 is behind
+gwb and behind gwc: its one host answers at both places, so a ping tells whether anybody has the traffic, and the
+capture who.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+from tests.lab import recipes
+from tests.lab.gateway import Gateway
+from tests.lab.recipes import Cells
+from tests.lab.registry import scenario
+from tests.lab.sightings import apply_state, established
+from tests.lab.topology import SITES, WAN, Site, batch, ping, run
+from tests.lab.wire import ESP, Packet
+from tests.lab.world import World
+
+A, B, C = SITES["a"], SITES["b"], SITES["c"]
+PEER, BACKUP = 1, 2
+SECOND: Final = ("192.0.2.5", "192.0.2.6")  # gwa's second address on the Internet, and the router's
+MOVED: Final = "203.0.113.129"  # another address of gwb
+SHARED: Final = B._replace(net="10.9.0.0", address="10.9.0.5")
+NAME: Final = "far"
+DELAY: Final = 4  # seconds, ipsecPeerDelayBackToPrimary
+
+
+def dead_soon() -> Cells:
+    """A dead peer is noticed after some four seconds."""
+    return {"ipsecGlobDPDIdleThreshold.0": 1, "ipsecGlobDPDMaxRetries.0": 1, "ipsecGlobDPDRetryTimeout.0": 1}
+
+
+@scenario("surroundings")
+def start_around(world: World) -> None:
+    """Three gateways; two links of the first, a net behind both others."""
+    batch(
+        WAN,
+        f"link add a2 type veth peer name out2 netns {A.gateway}",
+        f"addr add {SECOND[1]}/30 dev a2",
+        "link set dev a2 up",
+    )
+    batch(
+        A.gateway,
+        f"addr add {SECOND[0]}/30 dev out2",
+        "link set dev out2 up",
+        f"route add default via {SECOND[1]} metric 100",
+    )
+    batch(WAN, f"route add {MOVED} via {B.outer}", "route add 10.9.0.0/24 dev lo")
+    batch(B.gateway, f"addr add {MOVED}/32 dev out")
+    for site in (B, C):
+        batch(site.host, f"addr add {SHARED.address}/32 dev lo")
+        batch(site.gateway, f"route add 10.9.0.0/24 via {site.address}")
+    world.a.knows(far=[B.outer])
+    world.start("abc")
+    for gateway, local, remote in ((world.a, A, B), (world.b, B, A)):
+        gateway.station.set(
+            {
+                **recipes.algorithms(),
+                **recipes.rule(1, local, remote),
+                **recipes.peer(PEER, remote, 1),
+                **dead_soon(),
+                **recipes.enabled(True),
+            }
+        )
+    world.eventually(partial(apply_state, world.a, "Peer", PEER), "the peer is applied")
+
+
+def sent(packets: list[Packet]) -> set[tuple[str, str]]:
+    """By which link and from which address ESP left the first gateway."""
+    return {(packet.link, packet.source) for packet in packets if packet.protocol == ESP and packet.link[0] == "a"}
+
+
+def number_of(gateway: Gateway, link: str) -> int:
+    return int(run(gateway.name, ["ip", "-o", "link", "show", link]).split(":")[0])
+
+
+@scenario("surroundings", "start_around")
+def public_link(world: World) -> None:
+    """A peer is called by the link that its row names: forced by a route of ours, preferred only where routes agree."""
+    world.b.station.set({f"ipsecPeerDynamicAddress.{PEER}": SECOND[0]})
+    link = number_of(world.a, "out2")
+    world.a.station.set({f"ipsecPeerPublicIfIndex.{PEER}": link, f"ipsecPeerPublicIfIndexMode.{PEER}": "force"})
+    capture = world.capture()
+    world.eventually(partial(passes, B.address), "forced: the ping passes", 20)
+    capture.take()
+    ping(A, B.address, 3)
+    ways = sent(capture.take())
+    world.check(ways == {("a2", SECOND[0])}, "by the second link, from its address", ways)
+    routes = run(A.gateway, ["ip", "route", "show", "proto", "196"])
+    world.check(f"{B.outer} via {SECOND[1]} dev out2" in routes, "by a host route of ours", routes.strip())
+
+    world.b.station.set({f"ipsecPeerDynamicAddress.{PEER}": A.outer})
+    world.a.station.set({f"ipsecPeerPublicIfIndexMode.{PEER}": "preferred"})
+    world.eventually(partial(passes, B.address), "preferred: the ping passes", 20)
+    capture.take()
+    ping(A, B.address, 3)
+    ways = sent(capture.take())
+    world.check(ways == {("a", A.outer)}, "by the first link, which has the better route", ways)
+    routes = run(A.gateway, ["ip", "route", "show", "proto", "196"])
+    world.check(not routes.strip(), "and our route is gone", routes.strip())
+    capture.close()
+    world.a.station.set({f"ipsecPeerPublicIfIndex.{PEER}": -1, f"ipsecPeerPublicIfIndexMode.{PEER}": "force"})
+
+
+def passes(address: str) -> str:
+    return "" if ping(A, address, 3)[1] == 3 else "no answer"
+
+
+def targets(world: World, address: str) -> set[str]:
+    """Where the ESP packets of a ping go to."""
+    capture = world.capture()
+    ping(A, address, 3)
+    found = {each.destination for each in capture.take() if each.protocol == ESP and each.link == "a"}
+    capture.close()
+    return found
+
+
+@scenario("surroundings", "start_around")
+def name_moves(world: World) -> None:
+    """A tunnel follows the host name of its peer when that has another address."""
+    world.a.station.set({f"ipsecPeerDynamicAddress.{PEER}": NAME})
+    world.eventually(partial(passes, B.address), "the ping passes", 20)
+    world.check(targets(world, B.address) == {B.outer}, "to the address of the name")
+    world.b.station.set({f"ipsecPeerLocalAddress.{PEER}": MOVED})
+    world.a.knows(far=[MOVED])
+    world.a.station.set({"ipsecGwCommand.0": "reconcile"})  # else within a minute
+
+    def moved() -> str:
+        missing = passes(B.address)
+        found = targets(world, B.address)
+        return missing or ("" if found == {MOVED} else str(found))
+
+    world.eventually(moved, "with another address in the file of names, to that one", 20)
+
+
+@scenario("surroundings", "name_moves")
+def in_turn(world: World) -> None:
+    """Of several addresses of a name the next one is called after an attempt that failed."""
+    world.a.knows(far=[C.outer, MOVED])  # the first is a gateway that does not know us
+    world.c.station.set({**recipes.algorithms(), **recipes.enabled(True)})
+    world.a.station.set({"ipsecGlobContDnsSelectRoundRobin.0": "disabled", "ipsecGwCommand.0": "reconcile"})
+    world.check(not ping(A, B.address, 5, interval=0.5)[1], "without turns the first one is called, in vain")
+    world.a.station.set({"ipsecGlobContDnsSelectRoundRobin.0": "enabled"})
+    world.eventually(partial(passes, B.address), "in turn the ping passes", 25)
+    world.check(targets(world, B.address) == {MOVED}, "to the second address")
+    world.a.station.set({"ipsecGlobContDnsSelectRoundRobin.0": "disabled", f"ipsecPeerDynamicAddress.{PEER}": B.outer})
+    world.b.station.set({f"ipsecPeerLocalAddress.{PEER}": "0.0.0.0"})
+
+
+def mirrored(number: int, remote: Site, shared: Site) -> Cells:
+    """The far side's rule for the shared net."""
+    return {**recipes.rule(number, shared, A), **recipes.peer(PEER, remote, number)}
+
+
+@scenario("surroundings", "in_turn")
+def backup(world: World) -> None:
+    """When the primary is gone its backup peer has the traffic; after the delay it goes back."""
+    always: Cells = {f"ipsecPeerStartMode.{PEER}": "always-up"}
+    world.b.station.set({**recipes.rule(1, SHARED, A), **always})
+    world.c.station.set({**mirrored(1, A, SHARED), **dead_soon()})
+    world.a.station.set({**recipes.rule(1, A, SHARED), **recipes.rule(2, A, SHARED), **recipes.peer(BACKUP, C, 2)})
+    world.a.station.set(
+        {
+            **always,
+            f"ipsecPeerIfStateMode.{PEER}": "reduced",
+            f"ipsecPeerSecondaryPeerIndex.{PEER}": BACKUP,
+            f"ipsecPeerDelayBackToPrimary.{PEER}": DELAY,
+        }
+    )
+    world.eventually(partial(established, world.a, PEER), "the primary is up", 25)
+    world.eventually(partial(passes, SHARED.address), "the ping passes", 15)
+    world.eventually(lambda: wrong(world, B), "by the primary", 10)
+    batch(WAN, "link set dev b down")
+    world.eventually(partial(passes, SHARED.address), "with the primary gone the ping passes again", 25)
+    world.check(targets(world, SHARED.address) == {C.outer}, "by the backup")
+    shown = world.a.station.get(f"ipsecPeerStatSecondaryPeerIndex.{PEER}")
+    world.check(shown == str(BACKUP), "ipsecPeerStatSecondaryPeerIndex says so", shown)
+    batch(WAN, "link set dev b up", f"route add {B.net}/24 via {B.outer}", f"route add {MOVED} via {B.outer}")
+    world.eventually(partial(established, world.a, PEER), "the primary is up again", 40)
+    world.check(targets(world, SHARED.address) == {C.outer}, "at first the backup keeps the traffic")
+    world.eventually(lambda: wrong(world, B), "after the delay the primary has it", DELAY + 10)
+    capture = world.capture()
+    asked, answered = ping(A, SHARED.address, 5)
+    world.check(answered == asked, "and answers come", f"{answered} of {asked}")
+    world.check_private(capture.take())
+    capture.close()
+
+
+def wrong(world: World, site: Site) -> str:
+    found = targets(world, SHARED.address)
+    return "" if found == {site.outer} else str(found or "nothing")

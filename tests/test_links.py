@@ -1,0 +1,225 @@
+"""Links, addresses and routes on the running kernel, in a namespace. Where it has no XFRM interfaces another kind of
+virtual link stands for them: numbers, addresses and routes are the same."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from agent.backends.links import NO_KIND, KernelLinks, probe
+from agent.backends.rtnetlink import XFRM_KIND
+from agent.plan.links import Address, CallRoute, Route, Standing, VirtualLink
+from agent.plan.model import Prefix
+from tests.xfrm_namespace import Namespace, cable, namespaces, until
+
+NUMBER, NAME = 100_007, "ipsec7"
+V6 = bytes.fromhex("20010db8000700000000000000000001")
+ADDRESSES = (
+    Address(bytes([10, 7, 0, 1]), 30),
+    Address(bytes([10, 7, 9, 1]), 32, bytes([10, 7, 9, 2])),
+    Address(V6, 64),
+)
+ROUTES = (
+    Route(Prefix(bytes([172, 20, 0, 0]), 16), NUMBER, 5),
+    Route(Prefix(bytes.fromhex("20010db8ffff") + bytes(10), 48), NUMBER),
+)
+LINK = VirtualLink(7, NUMBER, NAME, 1300, ADDRESSES, ROUTES)
+
+
+@pytest.fixture
+def spaces() -> Iterator[tuple[Namespace, Namespace]]:
+    with namespaces(2) as (one, other):
+        yield one, other
+
+
+def kind_in(ns: Namespace) -> str:
+    return "ifb" if probe(ns.route_socket) else XFRM_KIND
+
+
+@asynccontextmanager
+async def links_in(ns: Namespace) -> AsyncIterator[KernelLinks]:
+    links = KernelLinks(open_socket=ns.route_socket, kind=kind_in(ns))
+    await links.start()
+    try:
+        yield links
+    finally:
+        await links.stop()
+
+
+async def quiet(links: KernelLinks) -> None:
+    """Until our own announcements have been looked at too."""
+    await asyncio.sleep(0)
+    await links.idle.wait()
+    await asyncio.sleep(0.15)
+    await links.idle.wait()
+
+
+def test_a_link_comes_with_addresses_and_routes_and_goes(spaces: tuple[Namespace, Namespace]) -> None:
+    ns = spaces[0]
+
+    async def scenario() -> None:
+        ns.ip("route add 198.51.100.0/24 dev lo")
+        async with links_in(ns) as links:
+            links.want({7: LINK}, ())
+            await quiet(links)
+            assert f"{NUMBER}: {NAME}" in ns.ip("link show") and "mtu 1300" in ns.ip(f"link show {NAME}")
+            addresses = ns.ip(f"addr show {NAME}")
+            assert "inet 10.7.0.1/30" in addresses and "inet 10.7.9.1 peer 10.7.9.2/32" in addresses
+            assert "inet6 2001:db8:7::1/64" in addresses
+            assert f"172.20.0.0/16 dev {NAME} proto 196 scope link metric 5" in ns.ip("route show")
+            assert f"2001:db8:ffff::/48 dev {NAME} proto 196" in ns.ip("-6 route show")
+            links.want({7: LINK._replace(mtu=1280, addresses=ADDRESSES[:1], routes=ROUTES[1:])}, ())
+            await quiet(links)
+            addresses = ns.ip(f"addr show {NAME}")
+            assert "mtu 1280" in addresses and "10.7.0.1/30" in addresses
+            assert "10.7.9.1" not in addresses and "2001:db8:7::1" not in addresses
+            assert "172.20.0.0" not in ns.ip("route show") and "2001:db8:ffff::/48" in ns.ip("-6 route show")
+            links.want({}, ())
+            await quiet(links)
+            assert NAME not in ns.ip("link show") and "198.51.100.0/24" in ns.ip("route show")
+
+    asyncio.run(scenario())
+
+
+def test_drift_is_healed_and_what_others_added_stays(spaces: tuple[Namespace, Namespace]) -> None:
+    ns = spaces[0]
+
+    async def scenario() -> None:
+        async with links_in(ns) as links:
+            links.want({7: LINK}, ())
+            await quiet(links)
+            ns.ip(f"addr add 203.0.113.9/32 dev {NAME}")
+            ns.ip(f"route add 203.0.113.64/26 dev {NAME}")
+            ns.ip(f"addr del 10.7.0.1/30 dev {NAME}")
+            ns.ip("route del 172.20.0.0/16")
+            ns.ip(f"link set {NAME} mtu 1400 down")
+            await until(lambda: "mtu 1300" in ns.ip(f"link show {NAME}") and "172.20.0.0/16" in ns.ip("route show"))
+            assert "10.7.0.1/30" in ns.ip(f"addr show {NAME}") and "203.0.113.9" in ns.ip(f"addr show {NAME}")
+            await quiet(links)
+            ns.ip(f"route add 203.0.113.64/26 dev {NAME}")  # it went with the link
+            ns.ip(f"link del {NAME}")
+            await until(lambda: "10.7.0.1/30" in ns.ip("addr show"))
+            ns.ip(f"route add 203.0.113.64/26 dev {NAME}")
+            await quiet(links)
+            assert "203.0.113.64/26" in ns.ip("route show")
+
+    asyncio.run(scenario())
+
+
+def test_it_outlives_the_agent_and_nothing_is_done_twice(spaces: tuple[Namespace, Namespace]) -> None:
+    ns = spaces[0]
+
+    async def scenario() -> None:
+        async with links_in(ns) as links:
+            links.want({7: LINK}, ())
+            await quiet(links)
+        before = ns.ip("-d addr show")
+        async with links_in(ns) as links:
+            events = ns.route_socket((1, 5, 7, 9, 11))
+            links.want({7: LINK}, ())
+            await quiet(links)
+            assert ns.ip("-d addr show") == before and events.receive() == []
+            events.close()
+        async with links_in(ns) as links:
+            await links.purge()
+            assert NAME not in ns.ip("link show")
+
+    asyncio.run(scenario())
+
+
+def test_a_link_shows_how_its_peer_is(spaces: tuple[Namespace, Namespace]) -> None:
+    ns = spaces[0]
+
+    async def scenario() -> None:
+        async with links_in(ns) as links:
+            links.want({7: LINK}, ())
+            links.stand(7, Standing.DORMANT)
+            await quiet(links)
+            await until(lambda: "state DORMANT mode DORMANT" in ns.ip(f"link show {NAME}"))
+            links.stand(7, Standing.UP)
+            await until(lambda: "state UP mode DORMANT" in ns.ip(f"link show {NAME}"))
+            links.stand(7, Standing.DOWN)
+            await until(lambda: ",UP" not in ns.ip(f"link show {NAME}"))
+            await quiet(links)
+            assert "172.20.0.0/16" not in ns.ip("route show")
+            links.stand(7, None)
+            await until(lambda: "172.20.0.0/16" in ns.ip("route show"))
+            assert "mode DEFAULT" in ns.ip(f"link show {NAME}")
+
+    asyncio.run(scenario())
+
+
+def test_what_is_not_ours_is_left_alone_and_reported(spaces: tuple[Namespace, Namespace]) -> None:
+    ns = spaces[0]
+
+    async def scenario() -> None:
+        ns.ip(f"link add theirs index {NUMBER} type veth peer name other")
+        ns.ip("link set theirs up")
+        ns.ip("route add 172.20.0.0/16 dev lo metric 6")
+        async with links_in(ns) as links:
+            told: list[dict[int, str]] = []
+            links.subscribe(lambda problems: told.append(dict(problems)))
+            eight = VirtualLink(
+                8, NUMBER + 1, "ipsec8", 0, (), (Route(Prefix(bytes([172, 20, 0, 0]), 16), NUMBER + 1, 6),)
+            )
+            links.want({7: LINK, 8: eight}, ())
+            await quiet(links)
+            assert "not ours (theirs)" in told[-1][7] and "172.20.0.0/16" in told[-1][8]
+            assert "theirs" in ns.ip("link show")
+            ns.ip("link del theirs")
+            ns.ip("route del 172.20.0.0/16 dev lo")
+            await until(lambda: told[-1] == {})
+            assert NAME in ns.ip("link show")
+
+    asyncio.run(scenario())
+
+
+def test_a_peer_is_called_through_the_link_chosen(spaces: tuple[Namespace, Namespace]) -> None:
+    ns, other = spaces
+
+    async def scenario() -> None:
+        for name, net in (("a0", "192.0.2"), ("b0", "198.51.100")):
+            cable(ns, other, name)
+            ns.ip(f"addr add {net}.1/24 dev {name}")
+        ns.ip("route add default via 192.0.2.254 dev a0 metric 10")
+        ns.ip("route add default via 198.51.100.254 dev b0 metric 20")
+        index = int(ns.ip("-o link show b0").split(":")[0])
+        far, near = bytes([203, 0, 113, 5]), bytes([198, 51, 100, 9])
+        async with links_in(ns) as links:
+            links.want({}, [CallRoute(1, far, index), CallRoute(2, near, index), CallRoute(3, far, 999)])
+            told: list[dict[int, str]] = []
+            links.subscribe(lambda problems: told.append(dict(problems)))
+            await quiet(links)
+            assert "via 198.51.100.254 dev b0" in ns.ip("route get 203.0.113.5")
+            assert "198.51.100.9 dev b0" in ns.ip("route get 198.51.100.9")
+            assert "no link with number 999" in told[-1][3]
+            ns.ip("route replace default via 198.51.100.253 dev b0 metric 20")  # the host route follows
+            await until(lambda: "via 198.51.100.253 dev b0" in ns.ip("route get 203.0.113.5"))
+            links.want({}, ())
+            await quiet(links)
+            assert "dev a0" in ns.ip("route get 203.0.113.5") and "proto 196" not in ns.ip("route show")
+
+    asyncio.run(scenario())
+
+
+def test_a_kernel_without_xfrm_interfaces_says_so(spaces: tuple[Namespace, Namespace]) -> None:
+    ns = spaces[0]
+    reason = probe(ns.route_socket)
+    assert reason in ("", NO_KIND) and "ipsecprobe" not in ns.ip("link show")
+    if not reason:
+        return
+
+    async def scenario() -> None:
+        links = KernelLinks(open_socket=ns.route_socket)
+        told: list[dict[int, str]] = []
+        links.subscribe(lambda problems: told.append(dict(problems)))
+        await links.start()
+        links.want({7: LINK}, ())
+        await quiet(links)
+        assert told == [{7: NO_KIND}]
+        await links.stop()
+
+    asyncio.run(scenario())
