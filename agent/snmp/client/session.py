@@ -192,7 +192,8 @@ class Session:
             else:
                 self._send(messages.protect(message_id, pdu))
             with contextlib.suppress(TimeoutError):
-                return await asyncio.wait_for(asyncio.shield(exchange.answer), wait)
+                async with asyncio.timeout(wait):  # wait_for of Python 3.11 loses a cancellation that meets the answer
+                    return await asyncio.shield(exchange.answer)
             wait *= self._growth
         why = self._trouble
         if isinstance(messages, UserMessages) and messages.user.privacy != NONE and messages.boots and not why:
