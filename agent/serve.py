@@ -42,6 +42,7 @@ from agent.snmp.identity import CONFIGURATION_FILE as SNMP_CONF
 from agent.snmp.presence import announce, withdraw
 from agent.snmp.server import SnmpServer, SnmpSettings
 from agent.snmp.sockets import ListenError
+from agent.ssh_service import SshError, answering_ssh
 from agent.store.errors import Refused, StoreError
 from agent.store.events import display
 from agent.store.exchange import exchanging
@@ -104,6 +105,7 @@ async def _serve(settings: Settings, notifier: Notifier, urgent: SeverityFilter)
         server = await stack.enter_async_context(_answering(settings, store))
         store.keep_copies()
         await stack.enter_async_context(telling(store, server))
+        await stack.enter_async_context(_reachable(settings, store, server))
         damaged = store.damaged
         if damaged:  # it answers, and waits for a manager to accept the copy
             _ready(notifier, settings, store, server)
@@ -222,6 +224,17 @@ async def _answering(settings: Settings, store: Store) -> AsyncIterator[SnmpServ
     finally:
         withdraw(settings.state)
         await server.stop()
+
+
+@contextlib.asynccontextmanager
+async def _reachable(settings: Settings, store: Store, server: SnmpServer) -> AsyncIterator[None]:
+    """The shell over SSH, where it is asked for."""
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(answering_ssh(settings, store.schema, server, store.events))
+        except SshError as error:
+            raise StartError(str(error)) from None
+        yield
 
 
 @contextlib.asynccontextmanager

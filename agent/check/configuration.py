@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
@@ -221,7 +222,12 @@ def default_rule(facts: Facts) -> Iterator[Finding]:
     own = sorted(address for address in plan.environment.own_addresses if _outside(address))[:1]
     here = own[0] if own else bytes([192, 0, 2, 1])
     there = ELSEWHERE[len(here)]
-    for service in SERVICES:
+    offered = [
+        Service("the shell over SSH", TCP, at.port, "in")
+        for at in facts.settings.ssh
+        if not ipaddress.ip_address(at.host).is_loopback
+    ]
+    for service in (*SERVICES, *offered):
         if service.way == "in":
             flow = Flow(there, here, service.protocol, 40000, service.port, "in")
         else:

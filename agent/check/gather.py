@@ -23,6 +23,7 @@ from agent.plan.daemon import NAT_T_PORT, USUAL
 from agent.plan.model import PolicyKey
 from agent.plan.planner import Plan
 from agent.serve import CHARON_FOLDER
+from agent.ssh_service import HOST_KEY_FILE
 from agent.store.lock import LOCK_FILE
 from agent.store.secrets import KEY_FILE
 
@@ -64,6 +65,7 @@ def gather(settings: Settings) -> Facts:
         sysctls={name: _sysctl(name) for name in SYSCTLS},
         state_mode=_mode(settings.state),
         key_mode=_mode(settings.state / KEY_FILE),
+        ssh_key_mode=_mode(settings.state / HOST_KEY_FILE),
         free_octets=_free(settings.state),
         clock=time.time(),
         built=_written(Path(__file__)),

@@ -6,7 +6,7 @@ CONFIGURED_ROWS = (
     *("Peer", "Traffic", "IkeProposal", "IkeProfile", "IpsecProposal", "IpsecProfile", "Ikev2Profile"),
     *("XauthProfile", "XauthUser", "Dial", "PeerTraffic", "InternalSubnet", "PublicKey", "CertServer", "CertMgmt"),
     *("RadiusServer", "Certificate", "RevocationList", "PeerAddress", "PeerRoute", "Pool", "User", "Target"),
-    *("Source", "Filter"),
+    *("Source", "Filter", "LoginKey"),
 )
 """Rows with ipsecGw…RowStatus and ipsecGw…RowGeneration."""
 
@@ -352,6 +352,19 @@ USERS = {
     "ipsecGwFilterSubtree": Traits(effect="Notifications of this subtree are meant", mechanism="snmp"),
     "ipsecGwFilterMask": Traits(effect="Which arcs of the subtree count", mechanism="snmp"),
     "ipsecGwFilterType": Traits(effect="Whether what matches is sent", mechanism="snmp"),
+    "ipsecGwLoginKeyUser": Traits(
+        role=Role.CREATING,
+        refers="ipsecGwUserTable",
+        effect="The key is one of this user; creates the row",
+        mechanism="snmp",
+        shown="tests/test_shell_ssh.py::test_a_key_opens_the_shell_and_no_other_does",
+    ),
+    "ipsecGwLoginKeyText": Traits(
+        effect="The user logs in over SSH by this key",
+        mechanism="shell",
+        limit="255 octets: no RSA",
+        shown="tests/test_shell_ssh.py::test_a_key_opens_the_shell_and_no_other_does",
+    ),
 }
 
 TRAITS = {

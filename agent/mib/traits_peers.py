@@ -412,7 +412,7 @@ TRAITS = {
             "tests/test_xfrm_packets.py::test_packets_fare_as_explain_says;"
             " tests/test_xfrm_packets.py::test_an_interface_is_the_one_a_packet_leaves_or_came_by;"
             " tests/test_reconcile_kernel.py::test_a_rule_waits_for_its_interface_and_what_comes_by_it_is_marked;"
-            " lab: interface_without_nftables"
+            " lab: interface_without_nftables; lab: protected_on_one_interface; lab: dropped_on_one_interface"
         ),
     ),
     "ipsecTrDirection": Traits(
