@@ -228,6 +228,14 @@ async def test_which_lifetime_policy_counts(bench: Bench) -> None:
     assert ike_policy(configuration, 1) == child_policy(configuration, 1, 1) == 2
 
 
+async def test_a_rule_says_nothing_of_a_virtual_interface_whose_selector_has_its_number(bench: Bench) -> None:
+    await bench.set(ipsecPrfProposal=0)
+    await bench.set(ipsecPrfLifePolicy=2, ipsecTrProfile=1)
+    assert child_policy(bench.store.running, 1, 1) == 2
+    await bench.set(ipsecPeerVirtualInterface=2)
+    assert child_policy(bench.store.running, 1, 1) == 1
+
+
 def test_lines_about_lifetimes() -> None:
     found = mismatch(PHASE2_LINE)
     assert found is not None and (found.phase, found.offered, found.ours) == (2, 100, 300)
