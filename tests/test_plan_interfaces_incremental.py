@@ -38,18 +38,21 @@ def start() -> DictConfiguration:
 def edit_of_a_row() -> st.SearchStrategy[Edited]:
     peer = st.sampled_from((7, 8, 9))
     rule = st.sampled_from([100 * number + place for number in (7, 8, 9) for place in (1, 2)])
-    settings_: list[dict[str, Value]] = [
-        *({"ipsecPeerVirtualInterface": n} for n in (1, 2)),
-        *({"ipsecPeerAdminStatus": n} for n in (1, 2)),
-        *({"ipsecPeerTrafficList": n} for n in (0, 701, 702, 801, 902)),
-        {"ipsecPeerDynamicAddress": b"198.51.100.77"},
-    ]
+    values: dict[str, tuple[Value, ...]] = {
+        "ipsecPeerVirtualInterface": (1, 2),
+        "ipsecPeerAdminStatus": (1, 2),
+        "ipsecPeerTrafficList": (0, 701, 702, 801, 902),
+        "ipsecPeerDynamicAddress": (b"198.51.100.77",),
+    }
+    cells: list[dict[str, Value]] = [{name: value} for name, several in values.items() for value in several]
     return st.one_of(
-        st.tuples(st.just(PEERS), peer, st.sampled_from([*settings_, None])),
+        st.tuples(st.just(PEERS), peer, st.sampled_from([*cells, None])),
         st.tuples(
             st.just(RULES),
             rule,
-            st.sampled_from([*(rule_cells(f"{act} 10.1.0.0/16 {NETS[0]}") for act in ("pass", "drop", "protect")), None]),
+            st.sampled_from(
+                [*(rule_cells(f"{act} 10.1.0.0/16 {NETS[0]}") for act in ("pass", "drop", "protect")), None]
+            ),
         ),
         st.tuples(
             st.just(ROUTES),
@@ -80,9 +83,7 @@ def edit_of_a_row() -> st.SearchStrategy[Edited]:
 
 def world() -> st.SearchStrategy[dict[str, Any]]:
     children = [f"peer-{peer}-rule-{rule}" for peer in (7, 8, 9) for rule in (0, 1, 100 * peer + 1)]
-    tunnel = st.builds(
-        lambda remote, ipcomp: ("198.51.100." + str(remote), ipcomp), st.integers(7, 12), st.booleans()
-    )
+    tunnel = st.builds(lambda remote, ipcomp: ("198.51.100." + str(remote), ipcomp), st.integers(7, 12), st.booleans())
     return st.fixed_dictionaries(
         {
             "takeovers": st.dictionaries(st.sampled_from((7, 8)), st.sampled_from((8, 9)), max_size=2),
