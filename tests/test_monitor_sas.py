@@ -373,6 +373,14 @@ def test_a_row_of_the_peer_table() -> None:
     fits("ipsecPeerStatTable", dict(peer_row(3, Oper.DOWN, 0, b"", None, [], [], None, NOW)))
 
 
+def test_another_port_of_ike_is_not_nat_traversal() -> None:
+    registry = Registry(lambda: 90.0)
+    up(registry, ike(1, child(1), local_port=1500), child(1))
+    ikes, bundles = list(registry.ike.values()), list(registry.alive())
+    values = peer_row(3, Oper.UP, 0, THEIRS, connection(), ikes, bundles, registry.totals[3], NOW)
+    assert "ipsecPeerStatNatTLocalPort" not in values
+
+
 def test_selectors_as_charon_writes_them() -> None:
     assert selector(["10.1.0.0/24"]) == Shown(b"\x0a\x01\0\0", 24)
     assert selector(["10.1.0.1/32[icmp]"]) == Shown(b"\x0a\x01\0\x01", 32, protocol=1)

@@ -17,6 +17,7 @@ from agent.monitor.algorithms import GROUPS, IKE_CIPHERS, IKE_HASHES, IKE_PRFS, 
 from agent.monitor.counters import Tally, Traffic
 from agent.monitor.sas import ENDING, STANDING, Bundle, IkeRow
 from agent.monitor.states import Oper
+from agent.plan.daemon import NAT_T_PORT
 from agent.plan.lifetimes import volume_of
 from agent.plan.model import Connection, ViciValue
 
@@ -225,7 +226,7 @@ def peer_row(
         values["ipsecPeerStatCurrentLocalAddress"] = ipv4(sa.local)
         values["ipsecPeerStatCurrentRemoteAddress"] = ipv4(sa.remote)
         values["ipsecPeerStatNatDetect"] = NAT[sa.nat_local, sa.nat_remote]
-        if sa.local_port != 500 or sa.remote_port != 500:
+        if sa.local_port == NAT_T_PORT:
             values["ipsecPeerStatNatTLocalPort"] = sa.local_port
             values["ipsecPeerStatNatTRemotePort"] = sa.remote_port
         if connection is not None and seconds(connection.settings.get("dpd_delay")):
