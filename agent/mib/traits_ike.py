@@ -95,6 +95,7 @@ TRAITS = {
             "something else)"
         ),
         disturbs="renegotiates peer",
+        shown=("lab: wrong_key; tests/test_mib_facts.py::test_rows_go_by_the_published_value"),
     ),
     "ikePrfMode": Traits(
         effect="Phase 1 uses main or aggressive mode, and accepts the other one or not",
@@ -136,6 +137,7 @@ TRAITS = {
         mechanism="plan.ike",
         limit="Ranges and subnets: ipv4net:/ipv4range: in IKEv1 only; not matched by every peer",
         disturbs="renegotiates peer",
+        shown="lab: responder_only",
     ),
     "ikePrfCaCerts": Traits(
         stage="gateway",

@@ -6,6 +6,7 @@ TRAITS = {
     "ipsecPeerDescription": Traits(
         effect="The label names the row in every log line, event, explain answer and notification about it",
         mechanism="log",
+        shown="tests/test_explain_command.py::test_the_deciding_rule_is_named_and_why",
     ),
     "ipsecPeerPeerIds": Traits(
         effect="Only a peer with this identity is accepted",
@@ -15,12 +16,14 @@ TRAITS = {
             "by these ids"
         ),
         disturbs="renegotiates peer",
+        shown="lab: responder_only",
     ),
     "ipsecPeerLocalAddress": Traits(
         effect="IKE and ESP leave from this address",
         mechanism="plan.ike",
         limit="Not an address of this host: row failed",
         disturbs="renegotiates peer",
+        shown=("lab: local_address; lab: name_moves"),
     ),
     "ipsecPeerTrafficList": Traits(
         role=Role.CREATING,
@@ -42,6 +45,7 @@ TRAITS = {
             "IKEv2 needed, row says so"
         ),
         disturbs="renegotiates peer",
+        shown=("lab: name_moves; lab: responder_only"),
     ),
     "ipsecPeerVirtualInterface": Traits(
         effect="An interface with number peer + 100000 appears; all that is routed to it is encrypted",
@@ -74,6 +78,7 @@ TRAITS = {
             "failed with 'no pre-shared key'; not shown, logged or exported; settable only by authPriv or "
             "loopback; writing * keeps the old key"
         ),
+        shown="lab: wrong_key",
     ),
     "ipsecPeerIsdnCB": Traits(
         stage="later",
@@ -289,6 +294,7 @@ TRAITS = {
     "ipsecTrDescription": Traits(
         effect="The label names the row in every log line, event, explain answer and notification about it",
         mechanism="log",
+        shown="tests/test_explain_command.py::test_the_command_takes_an_interface_by_name",
     ),
     "ipsecTrLocalAddress": Traits(
         effect="Packets of this local host, net or range start match",
