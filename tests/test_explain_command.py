@@ -114,6 +114,7 @@ ASKED = [
 ]
 
 
+@pytest.mark.slow
 async def test_the_deciding_rule_is_named_and_why(gateway: Namespace, tmp_path: Path) -> None:
     places = {name: index(gateway, name) for name in ("v0", "v1")}
     await stored(tmp_path / "state", places["v1"])
@@ -122,6 +123,7 @@ async def test_the_deciding_rule_is_named_and_why(gateway: Namespace, tmp_path: 
         assert wanted.format(**places) in told, (words, told)
 
 
+@pytest.mark.slow
 async def test_the_command_takes_an_interface_by_name(gateway: Namespace, tmp_path: Path) -> None:
     await stored(tmp_path / "state", index(gateway, "v1"))
     words = ("--state", str(tmp_path / "state"), "--backend", "linux", "--src", "10.8.0.1", "--dst", "10.1.0.1")

@@ -206,14 +206,26 @@ def assert_minimal(old: Plan, new: Plan) -> None:
     }
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(
-    start=st.lists(SETS, max_size=8),
-    steps=st.lists(st.tuples(SETS, TUNNELS, PLACES, st.booleans(), st.booleans()), min_size=1, max_size=6),
-)
-def test_a_plan_from_the_previous_one_is_the_plan_from_nothing(
-    start: list[Edits], steps: list[tuple[Edits, dict[str, bool], dict[str, Any], bool, bool]]
-) -> None:
+Step = tuple[Edits, dict[str, bool], dict[str, Any], bool, bool]
+STARTS = st.lists(SETS, max_size=8)
+STEPS = st.lists(st.tuples(SETS, TUNNELS, PLACES, st.booleans(), st.booleans()), min_size=1, max_size=6)
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(STARTS, STEPS)
+def test_a_plan_from_the_previous_one_is_the_plan_from_nothing(start: list[Edits], steps: list[Step]) -> None:
+    follow(start, steps)
+
+
+@pytest.mark.slow
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(STARTS, STEPS)
+def test_so_it_is_with_many(start: list[Edits], steps: list[Step]) -> None:
+    follow(start, steps)
+
+
+def follow(start: list[Edits], steps: list[Step]) -> None:
+    """Each plan made from the one before beside the plan made from nothing."""
     configuration = DictConfiguration(scalars={"ipsecGlobEnabled": 1, "ipsecGlobIpsecProfile": 1})
     for number in PEER_NUMBERS:
         configuration.put(PEERS, number, **peer_cells(number, 3 * number - 2))

@@ -71,6 +71,7 @@ def agents(tmp_path: Path) -> Iterator[list[Agent]]:
             agent.stop()
 
 
+@pytest.mark.slow
 def test_from_one_running_agent_to_another(agents: list[Agent], tmp_path: Path, passphrase_file: Path) -> None:
     one, two = agents
     make_peer(one.start(), 1, b"a long secret")
@@ -114,6 +115,7 @@ def test_without_secrets_and_to_a_host(agents: list[Agent], tmp_path: Path) -> N
     assert stored(one.state) == found
 
 
+@pytest.mark.slow
 def test_all_mistakes_are_told_by_a_running_agent_too(agents: list[Agent], tmp_path: Path) -> None:
     one, _ = agents
     make_peer(one.start(), 1, b"a long secret")

@@ -14,7 +14,10 @@ TRAITS = {
     "ipsecPeerTrafficDescription": Traits(
         effect="The label names the row in log lines and explain answers about it",
         mechanism="log",
-        shown="tests/test_plan_interfaces.py::test_explain_names_the_selector_by_its_label",
+        shown=(
+            "tests/test_plan_interfaces.py::test_explain_names_the_selector_by_its_label; "
+            "tests/test_daemon_settings.py::test_a_description_names_its_row_in_events"
+        ),
     ),
     "ipsecPeerTrafficLocalAddress": Traits(
         role=Role.CREATING,

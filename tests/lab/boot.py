@@ -30,7 +30,7 @@ MEMORY = (
     "1024M"  # address space of the guest; a host page is taken when touched (measured: about 400 MB with three agents)
 )
 QEMU_BOUND = 1500  # the same in software emulation
-QEMU_BOOTS = frozenset({"interface"})  # boots whose kernel is Debian's own, in qemu
+QEMU_BOOTS = frozenset({"inbound", "interface"})  # boots whose kernel is Debian's own, in qemu
 BOUND = 600  # seconds; a boot that hangs is ended, whatever it was doing
 
 NEEDED = {
