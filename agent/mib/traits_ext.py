@@ -272,7 +272,10 @@ JOBS = {
         mechanism="store, pki",
         limit="Revocation lists are not imported yet",
         disturbs="ends the tunnels whose settings differ",
-        shown="tests/test_named_configurations.py::test_an_import_is_one_generation",
+        shown=(
+            "tests/test_named_configurations.py::test_an_import_is_one_generation; "
+            "tests/test_pki_imports.py::test_an_own_certificate_with_its_key_and_chain"
+        ),
     ),
     "ipsecGwImportCoding": Traits(
         effect="Coding of certificates and keys; auto tells PEM, base64, DER and PKCS #12 apart",
@@ -282,7 +285,10 @@ JOBS = {
     "ipsecGwImportName": Traits(
         effect="Description of the job and of what it makes",
         mechanism="store",
-        shown="tests/test_named_configurations.py::test_a_job_bears_the_name_that_it_was_given",
+        shown=(
+            "tests/test_named_configurations.py::test_a_job_bears_the_name_that_it_was_given; "
+            "tests/test_pki_imports.py::test_an_own_certificate_with_its_key_and_chain"
+        ),
     ),
     "ipsecGwImportTrusted": Traits(
         effect="A peer's certificate gets certForceTrusted true",

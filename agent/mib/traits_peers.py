@@ -86,7 +86,7 @@ TRAITS = {
         mechanism="none",
         limit=(
             "No ISDN hardware; nearest equivalent is a SIP call (RFC 7433 user-to-user data) as trigger, planned "
-            "later; today anything but disabled makes the row `failed`: 'no call service'"
+            "later; until then anything but disabled is refused"
         ),
     ),
     "ipsecPeerPriority": Traits(
