@@ -38,7 +38,7 @@ def modules(folder: str) -> list[Path]:
 
 
 def ours(folder: str) -> set[tuple[str, str]]:
-    """(module, what it imports of the agent beyond its folder), the latter as `folder/part`; the version is anybody's."""
+    """(module, what it imports of the agent beyond its folder as `folder/part`); the version is anybody's."""
     found = set()
     for path in modules(folder):
         for name in imported(path):

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from agent.mib import (
+    traits_admin,
     traits_aliases,
     traits_cert,
     traits_ext,
@@ -68,6 +69,7 @@ _ROWS: dict[str, Traits] = {
     **traits_tuning.TRAITS,
     **traits_aliases.TRAITS,
     **traits_ext.TRAITS,
+    **traits_admin.TRAITS,
 }
 TRAITS: dict[str, Traits] = {name: _with_what_shows_it(traits) for name, traits in _ROWS.items()}
 
