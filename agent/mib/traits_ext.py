@@ -1,4 +1,4 @@
-"""Traits of IPSEC-GATEWAY-EXT-MIB but for what traits_admin.py has: one row per writable or secret object. See traits.py."""
+"""Traits of IPSEC-GATEWAY-EXT-MIB but for those of traits_admin.py: a row per writable or secret object."""
 
 from agent.mib.schema import Role, Traits
 
