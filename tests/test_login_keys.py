@@ -161,3 +161,13 @@ async def test_requests_inside_are_answered_as_messages_are(tmp_path: Path) -> N
             await admin.set([("ipsecGwUserRowStatus.7", 6)])
             with pytest.raises(SnmpError, match="log in again"):
                 await bob.value("ipsecPeerDescription.1")
+
+
+@pytest.mark.skipif(not shutil.which("snmpusm"), reason="net-snmp's tools are not installed")
+async def test_keys_go_with_a_user_deleted_by_usm(tmp_path: Path) -> None:
+    async with administered(tmp_path) as (at, admin):
+        await put(admin, 7, BOB)
+        await admin.set([("ipsecGwLoginKeyUser.3", 7), ("ipsecGwLoginKeyText.3", ED25519)])
+        ran = await run("snmpusm", "-v3", at.target, "delete", "bob", state=at.state)
+        assert ran.code == 0, ran
+        assert await admin.table("ipsecGwLoginKeyTable", ["ipsecGwLoginKeyUser"]) == {}

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from agent.backends.connections import Loaded, what_changed
 from agent.mib.ber import Value
 from agent.plan.certificates import (
     NO_CERTIFICATE,
@@ -274,3 +275,22 @@ def test_lists_of_numbers() -> None:
     for text in ("a", "1;2", "-1", "1 2 3 4 5 6 7 8 9"):
         with pytest.raises(ListError, match="accepted: numbers of certTable"):
             authority_numbers(text)
+
+
+@pytest.mark.parametrize(
+    ("group", "number", "cells", "ends"),
+    [
+        ("ipsecGlobals", 0, {"ipsecGlobNoCrPayloads": 1}, set()),
+        ("ipsecGlobals", 0, {"ipsecGlobIgnoreCrPayloads": 1}, set()),
+        ("ikeProfileTable", 1, {"ikePrfCert": OTHER}, {""}),
+        ("ikeProfileTable", 1, {"ikePrfCaCerts": b"5"}, {""}),
+    ],
+)
+def test_what_a_change_ends(group: str, number: int, cells: dict[str, Value], ends: set[str]) -> None:
+    """Requests for certificates count for the next negotiation; who we are and whom we trust for this one."""
+    before = with_certificates()
+    plan = plan_of(before)
+    after, changes = before.edited((group, number, cells))
+    following = make_plan(after, environment(), plan, changes)
+    assert plan.connections["peer-1"] != following.connections["peer-1"]
+    assert what_changed(Loaded(plan.connections["peer-1"], ""), following.connections["peer-1"]) == ends

@@ -85,6 +85,7 @@ def test_a_key_opens_the_shell_and_no_other_does(box: Gateway, tmp_path: Path) -
     make_key(tmp_path / "stranger")
     assert box.ssh("operator", "ipsecGlobEnabled", key=tmp_path / "stranger").returncode == REFUSED
     assert "logged in by key" in box.logged()
+    assert text in box.ipsec_agent("export", "--administration")
     box.shell("ipsecGwLoginKeyRowStatus.1=destroy")
     assert box.ssh("operator", "ipsecGlobEnabled", key=tmp_path / "ed25519").returncode == REFUSED
     assert box.ssh("operator", "ipsecGlobEnabled", key=tmp_path / "ecdsa").returncode == 0

@@ -247,7 +247,8 @@ TRAITS = {
         ),
         shown=(
             "tests/test_kernel_settings.py::test_values_are_written_and_the_hosts_own_come_back; "
-            "tests/test_kernel_settings.py::test_minutes_become_seconds_and_zero_is_for_ever"
+            "tests/test_kernel_settings.py::test_minutes_become_seconds_and_zero_is_for_ever; "
+            "lab: host_settings"
         ),
     ),
     "ipsecGlobContPrivateInterface": Traits(

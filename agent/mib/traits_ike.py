@@ -207,6 +207,7 @@ TRAITS = {
             "needs nftables; other packets follow the kernel's path MTU"
         ),
         shown=(
+            "lab: segments; "
             "tests/test_plan_interfaces.py::test_mtu_comes_from_the_profile_the_global_one_or_is_built_in; "
             "tests/test_plan_interfaces.py::test_peers_with_another_mtu_have_sets_of_their_own; "
             "tests/test_interfaces_kernel.py::test_the_kernel_takes_all_our_parts"

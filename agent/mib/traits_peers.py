@@ -23,7 +23,7 @@ TRAITS = {
         mechanism="plan.ike",
         limit="Not an address of this host: row failed",
         disturbs="renegotiates peer",
-        shown=("lab: local_address; lab: name_moves"),
+        shown="lab: local_address",
     ),
     "ipsecPeerTrafficList": Traits(
         role=Role.CREATING,
@@ -45,7 +45,7 @@ TRAITS = {
             "IKEv2 needed, row says so"
         ),
         disturbs="renegotiates peer",
-        shown=("lab: name_moves; lab: responder_only"),
+        shown="lab: name_moves; lab: responder_only; lab: unknown_address",
     ),
     "ipsecPeerVirtualInterface": Traits(
         effect="An interface with number peer + 100000 appears; all that is routed to it is encrypted",
@@ -57,6 +57,7 @@ TRAITS = {
         ),
         disturbs="renegotiates peer",
         shown=(
+            "lab: start_with_interfaces; lab: routed; "
             "tests/test_interfaces_kernel.py::test_a_virtual_interface_with_address_and_route_comes_and_goes_by_set;"
             " "
             "tests/test_plan_interfaces.py::test_its_traffic_list_is_ignored_and_everything_is_protected_by_its_own_policies"
@@ -266,6 +267,7 @@ TRAITS = {
             "interface can be made to show lowerLayerDown"
         ),
         shown=(
+            "lab: standing; "
             "tests/test_links.py::test_a_link_shows_how_its_peer_is; "
             "tests/test_peer_states.py::test_an_interface_shows_dormant_up_and_blocked"
         ),

@@ -86,7 +86,7 @@ TRAITS = {
             "Whole namespace; at the limit Linux refuses new fragments instead of dropping the oldest; with its"
             " default the host's own value stays, or comes back"
         ),
-        shown="tests/test_kernel_settings.py::test_a_flood_of_fragments_is_bounded",
+        shown="tests/test_kernel_settings.py::test_a_flood_of_fragments_is_bounded; lab: host_settings",
     ),
     "ipsecTuneIPFragMaxFragments": Traits(
         effect="Nothing: Linux bounds memory, not the number of fragments",

@@ -170,7 +170,7 @@ def main() -> int:
         parser.error(f"no scenario {unknown}; there are {', '.join(SCENARIOS)}")
     if arguments.list:
         for name, each in SCENARIOS.items():
-            print(f"{each.boot:8}{name:24}{each.text}")
+            print(f"{each.boot:13}{name:26}{each.text}")
         return 0
     if reason := unable() or (qemu.unable() if arguments.qemu else ""):
         print(f"skipped: {reason}", file=sys.stderr)

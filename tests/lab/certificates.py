@@ -251,6 +251,7 @@ def rsa_requests(world: World) -> None:
     for gateway in (world.a, world.b):
         world.eventually(lambda gateway=gateway: not gateway.charons(), f"{gateway.name}: another charon")  # type: ignore[misc]
         gateway.station.set({f"ipsecPeerAdminStatus.{PEER}": "up"})
+    forget_acquires(world)
     stays_down(world, "gwa does not ask")
     world.b.station.set({"ipsecGlobIgnoreCrPayloads.0": "true"})
     comes_up(world, "gwb sends it all the same", ike_remote_id=NAME_B)
@@ -301,6 +302,7 @@ def identities(world: World) -> None:
     world.b.station.set({f"ipsecPeerPeerIds.{PEER}": "(somebody else)"})
     stays_down(world, "another identity")
     world.b.station.set({f"ipsecPeerPeerIds.{PEER}": ""})
+    anew(world, world.a)
     comes_up(world, "where none is asked for, the address", ike_local_id="192.0.2.1")
     for column, value in (("ipsecPeerLocalId", "|192.0.2.0/24|"), ("ipsecPeerPeerIds", "<XX=gw>")):
         try:
@@ -357,6 +359,15 @@ def sent_to(world: World, address: str, seconds: float) -> list[float]:
     return [at - times[0] for at in times]
 
 
+def not_written(gateway: Gateway, line: str) -> str:
+    """'' once the line is in the file of the gateway's charon, which has then been told to read it."""
+    text = (gateway.state / "charon" / "charon.conf").read_text()
+    if line not in text:
+        return text
+    time.sleep(0.3)
+    return ""
+
+
 @scenario("certificates", "identities")
 def retries(world: World) -> None:
     """A peer that is not there is given up after so many repetitions, whose gaps grow to a bound; the log of IKE."""
@@ -370,11 +381,15 @@ def retries(world: World) -> None:
     charons = world.a.charons()
     world.a.station.set(first)
     world.eventually(partial(apply_state, world.a, "Peer", 9), "the peer that is not there is applied", pause=0.1)
+    world.eventually(partial(not_written, world.a, "retransmit_tries = 1"), "charon's file says so", pause=0.1)
     times = sent_to(world, DEAD, 2)
     world.check(len(times) == 2 and 0.2 < times[1] < 0.6, "one repetition after 0.3 s", times)
     time.sleep(3.2)  # the kernel is silent for 5 s after an acquire
     world.a.station.set(
         {"ipsecGlobMaxRetries.0": 3, "ipsecGlobRetryTimeoutMaxsec.0": 1, "ipsecGlobRetryTimeout0milli.0": 500}
+    )
+    world.eventually(
+        partial(not_written, world.a, "retransmit_tries = 3"), "other settings are in charon's file", pause=0.1
     )
     times = sent_to(world, DEAD, 4)
     gaps = [later - earlier for earlier, later in pairwise(times)]
