@@ -223,20 +223,28 @@ JOBS = {
     "ipsecGwDocumentState": Traits(deletes=2, effect="delete removes the document", mechanism="store"),
     "ipsecGwSegmentData": Traits(role=Role.CREATING, effect="Makes or replaces a segment", mechanism="store"),
     "ipsecGwImportDocument": Traits(
-        role=Role.CREATING, effect="Imports this document as soon as the SET is carried out", mechanism="store"
+        role=Role.CREATING,
+        effect="Imports this document as soon as the SET is carried out",
+        mechanism="store",
+        shown="tests/test_pki_imports.py::test_only_what_a_document_may_hold_is_imported",
     ),
     "ipsecGwImportKind": Traits(
         effect="configuration replaces the whole configuration in one commit; certificates become rows of certTable",
         mechanism="store, pki",
         limit="Revocation lists are not imported yet",
         disturbs="ends the tunnels whose settings differ",
+        shown="tests/test_pki_imports.py::test_authorities; lab: start_certificates",
     ),
     "ipsecGwImportCoding": Traits(
         effect="Coding of certificates and keys; auto tells PEM, base64, DER and PKCS #12 apart",
         mechanism="pki",
         shown="tests/test_pki_reading.py::test_every_coding_is_read",
     ),
-    "ipsecGwImportName": Traits(effect="Description of the job and of what it makes", mechanism="store"),
+    "ipsecGwImportName": Traits(
+        effect="Description of the job and of what it makes",
+        mechanism="store",
+        shown="tests/test_pki_imports.py::test_an_own_certificate_with_its_key_and_chain",
+    ),
     "ipsecGwImportTrusted": Traits(
         effect="A peer's certificate gets certForceTrusted true",
         mechanism="pki",
@@ -245,11 +253,17 @@ JOBS = {
     ),
     "ipsecGwImportPassword": Traits(
         role=Role.SECRET,
-        effect="Opens a configuration that was exported with secrets, or a PKCS #12 file; never shown",
+        effect="Opens a configuration that was exported with secrets, a sealed key or a PKCS #12 file; never shown",
         mechanism="store",
+        shown="tests/test_pki_imports.py::test_key_first_and_certificate_later",
     ),
     "ipsecGwImportUrl": _later("Fetches the file by tftp or http", "pki", stage="certificates"),
-    "ipsecGwImportState": Traits(deletes=5, effect="delete removes a finished job", mechanism="store"),
+    "ipsecGwImportState": Traits(
+        deletes=5,
+        effect="delete removes a finished job",
+        mechanism="store",
+        shown="tests/test_named_configurations.py::test_an_import_is_one_generation",
+    ),
     "biboAdmConfigCmd": Traits(
         role=Role.CREATING,
         effect="save, load, delete, move, copy act on named configurations; state reports one",
