@@ -31,9 +31,10 @@ KEPT: Final = frozenset(
         *("ipsecPublicKeyTable", "certTable", "certRevListTable"),
         *("ipsecGwControl", "ipsecGwSystem", "ipsecGwNotify"),
         *("ipsecGwUserTable", "ipsecGwTargetTable", "ipsecGwSourceTable", "ipsecGwFilterTable"),
+        "ipsecGwLoginKeyTable",
     }
 )
-"""Stored tables that clear-configuration leaves alone; none of them points to another one."""
+"""Stored tables that clear-configuration leaves alone; none of them points to one that goes."""
 
 WIZARD_LOG: Final = "ipsecGwWizardLogTable"
 LINES_KEPT: Final = 200

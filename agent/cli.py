@@ -49,6 +49,10 @@ def serve(
     listen: Annotated[
         list[str] | None, typer.Option(help="ADDRESS:PORT to answer on; may be given several times.")
     ] = None,
+    ssh: Annotated[
+        list[str] | None, typer.Option(help="ADDRESS:PORT to offer the shell on over SSH; may be given several times.")
+    ] = None,
+    ssh_idle: Annotated[int | None, typer.Option(help="Seconds until an idle session over SSH is ended.")] = None,
     backend: Backend = None,
     store: Store = None,
     read_community: Annotated[str | None, typer.Option(help="SNMPv1/v2c community that may read.")] = None,
@@ -63,6 +67,8 @@ def serve(
         config,
         state=state,
         listen=listen or None,
+        ssh=ssh or None,
+        ssh_idle=ssh_idle,
         backend=backend,
         store=store,
         read_community=read_community,

@@ -23,6 +23,8 @@ from pydantic_settings import (
 )
 
 DEFAULT_PORT = 1161
+SSH_PORT = 2222
+SSH_IDLE_SECONDS = 900
 ROOT_STATE = Path("/var/lib/ipsec-agent")
 
 
@@ -31,7 +33,7 @@ class SettingsError(Exception):
 
 
 class Endpoint(NamedTuple):
-    """A UDP address to listen on; IPv6 without brackets."""
+    """An address and port to listen on; IPv6 without brackets."""
 
     host: str
     port: int
@@ -40,14 +42,14 @@ class Endpoint(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def parse_endpoint(text: str) -> Endpoint:
-    """`192.0.2.1:161`, `[2001:db8::1]:161`, or an address alone (port 1161). Raises ValueError."""
+def parse_endpoint(text: str, default_port: int = DEFAULT_PORT) -> Endpoint:
+    """`192.0.2.1:161`, `[2001:db8::1]:161`, or an address alone. Raises ValueError."""
     match = re.fullmatch(r"\[([^]]+)\](?::(\d+))?|([^:]+)(?::(\d+))?", text.strip())
     accepted = "accepted: ADDRESS:PORT, [IPV6-ADDRESS]:PORT or an address alone"
     if not match:
         raise ValueError(f"{text!r} is no address to listen on; {accepted}")
     host = match[1] or match[3]
-    port = int(match[2] or match[4] or DEFAULT_PORT)
+    port = int(match[2] or match[4] or default_port)
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -68,6 +70,12 @@ def _endpoints(value: Any) -> Any:
     return [part if isinstance(part, Endpoint) else parse_endpoint(str(part)) for part in value]
 
 
+def _ssh_endpoints(value: Any) -> Any:
+    if isinstance(value, str):
+        value = [part for part in re.split(r"[,\s]+", value) if part]
+    return [part if isinstance(part, Endpoint) else parse_endpoint(str(part), SSH_PORT) for part in value]
+
+
 def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
@@ -80,6 +88,12 @@ class Settings(BaseSettings):
     state: Path = Field(default_factory=default_state, description="folder for store, keys and run-time files")
     listen: Annotated[list[Endpoint], NoDecode, BeforeValidator(_endpoints)] = Field(
         default=[Endpoint("127.0.0.1", DEFAULT_PORT)], description="UDP addresses to answer SNMP on"
+    )
+    ssh: Annotated[list[Endpoint], NoDecode, BeforeValidator(_ssh_endpoints)] = Field(
+        default=[], description="TCP addresses to offer the shell on over SSH; none unless given"
+    )
+    ssh_idle: int = Field(
+        default=SSH_IDLE_SECONDS, ge=1, le=86400, description="seconds without a key until a session over SSH is ended"
     )
     backend: Literal["memory", "linux"] = Field(
         default="memory", description="memory: nothing is made real; linux: kernel and charon"

@@ -33,8 +33,9 @@ def document(schema: Schema) -> str:
         "## What the engine has",
         _engine(),
         "## Objects that never change anything",
-        "Nothing on Linux corresponds to them; why stands beside. Their defaults are accepted, so that managers can "
-        "write whole rows; other values are refused as yet.",
+        "Nothing on Linux corresponds to them; why stands beside. What is written is stored and read back, so that "
+        "managers can write whole rows; values that would promise protection or interoperation are refused, and so is "
+        "everything but the default of what is planned for later.",
         _table(("object", "why"), [(c.name, c.traits.limit or c.traits.effect) for c in writable if _idle(c)]),
     ]
     for stage, when in STAGES.items():

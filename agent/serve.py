@@ -31,14 +31,18 @@ from agent.mib import load_schema
 from agent.monitor.constants import TwofishSizes, publish_constants
 from agent.monitor.monitor import Monitor
 from agent.oldnames import rijndael_is_aes
+from agent.pki.imports import KINDS, CertificateImports
+from agent.pki.uptodate import keep_uptodate
 from agent.plan.capabilities import CHARON, MEMORY, probed
 from agent.plan.model import Capabilities
 from agent.seed import seed, seed_edits
 from agent.setchecks import SetChecks
+from agent.severity import SeverityFilter
 from agent.snmp.identity import CONFIGURATION_FILE as SNMP_CONF
 from agent.snmp.presence import announce, withdraw
 from agent.snmp.server import SnmpServer, SnmpSettings
 from agent.snmp.sockets import ListenError
+from agent.ssh_service import SshError, answering_ssh
 from agent.store.errors import Refused, StoreError
 from agent.store.events import display
 from agent.store.exchange import exchanging
@@ -61,11 +65,13 @@ def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises StartError."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(log_format(sys.stderr))
+    urgent = SeverityFilter()
+    handler.addFilter(urgent)
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
-    asyncio.run(_serve(settings, Notifier()))
+    asyncio.run(_serve(settings, Notifier(), urgent))
 
 
-async def _serve(settings: Settings, notifier: Notifier) -> None:
+async def _serve(settings: Settings, notifier: Notifier, urgent: SeverityFilter) -> None:
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -78,6 +84,7 @@ async def _serve(settings: Settings, notifier: Notifier) -> None:
         store.subscribe(TwofishSizes(store.live), replay=True)
         store.expanders.extend((clamp_key_sizes, rijndael_is_aes))
         await _seeded(store)
+        store.subscribe(urgent, replay=True)
         engines = make_engines(settings, store.secrets)
         capabilities = capabilities_here(settings.backend)
         reconciler = Reconciler(
@@ -93,14 +100,17 @@ async def _serve(settings: Settings, notifier: Notifier) -> None:
         store.checks.append(SetChecks(reconciler, engines.host, capabilities, settings.listen))
         store.expanders.append(Clearing(seed_edits(store.schema)))
         store.commanded.append(Commands(WizardLog(store.live), reconciler.look_at_everything))
-        await stack.enter_async_context(exchanging(store, settings.state, refusal_teller(store)))
+        exchange = await stack.enter_async_context(exchanging(store, settings.state, refusal_teller(store)))
+        exchange.imports.importers.update(dict.fromkeys(KINDS, CertificateImports(store)))
         server = await stack.enter_async_context(_answering(settings, store))
         store.keep_copies()
         await stack.enter_async_context(telling(store, server))
+        await stack.enter_async_context(_reachable(settings, store, server))
         damaged = store.damaged
         if damaged:  # it answers, and waits for a manager to accept the copy
             _ready(notifier, settings, store, server)
         if await _sound(store, ended):
+            await stack.enter_async_context(_dated(store))
             await stack.enter_async_context(_made_real(settings.backend, store, engines, reconciler))
         if not damaged:
             _ready(notifier, settings, store, server)
@@ -116,6 +126,17 @@ def _ready(notifier: Notifier, settings: Settings, store: Store, server: SnmpSer
     where = ", ".join(str(Endpoint(*address)) for address in server.addresses)
     notifier.ready(f"answers on {where}, backend {settings.backend}, generation {store.running.generation}")
     notifier.watch()
+
+
+@contextlib.asynccontextmanager
+async def _dated(store: Store) -> AsyncIterator[None]:
+    """Certificates grow old."""
+    task = asyncio.get_running_loop().create_task(keep_uptodate(store), name="certUptodate")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager
@@ -154,7 +175,10 @@ def make_engines(settings: Settings, secrets: Secrets) -> Engines:
     def open_secret(peer: int, sealed: bytes) -> bytes:
         return secrets.open("ipsecPeerTable", peer, "ipsecPeerPreSharedKeyData", sealed)
 
-    return linux_engines(settings.state / CHARON_FOLDER, open_secret)
+    def open_key(number: int, sealed: bytes) -> bytes:
+        return secrets.open("ipsecPublicKeyTable", number, "ipsecGwPublicKeyData", sealed)
+
+    return linux_engines(settings.state / CHARON_FOLDER, open_secret, open_key)
 
 
 def capabilities_here(backend: str) -> Capabilities:
@@ -200,6 +224,17 @@ async def _answering(settings: Settings, store: Store) -> AsyncIterator[SnmpServ
     finally:
         withdraw(settings.state)
         await server.stop()
+
+
+@contextlib.asynccontextmanager
+async def _reachable(settings: Settings, store: Store, server: SnmpServer) -> AsyncIterator[None]:
+    """The shell over SSH, where it is asked for."""
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(answering_ssh(settings, store.schema, server, store.events))
+        except SshError as error:
+            raise StartError(str(error)) from None
+        yield
 
 
 @contextlib.asynccontextmanager

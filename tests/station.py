@@ -108,10 +108,11 @@ def number(element: tuple[int, bytes, bytes]) -> int:
 
 
 class Agent:
-    """`ipsec-agent serve` on a real SQLite store, without kernel unless asked for."""
+    """`ipsec-agent serve` on a real SQLite store, without kernel unless asked for. `options`: further ones."""
 
-    def __init__(self, state: Path, backend: str = "memory") -> None:
+    def __init__(self, state: Path, backend: str = "memory", options: Sequence[str] = ()) -> None:
         self.backend = backend
+        self.options = list(options)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
@@ -123,7 +124,7 @@ class Agent:
     def start(self) -> Station:
         """A station whose agent answers."""
         command = [str(Path(sys.executable).parent / "ipsec-agent"), "serve", "--backend", self.backend]
-        command += ["--state", str(self.state), "--listen", f"127.0.0.1:{self.port}"]
+        command += ["--state", str(self.state), "--listen", f"127.0.0.1:{self.port}", *self.options]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, "--write-community", COMMUNITY.decode()], stdout=log, stderr=log, stdin=subprocess.DEVNULL

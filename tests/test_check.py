@@ -78,6 +78,8 @@ def test_a_machine_where_all_is_well_has_no_finding() -> None:
         (WELL.but(settings=linux(read_community="r")), "community", Severity.NOTE),
         (WELL.but(settings=linux(read_community="r", listen="192.0.2.1")), "community-open", Severity.WARNING),
         (WELL.but(settings=linux(write_community="w", listen="192.0.2.1")), "community-open", Severity.ERROR),
+        (WELL.but(settings=linux(ssh="192.0.2.1")), "ssh-open", Severity.NOTE),
+        (WELL.but(settings=linux(ssh="127.0.0.1"), ssh_key_mode=0o640), "ssh-key-mode", Severity.ERROR),
         (WELL.but(nft=False), "no-nft", Severity.NOTE),
     ],
 )
@@ -89,6 +91,7 @@ def test_our_own_charon_and_a_port_that_nobody_wants_are_no_findings() -> None:
     assert found(WELL.but(ports=(PortHolder(500, 5, "charon", ours=True),))) == {}
     assert found(WELL.but(snmp_holder=PortHolder(161, 9, "other"))) == {}
     assert found(WELL.but(sysctls={"net.ipv4.ip_forward": 1, "net.ipv4.conf.all.rp_filter": 2})) == {}
+    assert found(WELL.but(settings=linux(ssh="127.0.0.1 [::1]:22"), ssh_key_mode=0o600)) == {}
     assert found(WELL.but(clock=1e9 - 3600, built=1e9)) == {}, "a clock of another time zone's making"
 
 
@@ -107,7 +110,7 @@ ON: Rows = {("ipsecGlobals", 0): {"ipsecGlobEnabled": 1}}
 BRANCH: Rows = {("ipsecTrafficTable", 1): RULE, ("ipsecPeerTable", 1): PEER}
 
 
-async def configured(folder: Path, rows: Rows) -> dict[str, tuple[Severity, str]]:
+async def configured(folder: Path, rows: Rows, **flags: object) -> dict[str, tuple[Severity, str]]:
     """Findings on a configuration, by name."""
     store = Store.open(SCHEMA, "", folder)
     edits = [
@@ -117,7 +120,7 @@ async def configured(folder: Path, rows: Rows) -> dict[str, tuple[Severity, str]
     ]
     await store.commit(edits, AGENT)
     await store.close()
-    settings = load_settings({"state": folder})
+    settings = load_settings({"state": folder, **flags})
     state = stored(settings)
     plan, _ = await plan_of(settings, state)
     facts = Facts(settings, plan)
@@ -186,6 +189,20 @@ async def test_a_default_rule_that_drops_ssh_unless_a_pre_rule_passes_it(tmp_pat
         ("ipsecGlobalsContinued", 0): {"ipsecGlobContPreIpsecRules": 9},
     }
     assert await configured(tmp_path / "with", {**BRANCH, **pre, **ON}) == {}
+
+
+async def test_a_default_rule_that_drops_the_shell_over_ssh(tmp_path: Path) -> None:
+    ssh: dict[str, Value] = {"ipsecTrProto": 6, "ipsecTrRemotePort": 0, "ipsecTrLocalPort": 22, "ipsecTrAction": 3}
+    out: dict[str, Value] = {"ipsecTrProto": 17, "ipsecTrAction": 3}
+    pre: Rows = {
+        ("ipsecTrafficTable", 9): {**ssh, "ipsecTrNextIndex": 10},
+        ("ipsecTrafficTable", 10): out,
+        ("ipsecGlobalsContinued", 0): {"ipsecGlobContPreIpsecRules": 9},
+    }
+    rows = {**BRANCH, **pre, **ON}
+    assert await configured(tmp_path / "here", rows, ssh="127.0.0.1:2222") == {}
+    found = await configured(tmp_path / "outside", rows, ssh="192.0.2.1:2222")
+    assert found == {"default-drop": (Severity.WARNING, "the default rule drops the shell over SSH, to this gateway")}
 
 
 def test_of_many_alike_some_are_named_and_the_rest_counted(tmp_path: Path) -> None:

@@ -24,8 +24,15 @@ def test_the_environment_may_name_several_addresses(monkeypatch: pytest.MonkeyPa
     assert [str(endpoint) for endpoint in load_settings({}).listen] == ["127.0.0.1:1161", "[::1]:1161"]
 
 
+def test_the_shell_over_ssh_has_a_port_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IPSEC_AGENT_SSH", "127.0.0.1, [::1]:22")
+    settings = load_settings({"ssh_idle": 60})
+    assert settings.ssh == [Endpoint("127.0.0.1", 2222), Endpoint("::1", 22)] and settings.ssh_idle == 60
+
+
 def test_defaults_open_nothing_to_the_outside() -> None:
     settings = load_settings({})
+    assert (settings.ssh, settings.ssh_idle) == ([], 900)
     assert settings.listen == [Endpoint("127.0.0.1", 1161)]
     assert (settings.read_community, settings.write_community, settings.backend) == ("", "", "memory")
 
@@ -41,6 +48,8 @@ def test_a_community_may_come_from_a_file(tmp_path: Path) -> None:
     [
         ({"listen": ["nowhere:1161"]}, "'nowhere' in 'nowhere:1161' is no IP address"),
         ({"listen": ["127.0.0.1:70000"]}, "outside 0..65535"),
+        ({"ssh": ["everywhere:22"]}, "ssh: 'everywhere' in 'everywhere:22' is no IP address"),
+        ({"ssh_idle": 0}, "ssh_idle"),
         ({"backend": "bsd"}, "backend"),
         ({"read_community": "a", "write_community": "a"}, "are equal"),
         ({"read_community_file": Path("/nonexistent")}, "read_community_file /nonexistent: No such file"),

@@ -236,6 +236,9 @@ def test_chapter_3_a_peer_with_a_key_and_rules_for_net_host_and_range(station: S
 
     # refused, with the object that is to blame
     assert station.refused("ipsecTrLocalMaskLen.11 = 16") == ("inconsistentValue", "ipsecTrLocalMaskLen.11")
+    # a peer is based on its list or on an interface
+    station.set("ipsecPeerVirtualInterface.1 = enabled")
+    station.set("ipsecPeerVirtualInterface.1 = disabled")
     assert station.refused("ipsecPeerType.1 = dynamic-client") == ("inconsistentValue", "ipsecPeerType.1")
     assert station.refused('ipsecPeerPriority.1 = 3\n ipsecPeerDynamicAddress.1 = "224.0.0.1"') == (
         "inconsistentValue",

@@ -61,8 +61,21 @@ def test_version_2_and_what_moves_lapses_or_is_full(tmp_path: Path) -> None:
     play("version2", tmp_path)
 
 
+def test_kills_of_agents_and_charons(tmp_path: Path) -> None:
+    play("chaos", tmp_path)
+
+
+def test_rules_of_every_kind(tmp_path: Path) -> None:
+    assert play("rules", tmp_path) < RULES_BOUND
+
+
 def test_links_names_and_backup_peers(tmp_path: Path) -> None:
     assert play("surroundings", tmp_path) < FIRST_BOUND
+
+
+@pytest.mark.nightly
+def test_rules_about_one_interface(tmp_path: Path) -> None:
+    play("inbound", tmp_path, "--qemu")
 
 
 @pytest.mark.nightly
@@ -70,9 +83,5 @@ def test_virtual_interfaces(tmp_path: Path) -> None:
     play("interface", tmp_path, "--qemu")
 
 
-def test_kills_of_agents_and_charons(tmp_path: Path) -> None:
-    play("chaos", tmp_path)
-
-
-def test_rules_of_every_kind(tmp_path: Path) -> None:
-    assert play("rules", tmp_path) < RULES_BOUND
+def test_certificates_identities_and_the_daemon(tmp_path: Path) -> None:
+    play("certificates", tmp_path)

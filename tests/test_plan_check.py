@@ -53,7 +53,6 @@ REFUSED: list[tuple[str, Cells, int, str]] = [
     *[("ikeProposalTable", {"ikePropEncAlg": 7, "ikePropGroup": n}, 1, "14, 15, 16") for n in (3, 4, 6, 13, 17)],
     *[("ikeProfileTable", {"ikePrfProposal": 0, "ikePrfGroup": n}, 1, "14, 15, 16") for n in (3, 4, 6, 13)],
     ("ikeProfileTable", {"ikePrfAuthMethod": 2}, 0, "DSA"),
-    ("ikeProfileTable", {"ikePrfAuthMethod": 3}, 0, "not supported yet"),
     ("ikeProfileTable", {"ikePrfAuthMethod": 4}, 0, "RSA encryption"),
     *[("ikeProfileTable", {"ikePrfLifeSeconds": n}, 0, "10 and more") for n in (1, 9)],
     *[("ipsecProfileTable", {"ipsecPrfLifeSeconds": n}, 0, "10 and more") for n in (1, 9)],

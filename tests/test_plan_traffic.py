@@ -18,7 +18,7 @@ from agent.plan.planner import Plan, difference, make_plan
 from agent.plan.selectors import range_prefixes
 from agent.plan.traffic import MOST_PARTS
 from tests.plan_helpers import OUR_ADDRESS, DictConfiguration, configuration, environment, packed
-from tests.test_plan_oracle import CALLS_US, up
+from tests.plan_scenarios import CALLS_US, up
 
 TRAFFIC = "ipsecTrafficTable"
 RULE = RowRef(TRAFFIC, 101)

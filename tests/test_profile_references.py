@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from agent.backends.reconcile import label
 from agent.backends.usage import Usage
 from agent.mib import load_schema
 from agent.mib.ber import Value
 from agent.plan.model import RowRef
 from agent.store.errors import Refused
 from agent.store.hooks import Edit, Origin, differences
+from agent.store.labels import label
 from agent.store.load import Contents, LoadRefused
 from agent.store.store import Store
 
@@ -82,4 +82,4 @@ async def test_a_load_is_held_to_the_same(store: Store) -> None:
 
 
 async def test_the_description_names_a_profile_in_what_is_told(store: Store) -> None:
-    assert label(store.running, RowRef("ikeProfileTable", 5)) == 'ikeProfileTable 5 "main office"'
+    assert label(store.running, "ikeProfileTable", 5) == 'ikeProfileTable 5 "main office"'

@@ -9,12 +9,22 @@ import pytest
 
 from agent.backends import connections as connections_module
 from agent.backends.backoff import Backoff
-from agent.backends.connections import WAITING, Connections, Wanted
+from agent.backends.connections import CREDENTIALS, DAEMON, WAITING, Connections, Wanted
 from agent.backends.engine import ChildSa, EngineError, IkeEvent, IkeEventKind, IkeSa, IkeState, SaCounters, SaRecord
 from agent.backends.leftovers import Leftovers, unlisted
 from agent.backends.memory import MemoryIke, MemorySpd
 from agent.backends.rowstate import Ledger
-from agent.plan.model import ApplyState, Child, Connection, RowRef, Secret, ViciValue
+from agent.plan.daemon import USUAL
+from agent.plan.model import (
+    ApplyState,
+    Child,
+    Connection,
+    Credential,
+    CredentialKind,
+    RowRef,
+    Secret,
+    ViciValue,
+)
 from tests.xfrm_namespace import until
 
 PEER = RowRef("ipsecPeerTable", 1)
@@ -74,6 +84,39 @@ async def test_secrets_come_before_connections_and_go_with_the_peer(bench: Bench
     assert await bench.want(connection(), secrets=(secret,)) == [("load-secret", "psk-1"), ("load", "peer-1")]
     assert await bench.want(connection(), secrets=(secret,)) == []
     assert await bench.want() == [("unload-secret", "psk-1"), ("unload", "peer-1"), ("terminate", "peer-1", "", "")]
+
+
+async def test_certificates_come_first_and_take_the_secrets_along_when_one_goes(bench: Bench) -> None:
+    root, other = (Credential(f"ca-{n}", CredentialKind.AUTHORITY, n, f"PEM {n}") for n in (1, 2))
+    secret = Secret("psk-1", 1, b"sealed", ("10.0.0.2",))
+
+    async def with_credentials(*credentials: Credential) -> list[tuple[str, ...]]:
+        bench.wanted.credentials = {each.id: each for each in credentials}
+        bench.connections.mark((), (), [CREDENTIALS])
+        return await bench.want(connection(), secrets=(secret,))
+
+    assert await with_credentials(root) == [
+        ("load-credentials", "ca-1"),
+        ("load-secret", "psk-1"),
+        ("load", "peer-1"),
+    ]
+    assert await with_credentials(root, other) == [("load-credentials", "ca-1", "ca-2")]
+    assert await with_credentials(other) == [("load-credentials", "ca-2"), ("load-secret", "psk-1")]
+    bench.ike.credentials.clear()  # another charon, which has nothing
+    bench.ike.calls.clear()
+    bench.ike.emit(IkeEvent(IkeEventKind.BACK, text="restarted"))
+    await until(lambda: bench.ike.credentials)
+    assert bench.ike.credentials == {"ca-2": other}
+
+
+async def test_the_daemons_own_settings_come_before_everything(bench: Bench) -> None:
+    bench.wanted.daemon = USUAL._replace(retries=3)
+    bench.connections.mark((), (), [DAEMON])
+    await bench.connections.idle.wait()
+    assert bench.ike.daemon.retries == 3
+    bench.ike.daemon = USUAL  # another charon
+    bench.ike.emit(IkeEvent(IkeEventKind.BACK, text="restarted"))
+    await until(lambda: bench.ike.daemon.retries == 3)
 
 
 async def test_a_new_connection_ends_nothing(bench: Bench) -> None:

@@ -42,7 +42,7 @@ async def bench(gateway: Namespace, tmp_path: Path) -> AsyncIterator[Bench]:
         KernelSpd(open_socket=gateway.xfrm_socket),
         MemoryIke(),
         LinuxHost(open_socket=gateway.route_socket),
-        NftTable(
+        filter=NftTable(
             ("ip", "netns", "exec", gateway.name, "nft"),
             lambda: gateway.run(lambda: NetlinkSocket(NETLINK_NETFILTER, (GROUP_NFTABLES,))),
         ),

@@ -17,7 +17,8 @@ from agent.shell.commands import COMMANDS
 from agent.shell.machine import Machine
 from agent.shell.session import Session
 from agent.snmp.client import Community, SnmpClient
-from tests.shell_screen import SCHEMA, Paper, cells_of
+from tests.shell_screen import SCHEMA, Paper, cells_of, typing
+from tests.snmp_station import READ, until
 from tests.station import COMMUNITY, Agent
 
 
@@ -203,9 +204,6 @@ async def test_what_is_wrong_is_said_in_words(person: Person, line: str, status:
 
 
 async def test_who_may_only_read_is_told_so(tmp_path: Path) -> None:
-    from tests.shell_screen import typing
-    from tests.snmp_station import READ
-
     async with typing(tmp_path / "state", community=READ) as typist:
         said = await typist.fails("ipsecGlobEnabled=true")
         assert said == "nothing was changed: you may only read, or not even that"
@@ -257,6 +255,33 @@ async def test_debug_shows_what_happened(person: Person) -> None:
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [a-z]+ ", line) for line in shown)
     assert await person.types("debug show peer-blocked") == []
     assert "usage: debug" in await person.fails("debug nonsense", 2)
+
+
+async def test_events_are_followed_through_a_new_start_of_the_agent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.shell.events.LOOK_SECONDS", 0.01)
+
+    def happens(number: int, text: str) -> None:
+        live.update("ipsecGwEventTable", {number: {"ipsecGwEventText": text.encode(), "ipsecGwEventTime": 1}})
+
+    async with typing(tmp_path / "state") as typist:
+        live = typist.at.store.live
+        for number in range(1, 71):
+            happens(number, f"before {number}")
+        work = asyncio.ensure_future(typist.session.execute("debug all"))
+        await until(lambda: "Ctrl-C" in typist.paper.text)
+        for number in range(71, 141):
+            happens(number, f"now {number}")
+        await until(lambda: "now 140" in typist.paper.text)
+        assert [f"now {number}" in typist.paper.text for number in range(71, 141)] == [True] * 70
+        assert "before" not in typist.paper.text
+        live.update("ipsecGwEventTable", dict.fromkeys(range(1, 141)))
+        happens(1, "started again")
+        await until(lambda: "started again" in typist.paper.text)
+        work.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await work
 
 
 async def test_values_are_written_by_the_shell_in_a_refusal_too(person: Person) -> None:

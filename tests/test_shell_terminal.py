@@ -12,7 +12,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pyte
@@ -26,16 +26,23 @@ UP, HOME, END_OF_LINE, TAB, ENTER, CTRL_C, CTRL_D = "\x1b[A", "\x01", "\x05", "\
 
 
 class Terminal:
-    """80 columns and 24 lines unless told otherwise."""
+    """80 columns and 24 lines unless told otherwise. `command`: another one than the shell here."""
 
-    def __init__(self, *options: str, columns: int = 80, lines: int = 24, kind: str = "xterm") -> None:
+    def __init__(
+        self,
+        *options: str,
+        columns: int = 80,
+        lines: int = 24,
+        kind: str = "xterm",
+        command: Sequence[str] = (PROGRAM, "shell"),
+    ) -> None:
         self.screen = pyte.HistoryScreen(columns, lines, history=5000)
         self.stream = pyte.ByteStream(self.screen)
         self.master, slave = pty.openpty()
         self.resize(columns, lines)
         environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
         self.process = subprocess.Popen(
-            [PROGRAM, "shell", *options],
+            [*command, *options],
             stdin=slave,
             stdout=slave,
             stderr=slave,

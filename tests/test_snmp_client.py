@@ -298,6 +298,19 @@ async def test_many_requests_at_the_same_time(tmp_path: Path) -> None:
 # ---- who asks -------------------------------------------------------------------------
 
 
+async def test_a_request_that_is_given_up_as_its_answer_comes_ends(tmp_path: Path) -> None:
+    """Who cancels a task that makes one request after the other would wait for ever, if the cancellation were lost."""
+    async with served(tmp_path / "state") as at, asking(at, Community(WRITE.encode())) as client:
+        request = asyncio.ensure_future(client.get([RULE]))
+        while not client.session._exchanges:  # noqa: ASYNC110 -- the answer comes within a millisecond
+            await asyncio.sleep(0)
+        [exchange] = client.session._exchanges.values()
+        await asyncio.sleep(0)  # it waits by now
+        exchange.answer.add_done_callback(lambda _: request.cancel())
+        with pytest.raises(asyncio.CancelledError):
+            await request
+
+
 async def test_reports_are_said_in_words(tmp_path: Path) -> None:
     async with served(tmp_path) as at:
         known = read_configuration(tmp_path / "snmp.conf")

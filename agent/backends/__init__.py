@@ -40,9 +40,9 @@ def memory_engines() -> Engines:
     return Engines(spd, SimulatedIke(spd), host, MemoryFilter(), MemoryLinks(), NoLookout())
 
 
-def linux_engines(run_folder: Path, open_secret: OpenSecret) -> Engines:
+def linux_engines(run_folder: Path, open_secret: OpenSecret, open_key: OpenSecret) -> Engines:
     """Kernel and private charon. `run_folder`: charon's socket and files; `open_secret(peer, sealed)` gives the
-    pre-shared key of a peer in plain."""
+    pre-shared key of a peer in plain, `open_key(number, sealed)` a private key of ipsecPublicKeyTable in DER."""
     from agent.backends.charon.ike import CharonIke
     from agent.backends.host import LinuxHost
     from agent.backends.links import KernelLinks
@@ -50,5 +50,5 @@ def linux_engines(run_folder: Path, open_secret: OpenSecret) -> Engines:
     from agent.backends.nftables import NftTable
     from agent.backends.spd import KernelSpd
 
-    ike = CharonIke(run_folder, open_secret)
+    ike = CharonIke(run_folder, open_secret, open_key=open_key)
     return Engines(KernelSpd(), ike, LinuxHost(), NftTable(), KernelLinks(), LinuxLookout())

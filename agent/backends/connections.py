@@ -18,7 +18,8 @@ from agent.backends.backoff import Backoff
 from agent.backends.engine import EngineError, Ike, IkeEvent, IkeEventKind
 from agent.backends.rowstate import Ledger
 from agent.plan import numbers
-from agent.plan.model import Connection, RowRef, Secret, ViciValue
+from agent.plan.daemon import USUAL, DaemonSettings
+from agent.plan.model import Connection, Credential, RowRef, Secret, ViciValue
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,10 @@ PEER_TABLE: Final = "ipsecPeerTable"
 RULE_TABLE: Final = "ipsecTrafficTable"
 LOOKED_AT_A_TURN: Final = 1024  # connections compared before the loop may do something else, some milliseconds
 TOLD_EVERY: Final = 128  # items between two publications of row states during long work
+DAEMON: Final = "daemon:"  # the item of the daemon's own settings
+CREDENTIALS: Final = "credentials:"  # that of all certificates and keys
+FIRST: Final = (DAEMON, CREDENTIALS)
+QUIET: Final = frozenset({"send_cert", "send_certreq"})  # settings whose change ends nothing that is up
 LOOK: Final = "look"  # among things to try again, beside items: to ask the daemon what it has,
 END: Final = "end:"  # and to end SAs of a connection
 AFTER_A_DEFECT_SECONDS: Final = 5.0
@@ -39,6 +44,8 @@ class Wanted:
 
     connections: Mapping[str, Connection] = field(default_factory=dict)
     secrets: Mapping[str, Secret] = field(default_factory=dict)
+    credentials: Mapping[str, Credential] = field(default_factory=dict)
+    daemon: DaemonSettings = USUAL
 
 
 class Loaded(NamedTuple):
@@ -49,7 +56,8 @@ class Loaded(NamedTuple):
 
 
 class Connections:
-    """`told` is called when rows of `ledger` were touched. `run` has to run as a task."""
+    """`told` is called when rows of `ledger` were touched, or `waiting` is another. `run` has to run as a task.
+    `waiting`: what of the daemon's own settings waits for its next start, '' for nothing."""
 
     def __init__(
         self, ike: Ike, ledger: Ledger, wanted: Wanted, told: Callable[[], None], clock: Callable[[], float]
@@ -71,11 +79,15 @@ class Connections:
         self._ready = False  # there is a plan: before it everything found would seem unwanted
         self._wake = asyncio.Event()
         self.idle = asyncio.Event()
+        self.waiting = ""
         ike.subscribe(self._event)
 
-    def mark(self, connections: Iterable[str], secrets: Iterable[str]) -> None:
-        """These may differ from what the daemon has."""
+    def mark(self, connections: Iterable[str], secrets: Iterable[str], others: Iterable[str] = ()) -> None:
+        """These may differ from what the daemon has; `others`, of FIRST, come first."""
         self._ready = True
+        for item in others:
+            self._backoff.forget(item)
+        self._marked = dict.fromkeys((*others, *self._marked))
         for item in [*map(secret_item, sorted(secrets)), *map(connection_item, sorted(connections))]:
             self._marked[item] = None
             self._backoff.forget(item)
@@ -243,6 +255,8 @@ class Connections:
             if numbers.is_our_connection(sa.connection) and sa.connection not in self._wanted.connections:
                 self._marked[connection_item(sa.connection)] = None
                 self._loaded.setdefault(sa.connection, Loaded(None, ""))
+        news = state.credentials != self._ike.credentials_fingerprint(self._wanted.credentials)
+        self._marked = dict.fromkeys((*(FIRST if news else (DAEMON,)), *self._marked))
         # secrets first: a connection that is there may be used at once
         for item in [item for item in self._marked if item.startswith("connection:")]:
             del self._marked[item]
@@ -264,7 +278,11 @@ class Connections:
         kind, _, name = item.partition(":")
         rows = self._rows(item)
         try:
-            if kind == "secret":
+            if item == DAEMON:
+                self.waiting = await self._ike.configure(self._wanted.daemon)
+            elif item == CREDENTIALS:
+                await self._settle_credentials()
+            elif kind == "secret":
                 await self._settle_secret(name)
             else:
                 await self._settle_connection(name)
@@ -279,6 +297,12 @@ class Connections:
             self._failed.discard(item)
             if item not in self._marked and name not in self._ending and name not in self._not_ended:
                 self._ledger.done(item)
+
+    async def _settle_credentials(self) -> None:
+        if not await self._ike.load_credentials(self._wanted.credentials):
+            return
+        self._secrets.clear()
+        self._marked = dict.fromkeys((*map(secret_item, self._wanted.secrets), *self._marked))
 
     async def _settle_secret(self, id: str) -> None:
         wanted = self._wanted.secrets.get(id)
@@ -325,7 +349,7 @@ def secret_item(id: str) -> str:
 
 
 def _without_children(connection: Connection) -> dict[str, ViciValue]:
-    return {name: value for name, value in connection.settings.items() if name != "children"}
+    return {name: value for name, value in connection.settings.items() if name != "children" and name not in QUIET}
 
 
 def _children(connection: Connection) -> Mapping[str, ViciValue]:

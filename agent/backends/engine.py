@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
+from agent.plan.daemon import DaemonSettings
 from agent.plan.filtering import Part
 from agent.plan.links import CallRoute, Standing, VirtualLink
 from agent.plan.model import (
     Action,
     Connection,
+    Credential,
     Flow,
     Policy,
     PolicyKey,
@@ -233,11 +235,13 @@ class IkeEvent:
 @dataclass(frozen=True, slots=True)
 class IkeState:
     """What the daemon holds now. `connections`: loaded ones by name, with a fingerprint as `Ike.fingerprint` makes it,
-    or '' where it cannot be told; `secrets`: ids of loaded shared secrets."""
+    or '' where it cannot be told; `secrets`: ids of loaded shared secrets; `credentials`: fingerprint of the loaded
+    certificates and keys."""
 
     connections: Mapping[str, str]
     secrets: frozenset[str]
     sas: tuple[IkeSa, ...]
+    credentials: str = ""
 
 
 IkeListener = Callable[[IkeEvent], None]
@@ -254,6 +258,17 @@ class Ike(Protocol):
 
     def fingerprint(self, connection: Connection) -> str:
         """Short text equal for equal settings; compared with IkeState.connections. '' when not supported."""
+
+    async def configure(self, settings: DaemonSettings) -> str:
+        """Set the daemon itself; before `start` it is what it will be started with. What can only be had by a start is
+        had by one where peers depend on it (tunnels end); else it waits, and what waits is told ('' for nothing)."""
+
+    def credentials_fingerprint(self, credentials: Mapping[str, Credential]) -> str:
+        """Short text equal for equal sets, '' for none; compared with IkeState.credentials."""
+
+    async def load_credentials(self, credentials: Mapping[str, Credential]) -> bool:
+        """Have these certificates and keys and no others. True when all shared secrets went too, for want of another
+        way to remove a certificate: they are to be loaded again."""
 
     async def observe(self) -> IkeState: ...
 

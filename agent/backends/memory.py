@@ -31,9 +31,10 @@ from agent.backends.engine import (
 )
 from agent.backends.host import literal
 from agent.plan import numbers
+from agent.plan.daemon import USUAL, DaemonSettings
 from agent.plan.filtering import Part, check_names
 from agent.plan.links import CallRoute, Standing, VirtualLink
-from agent.plan.model import Connection, Flow, Policy, PolicyKey, Secret, ViciValue
+from agent.plan.model import Connection, Credential, Flow, Policy, PolicyKey, Secret, ViciValue
 
 HELD_BY_OTHERS = "held by a policy that is not ours"
 
@@ -115,6 +116,8 @@ class MemoryIke:
     def __init__(self) -> None:
         self.connections: dict[str, Connection] = {}
         self.secrets: dict[str, Secret] = {}
+        self.daemon = USUAL
+        self.credentials: dict[str, Credential] = {}
         self.calls: list[tuple[str, ...]] = []
         self._fingerprints: dict[str, tuple[Connection, str]] = {}
         self.refuse: dict[str, str] = {}  # connection name or secret id → why it is not loaded
@@ -133,9 +136,25 @@ class MemoryIke:
             known = self._fingerprints[connection.name] = (connection, settings_fingerprint(connection.settings))
         return known[1]
 
+    async def configure(self, settings: DaemonSettings) -> str:
+        self.daemon = settings
+        return ""
+
+    def credentials_fingerprint(self, credentials: Mapping[str, Credential]) -> str:
+        return credentials_fingerprint(credentials)
+
+    async def load_credentials(self, credentials: Mapping[str, Credential]) -> bool:
+        self.calls.append(("load-credentials", *credentials))
+        cleared = any(credentials.get(id) != held for id, held in self.credentials.items())
+        if cleared:  # as charon does it
+            self.secrets.clear()
+        self.credentials = dict(credentials)
+        return cleared
+
     async def observe(self) -> IkeState:
         loaded = {name: self.fingerprint(connection) for name, connection in self.connections.items()}
-        return IkeState(loaded, frozenset(self.secrets), tuple(self.sas))
+        held = credentials_fingerprint(self.credentials)
+        return IkeState(loaded, frozenset(self.secrets), tuple(self.sas), held)
 
     async def list_sas(self) -> tuple[IkeSa, ...]:
         return tuple(self.sas)
@@ -245,6 +264,17 @@ class MemoryHost:
     def changed(self) -> None:
         for listener in self._listeners:
             listener()
+
+
+def credentials_fingerprint(credentials: Mapping[str, Credential]) -> str:
+    """Sixteen hex digits equal for equal sets, '' for the empty one."""
+    if not credentials:
+        return ""
+    digest = hashlib.blake2b(digest_size=8)
+    for id, each in sorted(credentials.items()):
+        for part in (id.encode(), each.pem.encode(), each.sealed):
+            digest.update(len(part).to_bytes(4, "big") + part)
+    return digest.hexdigest()
 
 
 def settings_fingerprint(settings: Mapping[str, ViciValue]) -> str:

@@ -21,7 +21,7 @@ from operator import attrgetter
 from typing import Final
 
 from agent.backends.backoff import Backoff
-from agent.backends.connections import Connections, Wanted
+from agent.backends.connections import CREDENTIALS, DAEMON, FIRST, Connections, Wanted
 from agent.backends.engine import (
     EngineError,
     Host,
@@ -43,6 +43,7 @@ from agent.backends.surroundings import Surroundings
 from agent.backends.usage import TARGETS, Usage
 from agent.mib.schema import Schema
 from agent.plan import numbers
+from agent.plan.daemon import daemon_settings
 from agent.plan.model import (
     ApplyState,
     Capabilities,
@@ -56,8 +57,9 @@ from agent.plan.model import (
 )
 from agent.plan.planner import Delta, Plan, difference, make_plan
 from agent.store.errors import StoreError
-from agent.store.events import Event, Kind, Severity
+from agent.store.events import Event, Kind, Severity, display
 from agent.store.hooks import Change, RowChange, differences
+from agent.store.labels import label
 from agent.store.snapshot import Configuration
 from agent.store.store import Store
 
@@ -72,6 +74,7 @@ INSTALLED: Final = "INSTALLED"  # charon's word for a CHILD_SA that carries traf
 NOT_IN_SERVICE: Final = "the row is not in service"
 NOT_USED: Final = "no peer, rule or default refers to it"
 PEER_TABLE: Final = "ipsecPeerTable"
+STATUS, DAEMON_PENDING = "ipsecGwStatus", "ipsecGwIkeDaemonPending"
 REQID: Final = "reqid"  # kind of the durable numbers
 FILTER: Final = "filter "  # before a part's name, as an item of the ledger
 LINK: Final = "link "  # before a peer's number
@@ -132,6 +135,7 @@ class Reconciler:
             lambda seconds, call: asyncio.get_running_loop().call_later(seconds, call),
         )
         self._usage = Usage(schema)
+        self._waiting = ""
         self._failures = Failures(self._tell_failure)
         self._tables = ApplyTables(schema, store.live, self._failures)
         self._leftovers = Leftovers(spd, ike)
@@ -156,6 +160,7 @@ class Reconciler:
         self._links.subscribe(self._links_told)
         self._store.events.subscribe(self.peer_states.event)
         self._listening = True
+        await self._ike.configure(daemon_settings(self._store.running))
         await self._ike.start()
         with contextlib.suppress(TimeoutError):  # policies must not wait for a daemon that hangs
             async with asyncio.timeout(ADOPTING_SECONDS):
@@ -430,9 +435,13 @@ class Reconciler:
     def _hand_over(self, plan: Plan, delta: Delta) -> None:
         """Give the daemon's part of a plan to those who work at it."""
         self._wanted.connections, self._wanted.secrets = plan.connections, plan.secrets
+        wanted = self._wanted
+        changed = {DAEMON: wanted.daemon != plan.daemon, CREDENTIALS: wanted.credentials != plan.credentials}
+        wanted.daemon, wanted.credentials = plan.daemon, plan.credentials
         self._connections.mark(
             (*delta.connections_removed, *(c.name for c in (*delta.connections_added, *delta.connections_changed))),
             (*delta.secrets_removed, *(secret.id for secret in (*delta.secrets_added, *delta.secrets_changed))),
+            [item for item in FIRST if changed[item]],
         )
 
     async def _compare(self, plan: Plan, keys: Iterable[PolicyKey]) -> tuple[list[PolicyKey], list[Policy]]:
@@ -477,7 +486,7 @@ class Reconciler:
                 continue
             new += 1
             if new <= FAILURES_LOGGED:
-                of = label(self._configuration, wanted.row) if wanted is not None else "no row"
+                of = label(self._configuration, *wanted.row) if wanted is not None else "no row"
                 where = show_key(key)
                 logger.warning("policy %s of %s: %s", where, of, text)
         if new > FAILURES_LOGGED:
@@ -503,6 +512,11 @@ class Reconciler:
     # ---- row states -------------------------------------------------------------------
 
     def _publish_touched(self) -> None:
+        if self._connections.waiting != self._waiting:
+            self._waiting = self._connections.waiting
+            if self._waiting:
+                logger.info("%s", self._waiting)
+            self._store.live.update(STATUS, {0: {DAEMON_PENDING: display(self._waiting)}})
         if self._ledger.touched and self.plan is not None:
             self._publish(self._ledger.take_touched())
 
@@ -522,7 +536,7 @@ class Reconciler:
 
     def _tell_failure(self, ref: RowRef, text: str) -> None:
         peer = ref.number if ref.table == PEER_TABLE else 0
-        says = f"{label(self._configuration, ref)}: {text}"
+        says = f"{label(self._configuration, *ref)}: {text}"
         event = Event(Kind.APPLY_FAILED, Severity.ERR, says, peer, (ref.table, ref.number))
         self._store.events.tell(event)
 
@@ -560,26 +574,6 @@ def _showing(policy: Policy | None) -> tuple[RowRef, ...]:
 
 
 # ---- texts --------------------------------------------------------------------------------
-
-_DESCRIPTIONS: Final = {
-    "ipsecPeerTable": "ipsecPeerDescription",
-    "ipsecTrafficTable": "ipsecTrDescription",
-    "ipsecPeerTrafficTable": "ipsecPeerTrafficDescription",
-    "ikeProposalTable": "ikePropDescription",
-    "ikeProfileTable": "ikePrfDescription",
-    "ikev2ProfileTable": "ikev2PrfDescription",
-    "ipsecProposalTable": "ipsecPropDescription",
-    "ipsecProfileTable": "ipsecPrfDescription",
-}
-
-
-def label(configuration: Configuration, ref: RowRef) -> str:
-    """A row as log lines name it: table, number and its description."""
-    column = _DESCRIPTIONS.get(ref.table)
-    row = configuration.row(ref.table, ref.number) if column is not None else None
-    text = row[column] if row is not None and column is not None else b""
-    described = f' "{text.decode("utf-8", "backslashreplace")}"' if isinstance(text, bytes) and text else ""
-    return f"{ref.table} {ref.number}{described}"
 
 
 def show_key(key: PolicyKey) -> str:
@@ -625,6 +619,8 @@ async def flush(spd: Spd, ike: Ike) -> tuple[int, int]:
         await ike.terminate(connection=name)
     for id in sorted(filter(numbers.is_our_secret, state.secrets)):
         await ike.unload_secret(id)
+    if state.credentials:
+        await ike.load_credentials({})
     for sa in await spd.sas():  # of a charon that was killed, too
         if numbers.is_our_reqid(sa.reqid) and sa.spi != LARVAL:
             await spd.delete_sa(sa)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
-from agent.backends.reconcile import label
 from agent.check.facts import Facts
 from agent.check.finding import Finding, error, note, warning
 from agent.plan import cells
+from agent.plan.capabilities import CHARON
 from agent.plan.explain import DROP, explain_all
 from agent.plan.model import ApplyState, Flow, RowRef, RowView
+from agent.plan.phase1 import RSA
 from agent.plan.planner import Plan
+from agent.plan.profiles import Profiles
+from agent.store.labels import label
 from agent.store.snapshot import Configuration
 
 Look = Callable[[Facts], Iterator[Finding]]
@@ -130,16 +134,17 @@ def keys(facts: Facts) -> Iterator[Finding]:
     configuration = _configuration(facts)
     if configuration is None:
         return
+    profiles = Profiles(configuration, CHARON)
     without = [
         (RowRef("ipsecPeerTable", row.number), "")
         for row in configuration.rows("ipsecPeerTable")
-        if not cells.octets(row, "ipsecPeerPreSharedKeyData") and cells.number(row, "ipsecPeerAuthMethod") in (0, 1)
+        if not cells.octets(row, "ipsecPeerPreSharedKeyData") and not _signs(profiles, row)
     ]
     yield from _some(
         without,
         lambda ref, _: warning(
             "no-key",
-            f"{label(configuration, ref)} has no pre-shared key",
+            f"{label(configuration, *ref)} has no pre-shared key",
             "no tunnel to this peer can come up, and its rules block",
             f"set ipsecPeerPreSharedKey.{ref.number}",
         ),
@@ -217,7 +222,12 @@ def default_rule(facts: Facts) -> Iterator[Finding]:
     own = sorted(address for address in plan.environment.own_addresses if _outside(address))[:1]
     here = own[0] if own else bytes([192, 0, 2, 1])
     there = ELSEWHERE[len(here)]
-    for service in SERVICES:
+    offered = [
+        Service("the shell over SSH", TCP, at.port, "in")
+        for at in facts.settings.ssh
+        if not ipaddress.ip_address(at.host).is_loopback
+    ]
+    for service in (*SERVICES, *offered):
         if service.way == "in":
             flow = Flow(there, here, service.protocol, 40000, service.port, "in")
         else:
@@ -242,9 +252,15 @@ def _configuration(facts: Facts) -> Configuration | None:
     return facts.plan.configuration
 
 
+def _signs(profiles: Profiles, row: RowView) -> bool:
+    """Whether a peer authenticates by signatures."""
+    asked = (cells.number(row, f"ipsecPeer{name}") for name in ("IkeProfile", "IkeVersion", "AuthMethod"))
+    return profiles.phase1(*asked).method == RSA
+
+
 def _name(plan: Plan, ref: RowRef) -> str:
     assert isinstance(plan.configuration, Configuration)
-    return label(plan.configuration, ref)
+    return label(plan.configuration, *ref)
 
 
 def _some(found: Iterable[tuple[RowRef, str]], make: Callable[[RowRef, str], Finding]) -> Iterator[Finding]:

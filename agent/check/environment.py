@@ -10,6 +10,7 @@ from typing import Final
 from agent.backends.reconcile import show_selector
 from agent.check.facts import STATE_OCTETS, Facts
 from agent.check.finding import Finding, error, note, warning
+from agent.ssh_service import HOST_KEY_FILE
 
 Look = Callable[[Facts], Iterator[Finding]]
 
@@ -232,6 +233,25 @@ def snmp(facts: Facts) -> Iterator[Finding]:
             )
 
 
+def ssh(facts: Facts) -> Iterator[Finding]:
+    open_to = [str(at) for at in facts.settings.ssh if not ipaddress.ip_address(at.host).is_loopback]
+    if open_to:
+        yield note(
+            "ssh-open",
+            f"the shell is offered over SSH on {', '.join(open_to)}",
+            "whoever gets there may try passwords, ten in ten minutes; those of SNMP users open it",
+            "let only your own networks pass to it, and bind users to them (ipsecGwUserSourceList)",
+        )
+    path = facts.settings.state / HOST_KEY_FILE
+    if facts.settings.ssh and facts.ssh_key_mode is not None and facts.ssh_key_mode & 0o077:
+        yield error(
+            "ssh-key-mode",
+            f"the host key {path} has mode {facts.ssh_key_mode:04o}",
+            "who reads it can pass for this gateway; the agent does not start with it",
+            f"rm {path}: the agent makes a new one, which clients have to be told of",
+        )
+
+
 def nftables(facts: Facts) -> Iterator[Finding]:
     if facts.linux and not facts.nft:
         yield note(
@@ -253,5 +273,6 @@ ENVIRONMENT: Final[tuple[Look, ...]] = (
     other_agent,
     foreign,
     snmp,
+    ssh,
     nftables,
 )

@@ -42,6 +42,7 @@ class Facts:
     sysctls: Mapping[str, int | None] = field(default_factory=dict)
     state_mode: int | None = 0o700
     key_mode: int | None = 0o600
+    ssh_key_mode: int | None = None
     free_octets: int = 1 << 40
     clock: float = 0.0  # seconds since 1970
     built: float = 0.0  # when the program was installed

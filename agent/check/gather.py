@@ -19,14 +19,15 @@ from agent.backends.sole import NAME as SOLE_NAME
 from agent.check.facts import Facts, PortHolder
 from agent.config import Settings
 from agent.inspect import InspectError, plan_of, stored
+from agent.plan.daemon import NAT_T_PORT, USUAL
 from agent.plan.model import PolicyKey
 from agent.plan.planner import Plan
 from agent.serve import CHARON_FOLDER
+from agent.ssh_service import HOST_KEY_FILE
 from agent.store.lock import LOCK_FILE
 from agent.store.secrets import KEY_FILE
 
 CAP_NET_ADMIN: Final = 12  # capabilities(7)
-IKE_PORTS: Final = (500, 4500)
 SNMP_PORT: Final = 161
 SYSCTLS: Final = (
     "net.ipv4.ip_forward",
@@ -45,7 +46,8 @@ def gather(settings: Settings) -> Facts:
     foreign = {key for key, held in observed.items() if not held.ours}
     wanted = plan.policies if plan is not None else {}
     ours = Daemon(settings.state / CHARON_FOLDER).pid()
-    holders = _holders({*IKE_PORTS, SNMP_PORT}, ours)
+    ike_ports = {NAT_T_PORT, (plan.daemon if plan is not None else USUAL).ike_port}
+    holders = _holders({*ike_ports, SNMP_PORT}, ours)
     database = settings.state / "agent.sqlite"
     return Facts(
         settings=settings,
@@ -58,11 +60,12 @@ def gather(settings: Settings) -> Facts:
         charon=CHARON.exists(),
         charon_version=_charon_version(),
         packages_missing=tuple(missing_packages()),
-        ports=tuple(holder for holder in holders if holder.port in IKE_PORTS),
+        ports=tuple(holder for holder in holders if holder.port in ike_ports),
         snmp_holder=next((holder for holder in holders if holder.port == SNMP_PORT), None),
         sysctls={name: _sysctl(name) for name in SYSCTLS},
         state_mode=_mode(settings.state),
         key_mode=_mode(settings.state / KEY_FILE),
+        ssh_key_mode=_mode(settings.state / HOST_KEY_FILE),
         free_octets=_free(settings.state),
         clock=time.time(),
         built=_written(Path(__file__)),

@@ -140,29 +140,34 @@ TRAITS = {
         effect="server keeps the row in use, delete removes it",
         mechanism="pki",
     ),
+    "certPrivateKey": Traits(refers="ipsecPublicKeyTable"),
     "certDescription": Traits(
-        stage="certificates",
         effect="Names the certificate in lists, choices and messages",
         mechanism="pki",
         limit="Label only; not unique",
+        shown="tests/test_pki_imports.py::test_an_own_certificate_with_its_key_and_chain",
     ),
     "certIsCA": Traits(
-        stage="certificates",
         effect="true makes it a trust anchor for peers, false withdraws that",
         mechanism="pki",
         limit=(
-            "SA set up earlier stays until reauthentication, so terminate peers that depended on it. A"
-            " certificate without the CA flag is refused (inconsistentValue)"
+            "charon takes self-signed certificates as anchors only: a certificate of an intermediate authority "
+            "needs its root beside it. Peers with a list of authorities are negotiated anew when one of them is "
+            "withdrawn, others at their next authentication. A certificate without the CA flag is refused "
+            "(inconsistentValue)"
         ),
+        shown="tests/test_plan_certificates.py::test_trusted_authorities_are_loaded; lab: rsa_foreign_ca",
     ),
     "certForceTrusted": Traits(
-        stage="certificates",
         effect="The certificate itself is accepted from a peer without looking at its issuer",
         mechanism="pki",
         limit=(
-            "By its source charon accepts a self-signed one at once, but if the issuer is loaded too it still"
-            " checks dates and CRL (read): then do not load that issuer for this peer. Dates of others are not"
-            " checked by us"
+            "By its source charon accepts a self-signed one at once, but if the issuer is loaded too it still "
+            "checks dates. Dates of others are not checked by us"
+        ),
+        shown=(
+            "tests/test_plan_certificates.py::test_a_forced_certificate_is_named_where_the_identity_fits; lab: "
+            "rsa_forced"
         ),
     ),
     "certNoCrls": Traits(

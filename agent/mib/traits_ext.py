@@ -6,7 +6,7 @@ CONFIGURED_ROWS = (
     *("Peer", "Traffic", "IkeProposal", "IkeProfile", "IpsecProposal", "IpsecProfile", "Ikev2Profile"),
     *("XauthProfile", "XauthUser", "Dial", "PeerTraffic", "InternalSubnet", "PublicKey", "CertServer", "CertMgmt"),
     *("RadiusServer", "Certificate", "RevocationList", "PeerAddress", "PeerRoute", "Pool", "User", "Target"),
-    *("Source", "Filter"),
+    *("Source", "Filter", "LoginKey"),
 )
 """Rows with ipsecGw…RowStatus and ipsecGw…RowGeneration."""
 
@@ -53,6 +53,10 @@ CONTROL = {
         role=Role.TRANSIENT,
         effect="In the same SET: lets a change pass that cuts the flow it came by or an open TCP connection",
         mechanism="plan.spd",
+        shown=(
+            "tests/test_setchecks.py::test_a_rule_that_lets_them_pass_makes_it_acceptable;"
+            " tests/test_setchecks.py::test_a_rule_cuts_by_the_interface_that_the_station_comes_by; lab: lockout"
+        ),
     ),
     "ipsecGwReadSources": Traits(
         effect="The read community is accepted from these networks only", mechanism="snmp", limit="SNMP only"
@@ -203,7 +207,14 @@ NETWORKS = {
 CERTIFICATES = {
     "ipsecGwCertMgmtSignature": _later("Hash that a request is signed with", "pki", stage="certificates"),
     "ipsecGwCertMgmtCoding": _later("Coding of a request that is uploaded or shown", "pki", stage="certificates"),
-    "ipsecGwCertificateKind": _later("What a certificate is used for", "pki", stage="certificates"),
+    "ipsecGwCertificateKind": Traits(
+        effect="What a certificate is used for",
+        mechanism="plan.credentials",
+        limit="own needs a private key of this gateway, ca the mark of an authority in the certificate",
+        disturbs="renegotiates peer",
+        shown="tests/test_pki_imports.py::test_the_kind_of_a_certificate_has_to_fit_it",
+    ),
+    "ipsecGwPublicKeyData": Traits(role=Role.SEALED, effect="The private key", mechanism="store"),
 }
 
 JOBS = {
@@ -215,14 +226,23 @@ JOBS = {
         role=Role.CREATING, effect="Imports this document as soon as the SET is carried out", mechanism="store"
     ),
     "ipsecGwImportKind": Traits(
-        effect="configuration replaces the whole configuration in one commit",
-        mechanism="store",
-        limit="Certificates and revocation lists are not imported yet",
+        effect="configuration replaces the whole configuration in one commit; certificates become rows of certTable",
+        mechanism="store, pki",
+        limit="Revocation lists are not imported yet",
         disturbs="ends the tunnels whose settings differ",
     ),
-    "ipsecGwImportCoding": _later("Coding of certificates and revocation lists", "pki", stage="certificates"),
+    "ipsecGwImportCoding": Traits(
+        effect="Coding of certificates and keys; auto tells PEM, base64, DER and PKCS #12 apart",
+        mechanism="pki",
+        shown="tests/test_pki_reading.py::test_every_coding_is_read",
+    ),
     "ipsecGwImportName": Traits(effect="Description of the job and of what it makes", mechanism="store"),
-    "ipsecGwImportTrusted": _later("A peer's certificate is trusted as it is", "pki", stage="certificates"),
+    "ipsecGwImportTrusted": Traits(
+        effect="A peer's certificate gets certForceTrusted true",
+        mechanism="pki",
+        limit="peer-certificate only",
+        shown="tests/test_pki_imports.py::test_a_peers_certificate_may_be_trusted_as_it_is",
+    ),
     "ipsecGwImportPassword": Traits(
         role=Role.SECRET,
         effect="Opens a configuration that was exported with secrets, or a PKCS #12 file; never shown",
@@ -332,6 +352,19 @@ USERS = {
     "ipsecGwFilterSubtree": Traits(effect="Notifications of this subtree are meant", mechanism="snmp"),
     "ipsecGwFilterMask": Traits(effect="Which arcs of the subtree count", mechanism="snmp"),
     "ipsecGwFilterType": Traits(effect="Whether what matches is sent", mechanism="snmp"),
+    "ipsecGwLoginKeyUser": Traits(
+        role=Role.CREATING,
+        refers="ipsecGwUserTable",
+        effect="The key is one of this user; creates the row",
+        mechanism="snmp",
+        shown="tests/test_shell_ssh.py::test_a_key_opens_the_shell_and_no_other_does",
+    ),
+    "ipsecGwLoginKeyText": Traits(
+        effect="The user logs in over SSH by this key",
+        mechanism="shell",
+        limit="255 octets: no RSA",
+        shown="tests/test_shell_ssh.py::test_a_key_opens_the_shell_and_no_other_does",
+    ),
 }
 
 TRAITS = {

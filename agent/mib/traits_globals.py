@@ -4,37 +4,38 @@ from agent.mib.schema import Traits
 
 TRAITS = {
     "ipsecGlobMaxSysLogLevel": Traits(
-        stage="gateway",
         effect="IPsec messages less urgent than this level no longer reach syslog or the journal",
         mechanism="log",
         limit="The audit line of a SET is not filtered (it is not an IPsec message)",
+        shown="tests/test_daemon_settings.py::test_ipsec_messages_that_are_not_urgent_enough_stay_out",
     ),
     "ipsecGlobIkePort": Traits(
-        stage="gateway",
         effect="charon listens on another UDP port for IKE",
         mechanism="charon.conf",
-        limit=(
-            "socket-default reads ports only at start; peers must know the port, the MIB has no object for a "
-            "remote port"
-        ),
         disturbs="restarts charon",
+        limit=(
+            "Tunnels end when it changes. Peers must know the port; there is no object for the port of a peer. "
+            "4500 is refused"
+        ),
+        shown="tests/test_daemon_settings.py::test_the_file_says_what_the_settings_say; lab: ike_port",
     ),
     "ipsecGlobMaxRetries": Traits(
-        stage="gateway",
         effect="An unanswered IKE message is repeated this often before the negotiation fails",
         mechanism="charon.conf",
         limit="Counts for all peers at once; running IKE_SAs keep the old value; also the liveness test of IKEv2",
+        shown="tests/test_daemon_settings.py::test_the_file_says_what_the_settings_say; lab: retries",
     ),
     "ipsecGlobRetryTimeout0milli": Traits(
-        stage="gateway",
         effect="First repetition of an IKE message comes after this time",
         mechanism="charon.conf",
-        limit="Growth factor is not in the MIB",
+        limit="Each gap is 1.8 times the one before; the factor is not in the MIB. Accepted from 10 ms on",
+        shown="tests/test_daemon_settings.py::test_the_file_says_what_the_settings_say; lab: retries",
     ),
     "ipsecGlobRetryTimeoutMaxsec": Traits(
-        stage="gateway",
         effect="Growing gaps between repetitions never exceed this",
         mechanism="charon.conf",
+        limit="0: the gaps grow without bound",
+        shown="tests/test_daemon_settings.py::test_the_file_says_what_the_settings_say; lab: retries",
     ),
     "ipsecGlobMaxNegotiationTimeoutsec": Traits(
         effect="An IKE negotiation that is not finished after this time is given up and the peer leaves going-up",
@@ -52,7 +53,6 @@ TRAITS = {
         shown="lab: most_ike_sas; tests/test_monitor_phase1.py::test_the_number_of_ike_sas_is_kept_by_version",
     ),
     "ipsecGlobIgnoreCrPayloads": Traits(
-        stage="gateway",
         effect="true: own certificate is sent whether or not the peer asked, and its choice of CA is disregarded",
         mechanism="plan.ike",
         limit=(
@@ -60,34 +60,35 @@ TRAITS = {
             "connection"
         ),
         disturbs="reloads connection",
+        shown="lab: rsa_requests",
     ),
     "ipsecGlobNoCrPayloads": Traits(
-        stage="gateway",
         effect="true: our IKE messages carry no certificate request",
         mechanism="plan.ike",
         disturbs="reloads connection",
+        shown="lab: rsa_requests",
     ),
     "ipsecGlobNoKeyHashPayloads": Traits(
-        stage="gateway",
         effect="Nothing: key hash payloads belong to RSA encryption only",
         mechanism="none",
         limit="No engine does RSA encryption, so no key hash is ever sent; false behaves as true; column tells so",
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecGlobNoCrls": Traits(
-        stage="gateway",
         effect="true is what always happens: CRLs are not sent inside IKE",
         mechanism="none",
         limit=(
             "charon has no code to send CRLs (it does read received ones); writing false answers "
             "inconsistentValue; equivalent: publish the CRL by HTTP or LDAP"
         ),
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecGlobSendFullCertChains": Traits(
-        stage="gateway",
         effect="true: intermediate CA certificates accompany our certificate; false: only our own certificate is sent",
         mechanism="plan.credentials",
-        limit="With false an intermediate that also verifies a peer must stay loaded, and is sent",
         disturbs="renegotiates peer",
+        limit="With false an intermediate that is trusted itself (certIsCA) stays loaded, and is sent",
+        shown="tests/test_plan_certificates.py::test_the_chain_of_an_own_certificate; lab: rsa_chain",
     ),
     "ipsecGlobTrustIcmpMsg": Traits(
         effect=(
@@ -101,19 +102,19 @@ TRAITS = {
         ),
     ),
     "ipsecGlobSpiSize": Traits(
-        stage="gateway",
         effect="Nothing: length of zeroed SPIs in ISAKMP proposals is an option of the original IKE library",
         mechanism="none",
         limit="charon always sends an empty SPI in phase 1 proposals; only stored",
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecGlobZeroIsakmpCookies": Traits(
-        stage="gateway",
         effect="Nothing: see ipsecGlobSpiSize",
         mechanism="none",
         limit=(
             "charon always sends an empty SPI; accepted (the guide screen defaults to yes) and reported as "
             "without effect"
         ),
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecGlobMaxKeyLength": Traits(
         effect="Proposals with a longer cipher key than this are neither offered nor accepted",
@@ -223,19 +224,19 @@ TRAITS = {
         shown="tests/test_xfrm_packets.py::test_packets_fare_as_explain_says; lab: lockout",
     ),
     "ipsecGlobContUse32BitCpi": Traits(
-        stage="gateway",
         effect="Nothing: CPI width on the wire is fixed at 16 bits by RFC 3173 and charon",
         mechanism="none",
         limit="true refused (inconsistentValue); false is what always happens",
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecGlobContNoWellKnownCpis": Traits(
-        stage="gateway",
         effect="true is what always happens: CPIs are random between 256 and 61439",
         mechanism="none",
         limit=(
             "The default false (well-known CPIs) cannot be done; row reads back what was set, limit says 'CPIs "
             "are always random'"
         ),
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecGlobContDefaultPmtuTtl": Traits(
         effect="A path MTU learnt from ICMP is forgotten after this time",
@@ -246,7 +247,8 @@ TRAITS = {
         ),
         shown=(
             "tests/test_kernel_settings.py::test_values_are_written_and_the_hosts_own_come_back; "
-            "tests/test_kernel_settings.py::test_minutes_become_seconds_and_zero_is_for_ever"
+            "tests/test_kernel_settings.py::test_minutes_become_seconds_and_zero_is_for_ever; "
+            "lab: host_settings"
         ),
     ),
     "ipsecGlobContPrivateInterface": Traits(
@@ -281,10 +283,10 @@ TRAITS = {
         shown="tests/test_plan_upkeep.py::test_a_fresh_identity_after_each_phase_2; lab: fresh_identity",
     ),
     "ipsecGlobContIkeLoggingLevel": Traits(
-        stage="gateway",
         effect="More or fewer details of IKE in the log",
         mechanism="log",
         limit="charon level 4 (keys in clear) is never used, 10 and more act as 9: house rule on secrets",
+        shown="tests/test_daemon_settings.py::test_lines_of_charon_reach_the_agents_log; lab: retries",
     ),
     "ipsecGlobContDialBlockTime": Traits(
         stage="later",
@@ -315,10 +317,10 @@ TRAITS = {
         shown="lab: dead_peers",
     ),
     "ipsecGlobContObsoleteFeatureMask": Traits(
-        stage="gateway",
         effect="Nothing: bits revive internals of the original packet filter",
         mechanism="none",
         limit="No such internals here; only stored",
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecGlobContP1Always": Traits(
         effect="enabled: each phase 2 rekey is preceded by a fresh phase 1 (IKEv1)",
@@ -356,13 +358,13 @@ TRAITS = {
         shown="tests/test_monitor_phase1.py::test_the_number_of_ike_sas_is_kept_by_version",
     ),
     "ipsecGlobContPathFinder": Traits(
-        stage="gateway",
         effect="Nothing: IKE and ESP in pseudo-HTTPS is proprietary",
         mechanism="none",
         limit=(
             "enabled refused (inconsistentValue); modern equivalent RFC 9329 (TCP encapsulation) is not in charon"
             " 5.9.8; NAT-T enforce is the nearest"
         ),
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecGlobContXauthTimeout": Traits(
         stage="later",
@@ -371,10 +373,10 @@ TRAITS = {
         limit="One value for the whole of phase 1 plus XAUTH; as client charon waits a fixed 30 s for the request",
     ),
     "ipsecGlobContCompatiblity": Traits(
-        stage="gateway",
         effect="Nothing: chooses between two numbers for RIPEMD-160",
         mechanism="none",
         limit="No engine has RIPEMD-160; setting bit 0 is refused",
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecGlobContMaxIkev2RdrEntries": Traits(
         stage="later",

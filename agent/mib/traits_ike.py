@@ -22,7 +22,10 @@ TRAITS = {
     "ikePropDescription": Traits(
         effect="The label names the row in every log line, event, explain answer and notification about it",
         mechanism="log",
-        shown="tests/test_profile_references.py::test_the_description_names_a_profile_in_what_is_told",
+        shown=(
+            "tests/test_daemon_settings.py::test_a_description_names_its_row_in_events; "
+            "tests/test_profile_references.py::test_the_description_names_a_profile_in_what_is_told"
+        ),
     ),
     "ikePropEncAlg": Traits(
         role=Role.CREATING,
@@ -84,7 +87,10 @@ TRAITS = {
     "ikePrfDescription": Traits(
         effect="The label names the row in every log line, event, explain answer and notification about it",
         mechanism="log",
-        shown="tests/test_profile_references.py::test_the_description_names_a_profile_in_what_is_told",
+        shown=(
+            "tests/test_daemon_settings.py::test_a_description_names_its_row_in_events; "
+            "tests/test_profile_references.py::test_the_description_names_a_profile_in_what_is_told"
+        ),
     ),
     "ikePrfAuthMethod": Traits(
         deletes=15,
@@ -95,6 +101,7 @@ TRAITS = {
             "something else)"
         ),
         disturbs="renegotiates peer",
+        shown="lab: rsa_signatures",
     ),
     "ikePrfMode": Traits(
         effect="Phase 1 uses main or aggressive mode, and accepts the other one or not",
@@ -124,25 +131,35 @@ TRAITS = {
         shown="lab: settings",
     ),
     "ikePrfCert": Traits(
-        stage="gateway",
         refers="certTable",
         effect="Own certificate of this number is used for RSA signatures",
         mechanism="plan.credentials",
         limit="Ignored with PSK",
         disturbs="renegotiates peer",
+        shown="lab: rsa_signatures",
     ),
     "ikePrfLocalId": Traits(
         effect="We introduce ourselves by this identity; empty chooses by itself",
         mechanism="plan.ike",
-        limit="Ranges and subnets: ipv4net:/ipv4range: in IKEv1 only; not matched by every peer",
         disturbs="renegotiates peer",
+        limit=(
+            "Nets and ranges in IKEv1 only; not matched by every peer. Empty with certificates: the first "
+            "alternative name, else the subject"
+        ),
+        shown="tests/test_identities.py::test_every_syntax; lab: identities",
     ),
     "ikePrfCaCerts": Traits(
-        stage="gateway",
         effect="Only peers certified under these CAs are accepted",
         mechanism="plan.credentials",
-        limit="A number of no CA certificate is inconsistentValue",
         disturbs="renegotiates peer",
+        limit=(
+            "Up to 8 numbers of certTable with blanks or commas between. A number of no trusted CA certificate is "
+            "inconsistentValue"
+        ),
+        shown=(
+            "tests/test_plan_certificates.py::test_a_list_of_authorities_is_what_a_peer_may_come_from; lab: "
+            "rsa_foreign_ca"
+        ),
     ),
     "ikePrfPfsIdentity": Traits(
         effect="true: each phase 2 is negotiated under its own phase 1 keys",
@@ -190,6 +207,7 @@ TRAITS = {
             "needs nftables; other packets follow the kernel's path MTU"
         ),
         shown=(
+            "lab: segments; "
             "tests/test_plan_interfaces.py::test_mtu_comes_from_the_profile_the_global_one_or_is_built_in; "
             "tests/test_plan_interfaces.py::test_peers_with_another_mtu_have_sets_of_their_own; "
             "tests/test_interfaces_kernel.py::test_the_kernel_takes_all_our_parts"

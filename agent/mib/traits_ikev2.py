@@ -21,7 +21,10 @@ TRAITS = {
     "ikev2PrfDescription": Traits(
         effect="The label names the row in every log line, event, explain answer and notification about it",
         mechanism="log",
-        shown="tests/test_profile_references.py::test_the_description_names_a_profile_in_what_is_told",
+        shown=(
+            "tests/test_daemon_settings.py::test_a_description_names_its_row_in_events; "
+            "tests/test_profile_references.py::test_the_description_names_a_profile_in_what_is_told"
+        ),
     ),
     "ikev2PrfProposal": Traits(
         refers="ikeProposalTable",

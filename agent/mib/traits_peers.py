@@ -6,21 +6,24 @@ TRAITS = {
     "ipsecPeerDescription": Traits(
         effect="The label names the row in every log line, event, explain answer and notification about it",
         mechanism="log",
+        shown="tests/test_daemon_settings.py::test_a_description_names_its_row_in_events",
     ),
     "ipsecPeerPeerIds": Traits(
         effect="Only a peer with this identity is accepted",
         mechanism="plan.ike",
         limit=(
-            "Ranges (ipv4range:) and nets (ipv4net:) for IKEv1 only, refused for IKEv2; PSK of the peer is owned "
-            "by these ids"
+            "Ranges and nets for IKEv1 only, refused for IKEv2. Of several the first is called; PSK of the peer is "
+            "owned by these ids"
         ),
         disturbs="renegotiates peer",
+        shown="tests/test_identities.py::test_every_syntax; lab: identities",
     ),
     "ipsecPeerLocalAddress": Traits(
         effect="IKE and ESP leave from this address",
         mechanism="plan.ike",
         limit="Not an address of this host: row failed",
         disturbs="renegotiates peer",
+        shown="lab: local_address",
     ),
     "ipsecPeerTrafficList": Traits(
         role=Role.CREATING,
@@ -42,6 +45,7 @@ TRAITS = {
             "IKEv2 needed, row says so"
         ),
         disturbs="renegotiates peer",
+        shown="lab: name_moves; lab: unknown_address",
     ),
     "ipsecPeerVirtualInterface": Traits(
         effect="An interface with number peer + 100000 appears; all that is routed to it is encrypted",
@@ -53,6 +57,7 @@ TRAITS = {
         ),
         disturbs="renegotiates peer",
         shown=(
+            "lab: start_with_interfaces; lab: routed; "
             "tests/test_interfaces_kernel.py::test_a_virtual_interface_with_address_and_route_comes_and_goes_by_set;"
             " "
             "tests/test_plan_interfaces.py::test_its_traffic_list_is_ignored_and_everything_is_protected_by_its_own_policies"
@@ -74,6 +79,7 @@ TRAITS = {
             "failed with 'no pre-shared key'; not shown, logged or exported; settable only by authPriv or "
             "loopback; writing * keeps the old key"
         ),
+        shown="lab: wrong_key",
     ),
     "ipsecPeerIsdnCB": Traits(
         stage="later",
@@ -183,33 +189,35 @@ TRAITS = {
         shown="lab: start_version2",
     ),
     "ipsecPeerLocalId": Traits(
-        stage="gateway",
         effect="Own identity of an IKEv2 peer",
         mechanism="plan.ike",
         limit="Ranges and nets refused; ignored with IKEv1 (row unaffected)",
         disturbs="renegotiates peer",
+        shown="tests/test_identities.py::test_who_we_say_we_are; lab: rsa_ikev2",
     ),
     "ipsecPeerAuthMethod": Traits(
-        stage="gateway",
         effect="IKEv2 peer proves itself by PSK or certificate",
         mechanism="plan.ike",
         limit="dss-sig 2 refused; ignored with IKEv1",
         disturbs="renegotiates peer",
+        shown="lab: rsa_ikev2",
     ),
     "ipsecPeerCert": Traits(
-        stage="gateway",
         refers="certTable",
         effect="Own certificate of an IKEv2 peer",
         mechanism="plan.credentials",
         limit="ignored with PSK or IKEv1",
         disturbs="renegotiates peer",
+        shown="tests/test_plan_certificates.py::test_which_certificate_is_ours; lab: rsa_ikev2",
     ),
     "ipsecPeerCaCerts": Traits(
-        stage="gateway",
         effect="CAs accepted for an IKEv2 peer",
         mechanism="plan.credentials",
-        limit="ignored with IKEv1",
         disturbs="renegotiates peer",
+        limit="Ignored with IKEv1. As ikePrfCaCerts",
+        shown=(
+            "tests/test_plan_certificates.py::test_a_list_of_authorities_is_what_a_peer_may_come_from; lab: rsa_ikev2"
+        ),
     ),
     "ipsecPeerDynAddrMode": Traits(
         stage="later",
@@ -259,6 +267,7 @@ TRAITS = {
             "interface can be made to show lowerLayerDown"
         ),
         shown=(
+            "lab: standing; "
             "tests/test_links.py::test_a_link_shows_how_its_peer_is; "
             "tests/test_peer_states.py::test_an_interface_shows_dormant_up_and_blocked"
         ),
@@ -284,11 +293,18 @@ TRAITS = {
         effect="Puts the next rule behind this one",
         mechanism="plan.spd",
         limit="Ring: inconsistentValue",
-        shown="tests/test_xfrm_packets.py::test_packets_fare_as_explain_says",
+        shown=(
+            "tests/test_plan_first_match.py::test_the_first_rule_that_matches_decides;"
+            " tests/test_xfrm_packets.py::test_packets_fare_as_explain_says"
+        ),
     ),
     "ipsecTrDescription": Traits(
         effect="The label names the row in every log line, event, explain answer and notification about it",
         mechanism="log",
+        shown=(
+            "tests/test_explain_command.py::test_the_deciding_rule_is_named_and_why; "
+            "tests/test_daemon_settings.py::test_a_description_names_its_row_in_events"
+        ),
     ),
     "ipsecTrLocalAddress": Traits(
         effect="Packets of this local host, net or range start match",
@@ -386,17 +402,17 @@ TRAITS = {
         disturbs="renegotiates peer",
         limit=(
             "Number of the interface, -1 or 0 for any. What leaves: the kernel's own selector, but it does not"
-            " tell the interface of IPv6 packets that the gateway itself makes, so these meet no such rule"
-            " (row says so). What arrives: nftables marks it with the number in the upper 20 bits of the"
-            " packet's mark (policy routing: use masks within the lower 12); without nftables a rule with an"
-            " inbound part is failed, protect and drop then drop what leaves. An interface that is not there"
-            " is waited for (row pending); numbers up to 1,048,575"
+            " tell the interface of IPv6 packets that the gateway itself makes, so these meet no such rule (row"
+            " says so). What arrives: nftables marks it with the number in the upper 20 bits of the packet's mark"
+            " (policy routing: use masks within the lower 12); without nftables a rule with an inbound part is"
+            " failed, protect and drop then drop what leaves. An interface that is not there is waited for (row"
+            " pending); numbers up to 1,048,575"
         ),
         shown=(
             "tests/test_xfrm_packets.py::test_packets_fare_as_explain_says;"
             " tests/test_xfrm_packets.py::test_an_interface_is_the_one_a_packet_leaves_or_came_by;"
             " tests/test_reconcile_kernel.py::test_a_rule_waits_for_its_interface_and_what_comes_by_it_is_marked;"
-            " lab: interface_without_nftables"
+            " lab: interface_without_nftables; lab: protected_on_one_interface; lab: dropped_on_one_interface"
         ),
     ),
     "ipsecTrDirection": Traits(

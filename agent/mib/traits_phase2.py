@@ -14,7 +14,10 @@ TRAITS = {
     "ipsecPropDescription": Traits(
         effect="The label names the row in every log line, event, explain answer and notification about it",
         mechanism="log",
-        shown="tests/test_profile_references.py::test_the_description_names_a_profile_in_what_is_told",
+        shown=(
+            "tests/test_daemon_settings.py::test_a_description_names_its_row_in_events; "
+            "tests/test_profile_references.py::test_the_description_names_a_profile_in_what_is_told"
+        ),
     ),
     "ipsecPropProto": Traits(
         role=Role.CREATING,
@@ -261,7 +264,10 @@ TRAITS = {
     "ipsecPrfDescription": Traits(
         effect="The label names the row in every log line, event, explain answer and notification about it",
         mechanism="log",
-        shown="tests/test_profile_references.py::test_the_description_names_a_profile_in_what_is_told",
+        shown=(
+            "tests/test_daemon_settings.py::test_a_description_names_its_row_in_events; "
+            "tests/test_profile_references.py::test_the_description_names_a_profile_in_what_is_told"
+        ),
     ),
     "ipsecPrfProposal": Traits(
         role=Role.CREATING,
@@ -332,13 +338,13 @@ TRAITS = {
         shown="lab: outer_packets",
     ),
     "ipsecPrfVerifyPad": Traits(
-        stage="gateway",
         effect="Nothing: Linux always sends self-describing padding and never checks what it receives",
         mechanism="none",
         limit=(
             "No kernel switch; false refused (old style padding cannot be sent), true accepted with 'padding is "
             "not verified'"
         ),
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecPrfForceTunnelMode": Traits(
         effect=(

@@ -9,12 +9,15 @@ TRAITS = {
         mechanism="plan.ike",
         limit="No such peer: inconsistentValue",
         disturbs="renegotiates peer",
-        shown="tests/test_plan_interfaces.py::test_selectors_come_and_go_with_their_rows",
+        shown="lab: selectors; tests/test_plan_interfaces.py::test_selectors_come_and_go_with_their_rows",
     ),
     "ipsecPeerTrafficDescription": Traits(
         effect="The label names the row in log lines and explain answers about it",
         mechanism="log",
-        shown="tests/test_plan_interfaces.py::test_explain_names_the_selector_by_its_label",
+        shown=(
+            "tests/test_plan_interfaces.py::test_explain_names_the_selector_by_its_label; "
+            "tests/test_daemon_settings.py::test_a_description_names_its_row_in_events"
+        ),
     ),
     "ipsecPeerTrafficLocalAddress": Traits(
         role=Role.CREATING,
@@ -22,7 +25,7 @@ TRAITS = {
         mechanism="plan.ike",
         limit="Only for peers with virtual interface; rows of others do nothing",
         disturbs="renegotiates peer",
-        shown="tests/test_plan_interfaces.py::test_a_row_of_both_sides_is_a_child_of_its_own",
+        shown="lab: selectors; tests/test_plan_interfaces.py::test_a_row_of_both_sides_is_a_child_of_its_own",
     ),
     "ipsecPeerTrafficLocalMask": Traits(
         effect="Size of that net",
@@ -30,6 +33,7 @@ TRAITS = {
         limit="A dotted mask without holes",
         disturbs="renegotiates peer",
         shown=(
+            "lab: selectors; "
             "tests/test_plan_interfaces.py::test_a_row_of_both_sides_is_a_child_of_its_own; "
             "tests/test_plan_interfaces.py::test_masks_have_no_holes"
         ),
@@ -56,14 +60,14 @@ TRAITS = {
         mechanism="plan.ike",
         limit="Only for peers with virtual interface; rows of others do nothing",
         disturbs="renegotiates peer",
-        shown="tests/test_plan_interfaces.py::test_a_row_of_both_sides_is_a_child_of_its_own",
+        shown="lab: selectors; tests/test_plan_interfaces.py::test_a_row_of_both_sides_is_a_child_of_its_own",
     ),
     "ipsecPeerTrafficRemoteMask": Traits(
         effect="Size of that net",
         mechanism="plan.ike",
         limit="A dotted mask without holes",
         disturbs="renegotiates peer",
-        shown="tests/test_plan_interfaces.py::test_a_row_of_both_sides_is_a_child_of_its_own",
+        shown="lab: selectors; tests/test_plan_interfaces.py::test_a_row_of_both_sides_is_a_child_of_its_own",
     ),
     "ipsecPeerTrafficRemotePort": Traits(
         effect="Selector limited to this remote port",

@@ -4,77 +4,80 @@ from agent.mib.schema import Traits
 
 TRAITS = {
     "ipsecTunePeerHashLines": Traits(
-        stage="gateway",
         effect="Nothing: tables of kernel and agent size themselves",
         mechanism="none",
         limit="No fixed hash of this kind exists; only stored",
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecTuneTrafHashLines": Traits(
-        stage="gateway",
         effect="Nothing: tables of kernel and agent size themselves",
         mechanism="none",
         limit="No fixed hash of this kind exists; only stored",
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecTuneSaBIDHashLines": Traits(
-        stage="gateway",
         effect="Nothing: tables of kernel and agent size themselves",
         mechanism="none",
         limit="No fixed hash of this kind exists; only stored",
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecTuneSAIHashLines": Traits(
-        stage="gateway",
         effect="Look-up of IKE SAs stays fast with thousands of tunnels",
         mechanism="charon.conf",
-        limit="Read only at start; applied at the next start of charon, row says pending until then",
         disturbs="restarts charon",
+        limit=(
+            "Read only at start; applied at the next start of charon, ipsecGwIkeDaemonPending says so until then. "
+            "The next power of two is taken, 65536 at most"
+        ),
+        shown="tests/test_daemon_settings.py::test_the_daemon_is_told_and_what_waits_is_shown",
     ),
     "ipsecTuneTunRngHashLines": Traits(
-        stage="gateway",
         effect="Nothing: tables of kernel and agent size themselves",
         mechanism="none",
         limit="No fixed hash of this kind exists; only stored",
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecTuneBundleIdxHashLines": Traits(
-        stage="gateway",
         effect="Nothing: tables of kernel and agent size themselves",
         mechanism="none",
         limit="No fixed hash of this kind exists; only stored",
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecTuneIfcHashLines": Traits(
-        stage="gateway",
         effect="Nothing: tables of kernel and agent size themselves",
         mechanism="none",
         limit="No fixed hash of this kind exists; only stored",
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecTuneDevHashLines": Traits(
-        stage="gateway",
         effect="Nothing: tables of kernel and agent size themselves",
         mechanism="none",
         limit="No fixed hash of this kind exists; only stored",
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecTuneRtHashLines": Traits(
-        stage="gateway",
         effect="Nothing: tables of kernel and agent size themselves",
         mechanism="none",
         limit="No fixed hash of this kind exists; only stored",
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecTuneExtRtHashLines": Traits(
-        stage="gateway",
         effect="Nothing: tables of kernel and agent size themselves",
         mechanism="none",
         limit="No fixed hash of this kind exists; only stored",
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecTuneMaxCacheEntries": Traits(
-        stage="gateway",
         effect="Nothing: Linux has no IPsec flow cache since 4.14",
         mechanism="none",
         limit="Only stored",
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecTuneCacheHashLines": Traits(
-        stage="gateway",
         effect="Nothing: tables of kernel and agent size themselves",
         mechanism="none",
         limit="No fixed hash of this kind exists; only stored",
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecTuneIPFragMaxBytes": Traits(
         effect="Memory for reassembling fragments is bounded",
@@ -83,30 +86,30 @@ TRAITS = {
             "Whole namespace; at the limit Linux refuses new fragments instead of dropping the oldest; with its"
             " default the host's own value stays, or comes back"
         ),
-        shown="tests/test_kernel_settings.py::test_a_flood_of_fragments_is_bounded",
+        shown="tests/test_kernel_settings.py::test_a_flood_of_fragments_is_bounded; lab: host_settings",
     ),
     "ipsecTuneIPFragMaxFragments": Traits(
-        stage="gateway",
         effect="Nothing: Linux bounds memory, not the number of fragments",
         mechanism="none",
         limit="Use ipsecTuneIPFragMaxBytes",
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecTuneIPFragMaxTraces": Traits(
-        stage="gateway",
         effect="Nothing: Linux bounds memory, not the number of reassemblies",
         mechanism="none",
         limit="Use ipsecTuneIPFragMaxBytes",
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecTuneAutoRehashMaxEntriesPerLine": Traits(
-        stage="gateway",
         effect="Nothing: the kernel grows its XFRM hashes by itself",
         mechanism="none",
         limit="No load factor can be set; only stored",
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
     "ipsecTuneAutoRehashMaxRehashedEntriesPerLine": Traits(
-        stage="gateway",
         effect="Nothing: the kernel grows its XFRM hashes by itself",
         mechanism="none",
         limit="No load factor can be set; only stored",
+        shown="tests/test_without_effect.py::test_each_is_as_its_limit_says",
     ),
 }

@@ -6,6 +6,7 @@ from typing import Final
 
 from agent.store.events import Event, Events, Kind, Severity
 from agent.store.hooks import Change
+from agent.store.labels import description
 
 TABLES_NAMED: Final = 6
 ROWS_NAMED: Final = 4  # of each table
@@ -37,16 +38,22 @@ class ConfigurationChanges:
 
 
 def rows_named(change: Change) -> str:
-    """`ipsecPeerTable 1, 2; ipsecTrafficTable 7`, of many some."""
+    """`ipsecPeerTable 1 "branch", 2; ipsecTrafficTable 7`, of many some."""
     tables: dict[str, list[int]] = {}
     for row in change.rows:
         tables.setdefault(row.table, []).append(row.number)
     parts = []
     for table, numbers in list(tables.items())[:TABLES_NAMED]:
         numbers.sort()
-        named = "" if numbers == [0] else " " + ", ".join(map(str, numbers[:ROWS_NAMED]))
+        named = "" if numbers == [0] else " " + ", ".join(_named(change, table, n) for n in numbers[:ROWS_NAMED])
         more = f" and {len(numbers) - ROWS_NAMED} more" if len(numbers) > ROWS_NAMED else ""
         parts.append(f"{table}{named}{more}")
     if len(tables) > TABLES_NAMED:
         parts.append(f"{len(tables) - TABLES_NAMED} more tables")
     return "; ".join(parts)
+
+
+def _named(change: Change, table: str, number: int) -> str:
+    """`7 "printers"`: a row by the description it has, or had."""
+    text = description(change.after, table, number) or description(change.before, table, number)
+    return f'{number} "{text}"' if text else str(number)

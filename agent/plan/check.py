@@ -25,22 +25,25 @@ from agent.plan.capabilities import (
     MODERN_GROUPS,
     can,
 )
+from agent.plan.certificates import CERTIFICATES
 from agent.plan.connections import address_text
+from agent.plan.daemon import MOST_LINES, MOST_RETRIES, SHORTEST_MILLISECONDS, port_problem
 from agent.plan.explain import explain_all, matching
-from agent.plan.identities import IdentityError, identities, identity
+from agent.plan.identities import IdentityError, identities, identity, is_group
 from agent.plan.model import Action, Capabilities, ConfigurationView, Direction, Flow, Policy, RowChangeView
 from agent.plan.peers import is_host_name, literal
-from agent.plan.phase1 import AUTH_NAMES, DEFAULT_AUTH, PSK
+from agent.plan.phase1 import AUTH_NAMES, DEFAULT_AUTH, PSK, RSA
 from agent.plan.phase2 import COARSE, GRANULARITY_DEFAULT
 from agent.plan.proposals import group_problem
 from agent.plan.result import Plan
-from agent.plan.rules import RULES, After, RowRule
+from agent.plan.rules import RULES, After, RowRule, listed_in
 from agent.plan.selectors import bits, flow_bits, overlap
 from agent.plan.traffic import interface_problem, net_problem
+from agent.plan.without_effect import REFUSED
 
 LEAST_SECONDS: Final = 10  # a shorter life would end before its renewal
 LEAST_KBYTES: Final = 100  # some seventy large packets
-ACCEPTED_METHODS: Final = f"accepted: pre-sh-key({PSK}), default({DEFAULT_AUTH})"
+ACCEPTED_METHODS: Final = f"accepted: pre-sh-key({PSK}), rsa-sig({RSA}), default({DEFAULT_AUTH})"
 
 Named = tuple[str, int, str, Value]
 """(table, row, column, value) of one varbind."""
@@ -61,7 +64,6 @@ class RuleError(Exception):
 def _method(value: Value, capabilities: Capabilities) -> str:
     reasons = {
         2: "no engine has DSA signatures",
-        3: "RSA signatures are not supported yet",
         4: "RSA encryption would be taken for something else by the IKE daemon, no engine has it",
     }
     assert isinstance(value, int)
@@ -122,6 +124,12 @@ def _aead(value: Value, capabilities: Capabilities) -> str:
     return f"this engine has no {AEAD_NAMES[AEADS[value]]}; accepted: {_labels('ipsecGwIkePropAead', have)}"
 
 
+def _peer_method(value: Value, capabilities: Capabilities) -> str:
+    if value == 2:
+        return f"no engine has {AUTH_NAMES[value]}; accepted: {_labels('ipsecPeerAuthMethod', (PSK, RSA))}"
+    return ""
+
+
 def _proposal_method(value: Value, capabilities: Capabilities) -> str:
     if value in (2, 4):
         return f"no engine has {AUTH_NAMES[value]}; accepted: {_labels('ikePropAuthMethod', (1, 3, 33))}"
@@ -153,6 +161,16 @@ def _protocol(value: Value, capabilities: Capabilities) -> str:
 
 def _one_identity(value: Value, capabilities: Capabilities) -> str:
     return _identity_problem(value, lambda text: text and identity(text))
+
+
+def _one_single_identity(value: Value, capabilities: Capabilities) -> str:
+    """Of IKEv2."""
+    problem = _one_identity(value, capabilities)
+    assert isinstance(value, bytes)
+    text = value.decode("utf-8", "replace").strip()
+    if not problem and text and is_group(identity(text)):
+        return "IKEv2 has no nets and ranges as identities; accepted: a single identity"
+    return problem
 
 
 def _some_identities(value: Value, capabilities: Capabilities) -> str:
@@ -194,6 +212,21 @@ def _own_address(value: Value, capabilities: Capabilities) -> str:
     return "no tunnel can begin there; accepted: an address of this host, 0.0.0.0 for that of the route"
 
 
+def _port(value: Value, capabilities: Capabilities) -> str:
+    assert isinstance(value, int)
+    return port_problem(value)
+
+
+def _within(low: int, high: int, why: str, unit: str = "") -> Callable[[Value, Capabilities], str]:
+    """Between two bounds of ours, where the MIB has none."""
+
+    def problem(value: Value, capabilities: Capabilities) -> str:
+        assert isinstance(value, int)
+        return "" if low <= value <= high else f"{why}; accepted: {low}..{high}{unit}"
+
+    return problem
+
+
 def _mask(value: Value, capabilities: Capabilities) -> str:
     assert isinstance(value, int)
     return net_problem(bytes(4), value)
@@ -215,6 +248,13 @@ def _granularity(value: Value, capabilities: Capabilities) -> str:
 
 VALUES: Final[Mapping[str, Callable[[Value, Capabilities], str]]] = MappingProxyType(
     {
+        "ipsecGlobIkePort": _port,
+        "ipsecGlobMaxRetries": _within(0, MOST_RETRIES, "a peer that is dead would never be given up"),
+        "ipsecGlobRetryTimeout0milli": _within(
+            SHORTEST_MILLISECONDS, 600_000, "repetitions would flood the peer, or never come", " ms"
+        ),
+        "ipsecGlobRetryTimeoutMaxsec": _within(0, 86_400, "no time between two repetitions", " s, 0 for no bound"),
+        "ipsecTuneSAIHashLines": _within(1, MOST_LINES, "no size of the table of IKE SAs"),
         "ikePrfAuthMethod": _method,
         "ikePrfGroup": _group,
         "ikePrfLifeSeconds": _seconds,
@@ -233,6 +273,8 @@ VALUES: Final[Mapping[str, Callable[[Value, Capabilities], str]]] = MappingProxy
         "ipsecGlobContPrivateInterface": rules_interfaces.private_interface,
         "ipsecPeerDynamicAddress": _peer_address,
         "ipsecPeerLocalAddress": _own_address,
+        "ipsecPeerAuthMethod": _peer_method,
+        "ipsecPeerLocalId": _one_single_identity,
         "ipsecPeerPeerIds": _some_identities,
         "ipsecPeerTrafficLocalMask": rules_interfaces.dotted_mask,
         "ipsecPeerTrafficPolicy": rules_interfaces.selector_role,
@@ -247,6 +289,7 @@ VALUES: Final[Mapping[str, Callable[[Value, Capabilities], str]]] = MappingProxy
         "ipsecTrLocalMaskLen": _mask,
         "ipsecTuneIPFragMaxBytes": rules_interfaces.memory,
         "ipsecTrRemoteMaskLen": _mask,
+        **REFUSED,
     }
 )
 """What is wrong with a value by itself, by column."""
@@ -288,6 +331,11 @@ def check_rules(
     for (table, number), change in changed.items():
         row = change.after
         names = names_of.get((table, number), set())
+        if table == CERTIFICATES and row is None and (user := listed_in(after, number)):
+            named_at = _position(named, table, number, ())
+            raise RuleError(
+                named_at, f"the row is in use by {user}; accepted: deleting it once {user} does not name it"
+            )
         if row is None or not names:
             continue  # it is gone, or follows from what another row's varbinds did
         for columns, problem in ROW_RULES.get(table, ()):

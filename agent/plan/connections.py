@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from agent.plan import liveness, numbers
+from agent.plan.certificates import Proof
 from agent.plan.identities import ANY
 from agent.plan.model import Child, Connection, Prefix, Verdict, ViciValue
 from agent.plan.phase1 import NAT_DISABLED, Phase1
@@ -27,7 +28,9 @@ class Peer(NamedTuple):
     `remote` comes from, '' for none. `identities`: what the peer may call itself, never empty when usable. `version`,
     `method`: ipsecPeerIkeVersion, ipsecPeerAuthMethod. `single`: one child for all rules. `roams`: `local` is only
     where it is now, and the tunnel follows when that changes. `virtual`: it has an interface instead of rules. `call`:
-    the link it is called through whatever the routes say, 0 for none. `others`: more addresses of its name."""
+    the link it is called through whatever the routes say, 0 for none. `others`: more addresses of its name. `proof`:
+    with signatures, None for a pre-shared key; `forced`: per identity certificates that are accepted as they are, in
+    place of any authority."""
 
     number: int
     priority: int
@@ -51,6 +54,8 @@ class Peer(NamedTuple):
     virtual: bool = False
     call: int = 0
     others: tuple[bytes, ...] = ()
+    proof: Proof | None = None
+    forced: tuple[tuple[str, ...], ...] = ()
 
 
 def address_text(address: bytes) -> str:
@@ -125,14 +130,16 @@ class Common(NamedTuple):
     local_id: str
     children: Mapping[str, ViciValue]
     others: tuple[bytes, ...] = ()
+    proof: Proof | None = None
 
 
 class PeerConnection(Connection):
     """A Connection that makes its settings when it is asked for them: there may be 100,000 peers, and what they have
     of their own is little."""
 
-    __slots__ = ("_aggressive", "_common", "_identity")
+    __slots__ = ("_aggressive", "_common", "_forced", "_identity")
     _aggressive: bool
+    _forced: tuple[str, ...]
     _common: Common
     _identity: str
 
@@ -146,6 +153,7 @@ class PeerConnection(Connection):
         children: tuple[Child, ...],
         initiator: bool,
         nat: bool,
+        forced: tuple[str, ...] = (),
     ) -> None:
         for field, value in (
             ("name", name),
@@ -156,6 +164,7 @@ class PeerConnection(Connection):
             ("children", children),
             ("initiator", initiator),
             ("nat", nat),
+            ("_forced", forced),
         ):
             object.__setattr__(self, field, value)
 
@@ -163,17 +172,22 @@ class PeerConnection(Connection):
     def settings(self) -> Mapping[str, ViciValue]:
         common = self._common
         local: dict[str, ViciValue] = {"auth": "psk"}
+        remote: dict[str, ViciValue] = {"auth": "psk", "id": self._identity}
+        requests: Mapping[str, ViciValue] = {}
+        if common.proof is not None:
+            requests = signed(common.proof, self._forced, local, remote)
         if common.local_id:
             local["id"] = common.local_id
         return {
             **common.phase1,
+            **requests,
             **common.own,
             "local_addrs": [address_text(common.local) if common.local is not None else ANY],
             "remote_addrs": [address_text(common.remote), *map(address_text, common.others)]
             if common.remote
             else [ANY],
             "local": local,
-            "remote": {"auth": "psk", "id": self._identity},
+            "remote": remote,
             "aggressive": "yes" if self._aggressive else "no",
             "children": common.children,
         }
@@ -184,6 +198,7 @@ class PeerConnection(Connection):
         return (
             self.name == other.name
             and self._identity == other._identity
+            and self._forced == other._forced
             and self._aggressive == other._aggressive
             and self.initiator == other.initiator
             and self.nat == other.nat
@@ -192,6 +207,21 @@ class PeerConnection(Connection):
         )
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def signed(
+    proof: Proof, forced: tuple[str, ...], local: dict[str, ViciValue], remote: dict[str, ViciValue]
+) -> dict[str, ViciValue]:
+    """Has both sides authenticate by signatures; the keys of the connection that go with it. A certificate that is
+    trusted as it is has no authority above it."""
+    local["auth"] = remote["auth"] = "pubkey"
+    if proof.certificate is not None:
+        local["certs"] = [proof.certificate.pem]
+    if forced:
+        remote["certs"] = list(forced)
+    elif proof.authorities:
+        remote["cacerts"] = list(proof.authorities)
+    return {"send_cert": "always" if proof.always else "ifasked", "send_certreq": "yes" if proof.asks else "no"}
 
 
 def own_settings(peer: Peer, phase1: Phase1, details: tuple[Child, ...]) -> Mapping[str, ViciValue]:
@@ -209,7 +239,7 @@ def connections(
     phase 1 mode (the daemon picks by the mode of the first message)."""
     local = None if peer.roams else peer.local
     own = own_settings(peer, phase1, details)
-    common = Common(phase1.settings, own, local, peer.remote, peer.local_id, children, peer.others)
+    common = Common(phase1.settings, own, local, peer.remote, peer.local_id, children, peer.others, peer.proof)
     return [
         PeerConnection(
             numbers.connection_name(peer.number, identity=place, responder=responder),
@@ -220,6 +250,7 @@ def connections(
             details,
             place == 1 and not responder,
             phase1.nat != NAT_DISABLED,
+            peer.forced[place - 1] if peer.forced else (),
         )
         for place, identity in enumerate(peer.identities, 1)
         for responder in (False, True)[: 1 + phase1.answers_other]

@@ -16,6 +16,7 @@ from agent.plan import cells, inbound, numbers, spd, verdicts
 from agent.plan.chains import POST, PRE
 from agent.plan.claims import Claims
 from agent.plan.connections import Peer, child_settings, shared_child_settings, tunnels
+from agent.plan.daemon import daemon_settings
 from agent.plan.interfaces import Interfaces
 from agent.plan.kinship import Kinship
 from agent.plan.layered import Edit, Layered
@@ -39,7 +40,7 @@ from agent.plan.profiles import Profiles
 from agent.plan.result import REMEMBERED, Filter, Plan, Touched
 from agent.plan.spd import TRAFFIC, Companions, Way
 from agent.plan.state import OWN_ADDRESS, Bags, Made, State, Todo, edit_of
-from agent.plan.traffic import Rule, RuleAction, RuleDirection, SideKind, inside_gre, with_outer
+from agent.plan.traffic import Rule, RuleAction, RuleDirection, inside_gre, with_outer
 
 EAGER: Final = (
     20_000  # rules up to which `placing` is made before there is a drop rule, so that the first costs nothing
@@ -111,7 +112,8 @@ class Draft:
 
     def standing_policies(self) -> None:
         """Those without a rule: exemptions and the default."""
-        for policy in spd.exemptions(self._environment.own_addresses):
+        port = daemon_settings(self._configuration).ike_port
+        for policy in spd.exemptions(self._environment.own_addresses, port):
             self._claims.offer(policy)
         self.default_rule()
 
@@ -135,7 +137,7 @@ class Draft:
                 *(cells.number(row, f"ipsecPeer{name}") for name in ("IkeProfile", "IkeVersion", "AuthMethod"))
             )
             ikev2, in_turn = (self._configuration.scalar(name) == ON for name in (IKEV2_SWITCH, IN_TURN_SWITCH))
-            new = read_peer(row, self._environment, phase1, ikev2, in_turn)
+            new = read_peer(row, self._environment, phase1, ikev2, self._profiles.certificates, in_turn)
         self._todo.judge_peers.add(number)
         if new == old:
             return
@@ -173,6 +175,11 @@ class Draft:
             if self._made.get((owner, number)) is not None:
                 self._todo.build[owner, number] = None
 
+    def bound(self, key: int) -> None:
+        """The interface with this index came or went, or (OWN_ADDRESS) the default route has another address."""
+        for instance in self._bound.get(key):
+            self.instance(*instance)
+
     def networks(self, peer: int) -> None:
         """Rows about the virtual interface of a peer may be different."""
         self._interfaces.touched.add(peer)
@@ -183,11 +190,6 @@ class Draft:
         for rule in self._lists.chain(peer).rules:
             if self._made.get((peer, rule)) is not None:
                 self._todo.build[peer, rule] = None
-
-    def bound(self, key: int) -> None:
-        """The interface with this index came or went, or (OWN_ADDRESS) the default route has another address."""
-        for instance in self._bound.get(key):
-            self.instance(*instance)
 
     def finish(self) -> Plan:
         """Do it all."""
@@ -310,23 +312,22 @@ class Draft:
             companions = (behind_all(label),) * len(rule.parts)
             if placing is not None:
                 companions = placing.companions(Entry(instance, rule, label))
-        # without marks on packets the kernel cannot tell by which interface one came
-        inbound = not rule.interface or self._environment.capabilities.nftables
+        told = inbound.told(rule, self._environment.capabilities)
         policies: list[Policy] = []
         verdict: Verdict | None = None
         if rule.problem:
             verdict = Verdict(ApplyState.FAILED, rule.problem)
         elif rule.action != RuleAction.PROTECT:
-            verdict = self._standing(owner, rule, inbound)
-            if inbound or rule.action == RuleAction.DROP or rule.direction == RuleDirection.OUTBOUND:
-                policies = spd.plain(rule, max(owner, 0), priority, companions, inbound=inbound)
+            verdict = verdicts.of_world(owner, rule, self._environment)
+            if told or rule.action == RuleAction.DROP or rule.direction == RuleDirection.OUTBOUND:
+                policies = spd.plain(rule, max(owner, 0), priority, companions, inbound=told)
         elif owner < 0:
             verdict = verdicts.PROTECT_OUTSIDE
         else:
-            way, verdict = self._way(owner, rule, inbound)
+            way, verdict = self._way(owner, rule)
             if way is None:  # what blocks need not come before a drop rule, and would meet there what passes
                 companions = (behind_all(label),) * len(rule.parts)
-            policies = spd.protect(rule, owner, priority, companions, way, inbound=inbound)
+            policies = spd.protect(rule, owner, priority, companions, way, inbound=told)
         made = Made(rule, label, companions, _one_per_key(policies), verdict)
         self._replace(instance, self._made.get(instance), made)
         self._todo.judge_rules.add(rule.number)
@@ -352,25 +353,10 @@ class Draft:
     def _phase2(self, rule: Rule, peer: Peer) -> Phase2:
         return self._profiles.phase2(0 if peer.single else rule.profile, peer.ipsec_profile, peer.version)
 
-    def _standing(self, owner: int, rule: Rule, inbound: bool) -> Verdict | None:
-        """What there is to say of a rule because of the world, whatever its action."""
-        if owner < 0 and rule.remote.kind == SideKind.OUTER:
-            return verdicts.NO_PEER_OUTSIDE
-        if not rule.parts:
-            return verdicts.NO_DEFAULT_ROUTE if owner < 0 else verdicts.address_unknown(owner)
-        if not inbound and (rule.direction != RuleDirection.OUTBOUND or rule.action == RuleAction.PROTECT):
-            return verdicts.not_marked(rule.action, self._environment.capabilities.nftables_lack)
-        if rule.interface and rule.interface not in self._environment.interfaces:
-            return verdicts.no_interface(rule.interface)
-        outbound = rule.action == RuleAction.PROTECT or rule.direction != RuleDirection.INBOUND
-        if rule.interface and outbound and len(rule.parts[0].source.address) == 16:
-            return verdicts.OWN_IPV6_PASSES_BY
-        return None
-
-    def _way(self, owner: int, rule: Rule, inbound: bool) -> tuple[Way | None, Verdict | None]:
+    def _way(self, owner: int, rule: Rule) -> tuple[Way | None, Verdict | None]:
         """How a protect rule of a peer is to be made real; None when it has to block, and why. While a backup peer
         stands for the peer, by that one's tunnel for the same nets."""
-        own = self._own_way(owner, rule, inbound)
+        own = self._own_way(owner, rule)
         backup = self._environment.takeovers.get(owner)
         if backup is None:
             return own
@@ -380,12 +366,12 @@ class Draft:
                 continue
             other = self._with_outer(backup, other)
             if (other.parts, other.interface) == (rule.parts, rule.interface):
-                way, verdict = self._own_way(backup, other, inbound)
+                way, verdict = self._own_way(backup, other)
                 return way, verdict or Verdict(ApplyState.APPLIED, f"peer {backup} stands for peer {owner}")
         text = f"its packets are dropped: peer {backup}, which stands for peer {owner}, has no rule for these nets"
         return None, Verdict(ApplyState.APPLIED, text)
 
-    def _own_way(self, owner: int, rule: Rule, inbound: bool) -> tuple[Way | None, Verdict | None]:
+    def _own_way(self, owner: int, rule: Rule) -> tuple[Way | None, Verdict | None]:
         """How a protect rule of a peer is to be made real by its own tunnel; None when it cannot be, and why."""
         peer = self._peers.get(owner)
         assert peer is not None
@@ -393,10 +379,11 @@ class Draft:
         name = shared if peer.single else own
         phase2 = self._phase2(rule, peer)
         problem = phase2.problem or self._misfit(peer, phase2)
-        if peer.single or not peer.usable or problem or not inbound:
+        told = inbound.told(rule, self._environment.capabilities)
+        if peer.single or not peer.usable or problem or not told:
             self._kinship.set_child(owner, own, None, None)
-        if not inbound:
-            return None, self._standing(owner, rule, inbound)
+        if not told:
+            return None, verdicts.of_world(owner, rule, self._environment)
         if not peer.usable or problem:
             if problem and peer.usable:
                 return None, Verdict(ApplyState.FAILED, f"{problem}; its packets are dropped")
@@ -411,14 +398,15 @@ class Draft:
         tunnel = self._environment.tunnels.get(name)
         if tunnel is not None:
             way = spd.way_of(tunnel, reqid)
-            return way._replace(ipcomp=True) if phase2.compressed else way, self._standing(owner, rule, inbound)
+            way = way._replace(ipcomp=True) if phase2.compressed else way
+            return way, verdicts.of_world(owner, rule, self._environment)
         if peer.remote is None:
             return None, verdicts.not_called(owner, bool(rule.parts))
         if peer.local is None:
             return None, Verdict(ApplyState.APPLIED, f"its packets are dropped: peer {owner}: no route to it now")
         mode = spd.TUNNEL if peer.single or tunnels(rule, peer, phase2) else spd.TRANSPORT
         way = Way(peer.local, peer.remote, phase2.protocol, mode, False, reqid)
-        return way, self._standing(owner, rule, inbound)
+        return way, verdicts.of_world(owner, rule, self._environment)
 
     def _misfit(self, peer: Peer, phase2: Phase2) -> str:
         """Why phase 1 of the peer and this phase 2 do not go together."""
@@ -473,39 +461,13 @@ class Draft:
                 found.append(verdicts.in_list(owner, made, self._claims.policies, self._lists.chain(owner)))
         return verdicts.of_rule(found)
 
-    def _filters(
-        self, bound: Mapping[int, tuple[Instance, ...]], policies: Mapping[PolicyKey, Policy]
-    ) -> Mapping[str, Filter]:
-        """What is wanted of the packet filter."""
-        found = self._interfaces.filters(policies.values())
-        if self._previous is not None and not self._bound.touched and not self._interfaces.touched:
-            marks = self._previous.filters.get(inbound.PART)
-        else:
-            marks = self._marks(bound)
-        return {**found, inbound.PART: marks} if marks is not None else found
-
-    def _marks(self, bound: Mapping[int, tuple[Instance, ...]]) -> Filter | None:
-        """What arrives by an interface that a rule names, or a virtual one, has to be marked."""
-        rows = {
-            index: [RowRef(TRAFFIC, number) for owner, number in instances if self._comes_by(owner, number)]
-            for index, instances in bound.items()
-            if index != OWN_ADDRESS
-        }
-        if self._environment.capabilities.nftables:
-            for peer, link in self._interfaces.links.done().items():
-                if link.number <= numbers.MARKED_INTERFACE_LAST:
-                    rows.setdefault(link.number, []).append(RowRef(PEERS, peer))
-        rows = {index: refs for index, refs in rows.items() if refs}
-        if not rows:
-            return None
-        return Filter(inbound.marking(rows), frozenset(ref for refs in rows.values() for ref in refs))
-
-    def _comes_by(self, owner: int, number: int) -> bool:
-        """Whether a rule has policies for what arrives by its interface."""
-        made = self._made.get((owner, number))
-        return made is not None and any(policy.key.scope.mask for policy in made.policies)
-
     # ---- the plan ---------------------------------------------------------------------
+
+    def _marking(self, bound: Mapping[int, tuple[Instance, ...]]) -> dict[str, Filter]:
+        if self._previous is not None and not self._bound.touched and not self._interfaces.touched:
+            return {name: wanted for name, wanted in self._previous.filters.items() if name == inbound.PART}
+        links = self._interfaces.links.done() if self._environment.capabilities.nftables else {}
+        return inbound.wanted(bound, self._made, links)
 
     def _result(self) -> Plan:
         history: tuple[Touched, ...] = ()
@@ -546,6 +508,7 @@ class Draft:
             environment=self._environment,
             enabled=True,
             policies=policies,
+            filters=self._interfaces.filters(policies.values()) | self._marking(bound),
             links=self._interfaces.links.done(),
             calls=self._interfaces.calls.done(),
             connections=kinship.connections.done(),
@@ -553,7 +516,8 @@ class Draft:
             verdicts=self._verdicts.done(),
             reqids=kinship.reqids.done(),
             children=kinship.children.done(),
-            filters=self._filters(bound, policies),
+            daemon=daemon_settings(self._configuration),
+            credentials=self._profiles.certificates.credentials,
             state=state,
             history=history,
             token=self._token,

@@ -20,6 +20,15 @@ _ONE: Final = re.compile(r"<[^>]*>|\|[^|]*\||\{[^}]*\}|\([^)]*\)|\[[^\]]*\]|[^\s
 _FORMS: Final = "accepted: <distinguished name>, |address|, |first-last|, |net/mask|, {key id}, (user), [domain name]"
 
 
+ATTRIBUTES: Final = (
+    *("CN", "OU", "O", "C", "L", "ST", "E", "DC", "UID", "T", "SN", "N", "G", "I", "D", "STREET", "postalCode"),
+    *("serialNumber", "dnQualifier", "emailAddress", "employeeNumber", "pseudonym", "unstructuredName"),
+)
+"""Attribute types of names that the daemon knows (strongSwan 5.9.8, identification.c)."""
+_ATTRIBUTES: Final = frozenset(name.casefold() for name in ATTRIBUTES)
+_GROUP: Final = re.compile(r"[0-9a-f.:]+[-/][0-9a-f.:]+")  # its prefixes ipv4net: and ipv4range: are not for this form
+
+
 class IdentityError(ValueError):
     """The text is no identity; says why and what would be one."""
 
@@ -41,13 +50,40 @@ def _between_bars(text: str) -> str:
             low, high = ipaddress.ip_address(first.strip()), ipaddress.ip_address(last.strip())
             if low.version != high.version or int(low) > int(high):
                 raise IdentityError(f"the range ends before it begins; {_FORMS}")
-            return f"ipv{low.version}range:{low}-{high}"
+            return f"{low}-{high}"
         net = ipaddress.ip_network(text, strict=True)
-        return f"ipv{net.version}net:{net}"
+        return str(net)
     except IdentityError:
         raise
     except ValueError:
         raise IdentityError(f"neither an address nor a range nor a net stands between the bars; {_FORMS}") from None
+
+
+def _distinguished(inside: str) -> str:
+    """The daemon takes a name with an attribute it does not know for a key id, and would wait for that."""
+    parts = [part.strip() for part in inside.split(",")]
+    for part in parts:
+        kind, found, value = part.partition("=")
+        if not found or not value.strip():
+            raise IdentityError(f"a distinguished name has parts like CN=gateway, not {part!r}; {_FORMS}")
+        if kind.strip().casefold() not in _ATTRIBUTES:
+            raise IdentityError(f"no attribute of a name: {kind.strip()}; accepted: {', '.join(ATTRIBUTES)}")
+    return ", ".join(parts)
+
+
+def dn_key(text: str) -> tuple[str, ...] | None:
+    """The parts of a distinguished name in an order of their own, for comparing; None for another identity. The order
+    of parts is written either way round, and the daemon matches both (rdn_matching)."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all("=" in part for part in parts):
+        return None
+    pairs = (part.partition("=") for part in parts)
+    return tuple(sorted(f"{kind.strip().casefold()}={value.strip().casefold()}" for kind, _, value in pairs))
+
+
+def is_group(name: str) -> bool:
+    """Whether an identity in the daemon's notation is a net or a range, which IKEv2 does not have."""
+    return _GROUP.fullmatch(name) is not None
 
 
 def identity(text: str) -> str:
@@ -63,9 +99,7 @@ def identity(text: str) -> str:
     if len(text) < 3 or text[-1] != closing or not inside.strip():
         raise IdentityError(f"{text[0]} is not closed by {closing} around a name; {_FORMS}")
     if text[0] == "<":
-        if "=" not in inside:
-            raise IdentityError(f"a distinguished name has parts like CN=gateway; {_FORMS}")
-        return inside
+        return _distinguished(inside)
     if text[0] == "|":
         return _between_bars(inside.strip())
     return {"{": "keyid:", "(": "email:", "[": "fqdn:"}[text[0]] + inside

@@ -13,7 +13,7 @@ from typing import Final
 from agent.plan import cells
 from agent.plan.lifetimes import life_of_version2
 from agent.plan.model import RowView, ViciValue
-from agent.plan.phase1 import AUTH_NAMES, NAT_DEFAULT, NAT_ENABLED, PSK, Phase1, offered, probing, usual
+from agent.plan.phase1 import NAT_DEFAULT, NAT_ENABLED, PSK, Phase1, method_problem, offered, probing, usual
 from agent.plan.proposals import V2, Asked
 from agent.plan.resolution import YES, Resolution, first
 
@@ -28,7 +28,7 @@ def resolve(world: Resolution, own: RowView | None, global_: RowView | None, met
     method = method or PSK
     its_life = life_of_version2(row)
     proposals: list[str] = []
-    problem = "" if method == PSK else f"{AUTH_NAMES.get(method, 'this method')} is not supported yet"
+    problem = method_problem(method)
     if not problem:
         asked = Asked(world.capabilities, V2, world.bounds, 0, method)
         proposals, problem = offered(world, first(rows, "ikev2PrfProposal", (0,), 0), asked)
@@ -52,5 +52,6 @@ def resolve(world: Resolution, own: RowView | None, global_: RowView | None, met
         probing=probing(world),
         version=V2,
         nat=first(rows, "ikev2PrfNatT", (NAT_DEFAULT,), NAT_ENABLED),
+        method=method,
         alive=row is None or cells.number(row, "ikev2PrfAliveCheck") == YES,
     )

@@ -106,7 +106,7 @@ class Kinship:
             found = connections(
                 peer, self._profiles.phase1(peer.ike_profile, peer.version, peer.method), settings, children
             )
-            self.secrets.put(numbers.secret_id(number), secret(peer))
+            self.secrets.put(numbers.secret_id(number), secret(peer) if peer.proof is None else None)
         else:
             self.secrets.put(numbers.secret_id(number), None)
         names = tuple(connection.name for connection in found)

@@ -193,6 +193,26 @@ class Secret:
     owners: tuple[str, ...]
 
 
+class CredentialKind(enum.Enum):
+    """An authority that peers may come from or that completes a chain; a certificate of an end, ours or a peer's that
+    is trusted as it is; a private key of ours."""
+
+    AUTHORITY = "ca"
+    END = "cert"
+    KEY = "key"
+
+
+class Credential(NamedTuple):
+    """Something the daemon needs for signatures. `number`: row of certTable, or of ipsecPublicKeyTable for a key, whose
+    `sealed` is opened only by the backend, at the moment of loading."""
+
+    id: str
+    kind: CredentialKind
+    number: int
+    pem: str = ""
+    sealed: bytes = b""
+
+
 # ---- the world ------------------------------------------------------------------------
 
 

@@ -87,6 +87,11 @@ def interface_mark(index: int) -> int:
     return index << MARK_SHIFT
 
 
+def credential_id(kind: str, number: int) -> str:
+    """`ca-<n>`, `cert-<n>`, `key-<n>`."""
+    return f"{kind}-{number}"
+
+
 def peer_of_connection(name: str) -> int:
     """Number of the peer a connection belongs to; 0 when it is none of ours."""
     match = _CONNECTION.fullmatch(name)

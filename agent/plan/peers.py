@@ -7,11 +7,12 @@ import re
 from typing import Final
 
 from agent.plan import cells
+from agent.plan.certificates import Certificate, Certificates, Proof
 from agent.plan.connections import Peer, address_text
-from agent.plan.identities import ANY, IdentityError, identities, identity
+from agent.plan.identities import ANY, IdentityError, dn_key, identities, identity, is_group
 from agent.plan.model import ApplyState, Environment, RowView, Verdict
 from agent.plan.numbers import LAST_WITH_INTERFACE, MOST_PEER_IDS
-from agent.plan.phase1 import NAT_DISABLED, Phase1
+from agent.plan.phase1 import NAT_DISABLED, PSK, RSA, Phase1
 from agent.plan.proposals import V1, V2
 
 PEERS: Final = "ipsecPeerTable"
@@ -23,6 +24,8 @@ ALWAYS_UP: Final = 2  # ipsecPeerStartMode
 FORCE: Final = 1  # ipsecPeerPublicIfIndexMode
 NOWHERE: Final = bytes(4)
 
+SUBJECT_TOLD: Final = "the peer is told its subject instead"
+NO_GROUPS: Final = "nets and ranges are identities of IKEv1 only"
 EMPTY_LIST: Final = Verdict(ApplyState.UNUSED, "its traffic list is empty")
 IKEV2_OFF: Final = Verdict(ApplyState.UNUSED, "IKEv2 is switched off (ipsecGlobIkev2Enabled); its protect rules block")
 NO_KEY: Final = Verdict(ApplyState.FAILED, "no pre-shared key; set ipsecPeerPreSharedKey")
@@ -91,7 +94,14 @@ def public_link(row: RowView, environment: Environment, remote: bytes) -> tuple[
     return 0, fitting[0] if environment.sources.get(remote) in fitting else None, None
 
 
-def read_peer(row: RowView, environment: Environment, phase1: Phase1, ikev2: bool, in_turn: bool = False) -> Peer:
+def read_peer(
+    row: RowView,
+    environment: Environment,
+    phase1: Phase1,
+    ikev2: bool,
+    certificates: Certificates,
+    in_turn: bool = False,
+) -> Peer:
     """A row of ipsecPeerTable with a traffic list or a virtual interface. `ikev2`: ipsecGlobIkev2Enabled; `in_turn`:
     ipsecGlobContDnsSelectRoundRobin."""
     remotes, trouble = remotes_of(row, environment, in_turn)
@@ -115,11 +125,17 @@ def read_peer(row: RowView, environment: Environment, phase1: Phase1, ikev2: boo
     local_id = ""
     try:
         names = identities(cells.text(row, "ipsecPeerPeerIds"))[:MOST_PEER_IDS]
-        local_id = identity(phase1.local_id) if phase1.local_id else ""
-        if not local_id and local is not None and not roams:  # one that moves is told by the daemon as it is then
-            local_id = address_text(local)
+        own_id = cells.text(row, "ipsecPeerLocalId") if version == V2 else phase1.local_id
+        local_id = identity(own_id) if own_id else ""
+        if version == V2 and any(map(is_group, (local_id, *names))):
+            trouble = _failed(NO_GROUPS)
     except IdentityError as error:
         trouble = _failed(str(error))
+    proof = proof_of(row, phase1, certificates)
+    if proof is not None and proof.certificate is not None:
+        local_id = told_id(proof.certificate, local_id)
+    elif not local_id and local is not None and not roams:  # one that moves is told by the daemon as it is then
+        local_id = address_text(local)
     down = cells.number(row, "ipsecPeerAdminStatus") == DOWN
     if down:
         verdict: Verdict | None = IS_DOWN
@@ -131,7 +147,9 @@ def read_peer(row: RowView, environment: Environment, phase1: Phase1, ikev2: boo
         verdict = IKEV2_OFF
     elif phase1.problem:
         verdict = _failed(phase1.problem)
-    elif not sealed:
+    elif proof is not None and proof.problem:
+        verdict = _failed(proof.problem)
+    elif proof is None and not sealed:
         verdict = NO_KEY
     elif trouble is not None:
         verdict = trouble
@@ -142,7 +160,7 @@ def read_peer(row: RowView, environment: Environment, phase1: Phase1, ikev2: boo
     elif remote is not None and local is None:
         verdict = _failed(f"no route to {address_text(remote)}")
     else:
-        verdict = _remark(row, remote, phase1)
+        verdict = _remark(row, remote, phase1) or _unconfirmed(proof, local_id)
     usable = not down and (verdict is None or verdict.state is ApplyState.APPLIED)
     own_names = bool(names)
     if not names:
@@ -171,13 +189,43 @@ def read_peer(row: RowView, environment: Environment, phase1: Phase1, ikev2: boo
         virtual,
         call if usable else 0,
         remotes[1:] if own_names else (),  # it may call us from any of them, if it says who it is
+        proof,
+        forced_for(certificates, names) if proof is not None else (),
     )
+
+
+def proof_of(row: RowView, phase1: Phase1, certificates: Certificates) -> Proof | None:
+    """How a peer that authenticates by signatures does it: in IKEv2 its own row says, in IKEv1 the profile."""
+    if phase1.method != RSA or phase1.version != V2:
+        return phase1.proof
+    return certificates.proof((cells.number(row, "ipsecPeerCert"),), (cells.text(row, "ipsecPeerCaCerts"),))
+
+
+def told_id(certificate: Certificate, chosen: str) -> str:
+    """Who we say we are: as chosen, else the first alternative name of our certificate. '' is its subject, which the
+    daemon then sends as the certificate has it."""
+    if not chosen:
+        return next(iter(certificate.identities), "")
+    key = dn_key(chosen)
+    return "" if key is not None and key == dn_key(certificate.subject) else chosen
+
+
+def forced_for(certificates: Certificates, names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    """Per identity the peers' certificates for it that are trusted as they are; () where there are none at all."""
+    found = tuple(tuple(each.pem for each in certificates.forced if each.is_of(name)) for name in names)
+    return found if any(found) else ()
+
+
+def _unconfirmed(proof: Proof | None, local_id: str) -> Verdict | None:
+    if proof is None or proof.certificate is None or not local_id or proof.certificate.is_of(local_id):
+        return None
+    return Verdict(ApplyState.APPLIED, f"certificate {proof.certificate.number} is not for {local_id}: {SUBJECT_TOLD}")
 
 
 def _remark(row: RowView, remote: bytes | None, phase1: Phase1) -> Verdict | None:
     """What to tell of a peer that can be used."""
     if remote is not None:
         return None
-    if phase1.version == V1 and not phase1.aggressive and not phase1.answers_other:
+    if phase1.method == PSK and phase1.version == V1 and not phase1.aggressive and not phase1.answers_other:
         return NEEDS_AGGRESSIVE
     return WAITS if cells.number(row, "ipsecPeerStartMode") == ALWAYS_UP else CALLED

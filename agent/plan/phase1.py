@@ -1,16 +1,17 @@
 """A profile of IKEv1's phase 1 with everything that is inherited resolved.
 
 The profile is the peer's, or the global one; a `default` in it means the global profile's
-value, then the built-in one. With pre-shared keys.
+value, then the built-in one. With pre-shared keys or RSA signatures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from agent.plan import cells
 from agent.plan.capabilities import ALL_GROUPS, DEFAULT_GROUP
+from agent.plan.certificates import Proof
 from agent.plan.lifetimes import Life, idle_life, life
 from agent.plan.liveness import DEFAULT, UNSAID, Probing
 from agent.plan.model import ApplyState, RowRef, RowView, Verdict, ViciValue
@@ -19,11 +20,12 @@ from agent.plan.resolution import YES, Resolution, first, first_group, nothing_l
 
 IKE_PROFILES: Final = "ikeProfileTable"
 
-PSK, DEFAULT_AUTH = 1, 14  # ikePrfAuthMethod
+PSK, RSA, DEFAULT_AUTH = 1, 3, 14  # ikePrfAuthMethod
 MAIN, AGGRESSIVE, DEFAULT_MODE, MAIN_ONLY, AGGRESSIVE_ONLY = 1, 2, 3, 4, 5  # ikePrfMode
 NAT_ENABLED, NAT_DISABLED, NAT_DEFAULT, NAT_ENFORCE = 1, 2, 3, 4  # ikePrfNatT, ikev2PrfNatT without the last
 
-AUTH_NAMES: Final = {2: "DSA signatures", 3: "RSA signatures", 4: "RSA encryption"}
+AUTH_NAMES: Final = {2: "DSA signatures", 4: "RSA encryption"}
+"""Methods of authentication that no engine has."""
 
 GUESSABLE: Final = Verdict(
     ApplyState.APPLIED,
@@ -34,7 +36,8 @@ GUESSABLE: Final = Verdict(
 class Phase1(NamedTuple):
     """A profile of phase 1 or of an IKEv2 SA resolved. `settings`: keys of a connection that all its peers share.
     `answers_other`: it also answers in the other mode. `problem`: why no peer can use it. `nat`: as ikePrfNatT.
-    `heartbeats`: as ikePrfHeartbeats, UNSAID for default; `alive`: ikev2PrfAliveCheck."""
+    `heartbeats`: as ikePrfHeartbeats, UNSAID for default; `alive`: ikev2PrfAliveCheck. `method`: PSK or
+    RSA; `proof`: how signatures are made and judged in IKEv1, where the profile says so."""
 
     aggressive: bool
     answers_other: bool
@@ -47,6 +50,8 @@ class Phase1(NamedTuple):
     nat: int = NAT_ENABLED
     heartbeats: int = UNSAID
     alive: bool = True
+    method: int = PSK
+    proof: Proof | None = None
 
 
 def resolve(world: Resolution, own: RowView | None, global_: RowView | None) -> Phase1:
@@ -57,7 +62,7 @@ def resolve(world: Resolution, own: RowView | None, global_: RowView | None) -> 
     mode = first(rows, "ikePrfMode", (DEFAULT_MODE,), MAIN)
     its_life = life(own, global_, "ikePrf")
     proposals: list[str] = []
-    problem = "" if method == PSK else f"{AUTH_NAMES.get(method, 'this method')} is not supported yet"
+    problem = method_problem(method)
     if not problem:
         asked = Asked(
             world.capabilities, V1, world.bounds, first_group(rows, "ikePrfGroup", "ipsecGwIkePrfGroup"), method
@@ -66,7 +71,7 @@ def resolve(world: Resolution, own: RowView | None, global_: RowView | None) -> 
     if own is not None and (told := idle_life(own, global_, "ikePrf")):
         world.verdicts[RowRef(IKE_PROFILES, own.number)] = told
     naming = next((row for row in rows if row is not None and cells.number(row, "ikePrfMode") != DEFAULT_MODE), None)
-    if naming is not None and mode != MAIN_ONLY:
+    if naming is not None and mode != MAIN_ONLY and method == PSK:
         world.verdicts.setdefault(RowRef(IKE_PROFILES, naming.number), GUESSABLE)
     nat = first(rows, "ikePrfNatT", (NAT_DEFAULT,), NAT_ENABLED)
     settings: dict[str, ViciValue] = {
@@ -90,7 +95,22 @@ def resolve(world: Resolution, own: RowView | None, global_: RowView | None) -> 
         probing=probing(world),
         nat=nat,
         heartbeats=first(rows, "ikePrfHeartbeats", (DEFAULT,), UNSAID),
+        method=method,
+        proof=_proof(world, rows) if method == RSA else None,
     )
+
+
+def _proof(world: Resolution, rows: Sequence[RowView | None]) -> Proof:
+    """The profile's own certificate before the global one's, the authorities of both."""
+    there = [row for row in rows if row is not None]
+    return world.certificates.proof(
+        (cells.number(row, "ikePrfCert") for row in there), (cells.text(row, "ikePrfCaCerts") for row in there)
+    )
+
+
+def method_problem(method: int) -> str:
+    """Why peers cannot authenticate this way; '' when they can."""
+    return "" if method in (PSK, RSA) else f"no engine has {AUTH_NAMES.get(method, 'this method')}"
 
 
 def offered(world: Resolution, head: int, asked: Asked) -> tuple[list[str], str]:

@@ -20,8 +20,10 @@ from agent.plan.model import ApplyState, RowRef, RowView, Verdict, ViciValue
 from agent.plan.proposals import IPSEC_PROPOSALS, Asked, ChainElement, chain_rows, group_problem, ipsec_element, seeded
 from agent.plan.resolution import YES, Resolution, first, first_group, nothing_left
 from agent.plan.spd import AH, ESP
+from agent.plan.without_effect import PADDING
 
 IPSEC_PROFILES: Final = "ipsecProfileTable"
+VERIFY: Final = 1  # ipsecPrfVerifyPad true
 
 IPCOMP_ENABLED, IPCOMP_DISABLED, IPCOMP_FORCE = 1, 2, 3  # ipsecPropIpcomp
 GRANULARITY_DEFAULT, COARSE = 1, 2  # ipsecPrfGranularity
@@ -78,6 +80,9 @@ def resolve(world: Resolution, own: RowView | None, global_: RowView | None, ver
     naming = next((row for row in rows if row is not None and row["ipsecPrfGranularity"] == granularity), None)
     if granularity != COARSE and naming is not None:
         world.verdicts[RowRef(IPSEC_PROFILES, naming.number)] = TOO_FINE
+    for row in rows:
+        if row is not None and cells.number(row, "ipsecPrfVerifyPad") == VERIFY:
+            world.verdicts.setdefault(RowRef(IPSEC_PROFILES, row.number), Verdict(ApplyState.APPLIED, PADDING))
     pmtu = first(rows, "ipsecPrfPmtuDiscovery", (PMTU_DEFAULT,), PMTU_ON)
     keep = first(rows, "ipsecPrfKeepAlive", (KEEP_DEFAULT,), LAPSE)
     settings: dict[str, ViciValue] = {

@@ -12,7 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, TypeVar
 
 from agent.plan import numbers
+from agent.plan.certificates import CERTIFICATES, KEYS
 from agent.plan.chains import POST, PRE
+from agent.plan.daemon import daemon_settings
 from agent.plan.draft import Draft
 from agent.plan.model import ConfigurationView, Environment, RowChangeView
 from agent.plan.peer_selectors import PEER_TRAFFIC
@@ -31,12 +33,18 @@ V = TypeVar("V")
 SWITCH: Final = "ipsecGlobEnabled"
 ON: Final = 1
 CONCERN_ALL: Final = frozenset(
-    {"ikeProposalTable", "ikeProfileTable", "ikev2ProfileTable", "ipsecProposalTable", "ipsecProfileTable"}
+    {
+        *("ikeProposalTable", "ikeProfileTable", "ikev2ProfileTable", "ipsecProposalTable", "ipsecProfileTable"),
+        *(CERTIFICATES, KEYS),
+    }
 )
+CONCERN_NOBODY: Final = frozenset({"certUptodate", "certDescription", "ipsecGwCertificateRowGeneration"})
+"""Columns of these tables that mean nothing to a plan; the first changes with the calendar."""
 SCALAR_GROUPS: Final = frozenset({"ipsecGlobals", "ipsecGlobalsContinued"})
 SCALARS_FOR_ALL: Final = frozenset(
     {
         SWITCH,
+        "ipsecGlobIkePort",
         "ipsecGlobIkeProfile",
         "ipsecGlobIpsecProfile",
         "ipsecGlobDPDIdleThreshold",
@@ -52,6 +60,9 @@ SCALARS_FOR_ALL: Final = frozenset(
         "ipsecGlobNoInitialContact",
         "ipsecGlobContDnsSelectRoundRobin",
         "ipsecGlobContHwAccel",
+        "ipsecGlobIgnoreCrPayloads",
+        "ipsecGlobNoCrPayloads",
+        "ipsecGlobSendFullCertChains",
     }
 )
 NETWORK_TABLES: Final = frozenset({PEER_TRAFFIC, PEER_ADDRESSES, PEER_ROUTES})
@@ -72,7 +83,8 @@ def make_plan(
     change while the plan lives.
     """
     if configuration.scalar(SWITCH) != ON:
-        return Plan(configuration.generation, configuration, environment, False, verdicts=SwitchedOff())
+        daemon = daemon_settings(configuration)
+        return Plan(configuration.generation, configuration, environment, False, verdicts=SwitchedOff(), daemon=daemon)
     if previous is None or changes is None or previous.state is None or _concerns_all(previous, environment, changes):
         return _whole(configuration, environment, previous)
     return _next(configuration, environment, previous, changes)
@@ -122,7 +134,7 @@ def _concerns_all(previous: Plan, environment: Environment, changes: Iterable[Ro
     if environment.link_addresses != known.link_addresses:
         return True
     return any(
-        change.table in CONCERN_ALL
+        (change.table in CONCERN_ALL and not change.columns <= CONCERN_NOBODY)
         or (change.table in SCALAR_GROUPS and not change.columns.isdisjoint(SCALARS_FOR_ALL))
         for change in changes
     )

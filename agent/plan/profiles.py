@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from agent.plan import ikev2, phase1, phase2
+from agent.plan.certificates import Certificates
 from agent.plan.ikev2 import IKEV2_PROFILES
 from agent.plan.model import Capabilities, ConfigurationView, RowRef, Verdict
 from agent.plan.phase1 import IKE_PROFILES, Phase1
@@ -27,6 +28,10 @@ class Profiles:
         self._global2 = self._world.row(IPSEC_PROFILES, self._world.scalar("ipsecGlobIpsecProfile"))
         self._phase1: dict[tuple[int, int, int], Phase1] = {}
         self._phase2: dict[tuple[int, int], Phase2] = {}
+
+    @property
+    def certificates(self) -> Certificates:
+        return self._world.certificates
 
     @property
     def verdicts(self) -> Mapping[RowRef, Verdict]:

@@ -6,8 +6,10 @@ A `default` in a profile means the value of the global profile's row, then the b
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 from agent.plan import cells
+from agent.plan.certificates import Certificates
 from agent.plan.keylengths import KeyBounds
 from agent.plan.model import ApplyState, Capabilities, ConfigurationView, RowRef, RowView, Verdict
 from agent.plan.proposals import ChainElement
@@ -43,6 +45,10 @@ class Resolution:
         self.bounds = KeyBounds(
             self.scalar("ipsecGlobMaxKeyLength"), self.scalar("ipsecGlobContSupportVarKeyLength4Twofish") == YES
         )
+
+    @cached_property
+    def certificates(self) -> Certificates:
+        return Certificates(self.configuration)
 
     def row(self, table: str, number: int) -> RowView | None:
         return self.configuration.row(table, number) if number else None

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
+from agent.plan.daemon import USUAL, DaemonSettings
 from agent.plan.filtering import Part
 from agent.plan.layered import Layered
 from agent.plan.links import CallRoute, VirtualLink
@@ -18,6 +19,7 @@ from agent.plan.model import (
     Child,
     ConfigurationView,
     Connection,
+    Credential,
     Environment,
     Policy,
     PolicyKey,
@@ -76,6 +78,8 @@ class Plan:
     filters: Mapping[str, Filter] = field(default_factory=dict)
     links: Mapping[int, VirtualLink] = field(default_factory=Layered)
     calls: Mapping[int, CallRoute] = field(default_factory=Layered)
+    daemon: DaemonSettings = USUAL
+    credentials: Mapping[str, Credential] = field(default_factory=dict)
     state: State | None = None  # the planner's own, for the next plan
     history: tuple[Touched, ...] = ()
     token: object = field(default_factory=object)

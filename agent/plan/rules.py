@@ -15,11 +15,13 @@ from typing import Final, NamedTuple
 
 from agent.plan import cells, traffic
 from agent.plan.capabilities import ESP_CIPHERS, ESP_KEY_SIZES
+from agent.plan.certificates import CA, CERTIFICATES, LIST, OWN, ListError, authority_numbers
+from agent.plan.identities import IdentityError, identities, is_group
 from agent.plan.lifetimes import INHERIT_LIFE
 from agent.plan.model import ConfigurationView, RowView
 from agent.plan.phase1 import IKE_PROFILES
 from agent.plan.phase2 import IPSEC_PROFILES
-from agent.plan.proposals import IKE_PROPOSALS, IPSEC_PROPOSALS, NO_AEAD
+from agent.plan.proposals import IKE_PROPOSALS, IPSEC_PROPOSALS, NO_AEAD, V2
 from agent.plan.selectors import one_port
 from agent.plan.spd import TRAFFIC
 from agent.plan.traffic import RuleAction, SideKind
@@ -28,6 +30,8 @@ AH: Final = 2  # ipsecPropProto
 KINDS: Final = ("ipsecTrLocalAddressType", "ipsecTrRemoteAddressType")
 RANGES6: Final = ("ipsecGwTrLocalRange6", "ipsecGwTrRemoteRange6")
 RSA: Final = 2  # ipsecPubKeyAlgorithm
+YES: Final = 1  # TruthValue
+CERTIFICATE_KINDS: Final = MappingProxyType({OWN: "own(1)", CA: "ca(2)", 3: "peer(3)"})  # ipsecGwCertificateKind
 INCOMING: Final = 1  # ipsecDialDirection
 SERVER_SCHEMES: Final = ("http://", "ldap://")
 NOWHERE: Final = bytes(4)
@@ -243,6 +247,83 @@ def _key_bounds(size: str) -> RowRule:
     return RowRule((least, most), problem)
 
 
+# ---- certificates --------------------------------------------------------------------------
+
+
+def _is_authority(row: RowView, after: After) -> str:
+    if cells.number(row, "certIsCA") != YES or cells.number(row, "ipsecGwCertificateCaFlag") == YES:
+        return ""
+    return "the certificate does not say that it is one of an authority (basicConstraints); accepted: false(2)"
+
+
+def _kind_fits(row: RowView, after: After) -> str:
+    """`own` is what a private key here belongs to, `ca` what says that it is an authority."""
+    can = {OWN: cells.number(row, "certPrivateKey") != 0, CA: cells.number(row, "ipsecGwCertificateCaFlag") == YES}
+    kind = cells.number(row, "ipsecGwCertificateKind")
+    if can.get(kind, True):
+        return ""
+    others = ", ".join(name for number, name in CERTIFICATE_KINDS.items() if can.get(number, True))
+    why = "no private key of this gateway belongs to it" if kind == OWN else "it is none of an authority"
+    return f"{why}; accepted: {others}"
+
+
+def _has_key(column: str) -> RowRule:
+    def problem(row: RowView, after: After) -> str:
+        number = cells.number(row, column)
+        certificate = after.configuration.row(CERTIFICATES, number) if number else None
+        if not number or (certificate is not None and certificate["certPrivateKey"]):
+            return ""
+        own = [str(each.number) for each in after.configuration.rows(CERTIFICATES) if each["certPrivateKey"]]
+        return f"certificate {number} has no private key here; accepted: {', '.join(['0', *own])}"
+
+    return RowRule((column,), problem)
+
+
+def _authorities(column: str) -> RowRule:
+    def problem(row: RowView, after: After) -> str:
+        try:
+            listed = authority_numbers(cells.text(row, column))
+        except ListError as error:
+            return str(error)
+        for number in listed:
+            certificate = after.configuration.row(CERTIFICATES, number)
+            if certificate is None:
+                return f"there is no certificate {number}; {LIST}"
+            if certificate["certIsCA"] != YES:
+                return f"certificate {number} is none of a trusted authority; accepted: those with certIsCA true(1)"
+        return ""
+
+    return RowRule((column,), problem)
+
+
+def _names_of_version(row: RowView, after: After) -> str:
+    """Nets and ranges are identities of IKEv1 only."""
+    try:
+        names = identities(cells.text(row, "ipsecPeerPeerIds"))
+    except IdentityError:
+        return ""  # told where the value itself is looked at
+    if cells.number(row, "ipsecPeerIkeVersion") != V2 or not any(map(is_group, names)):
+        return ""
+    return "IKEv2 has no nets and ranges as identities; accepted: single identities, or ipsecPeerIkeVersion ike-v1(1)"
+
+
+LISTS: Final = MappingProxyType({IKE_PROFILES: "ikePrfCaCerts", "ipsecPeerTable": "ipsecPeerCaCerts"})
+"""Columns with lists of authorities, by table."""
+
+
+def listed_in(configuration: ConfigurationView, number: int) -> str:
+    """`ikePrfCaCerts.3`, a list that names a certificate; '' for none."""
+    for table, column in LISTS.items():
+        for row in configuration.rows(table):
+            text = cells.text(row, column)
+            try:
+                if text and number in authority_numbers(text):
+                    return f"{column}.{row.number}"
+            except ListError:
+                continue
+    return ""
+
+
 # ---- profiles -------------------------------------------------------------------------------
 
 
@@ -320,7 +401,17 @@ RULES: Final[Mapping[str, tuple[RowRule, ...]]] = MappingProxyType(
             *(_key_bounds(size) for size in ESP_KEY_SIZES.values()),
         ),
         IKE_PROPOSALS: (_key_bounds("ikePropEncKeySize"),),
-        IKE_PROFILES: (_ends("ikePrf", "ipsecGlobIkeProfile"),),
+        IKE_PROFILES: (
+            _ends("ikePrf", "ipsecGlobIkeProfile"),
+            _has_key("ikePrfCert"),
+            _authorities("ikePrfCaCerts"),
+        ),
+        "ipsecPeerTable": (
+            _has_key("ipsecPeerCert"),
+            _authorities("ipsecPeerCaCerts"),
+            RowRule(("ipsecPeerPeerIds", "ipsecPeerIkeVersion"), _names_of_version),
+        ),
+        CERTIFICATES: (RowRule(("certIsCA",), _is_authority), RowRule(("ipsecGwCertificateKind",), _kind_fits)),
         IPSEC_PROFILES: (_ends("ipsecPrf", "ipsecGlobIpsecProfile"),),
         "ipsecPublicKeyTable": (RowRule(("ipsecPubKeyPublicExponent", "ipsecPubKeyAlgorithm"), _exponent),),
         "certServerTable": (

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from agent.plan import numbers
+from agent.plan.daemon import NAT_T_PORT
 from agent.plan.model import (
     ANY_PORT,
     Action,
@@ -161,15 +162,16 @@ def default_rule() -> list[Policy]:
 # Of ICMPv6 the kernel takes the type for the source port and the code for the destination port, whatever the direction
 # (xfrm_flowi_sport, xfrm_flowi_dport). The five types of neighbour discovery are three values with masks.
 NEIGHBOUR_DISCOVERY: Final = (Ports(133, 0xFFFF), Ports(134, 0xFFFE), Ports(136, 0xFFFE))
-IKE_PORTS: Final = (500, 4500)
+IKE_PORT: Final = 500  # unless ipsecGlobIkePort says otherwise
 
 
 def _exempt(direction: Direction, selector: Selector, why: str) -> Policy:
     return Policy(PolicyKey(direction, selector), numbers.PRIORITY_EXEMPTION, ALLOW, (), BUILT_IN_ROW, 0, why)
 
 
-def exemptions(own: Iterable[bytes]) -> list[Policy]:
-    """What passes always: blocking it would cut the box off. `own`: addresses of this host.
+def exemptions(own: Iterable[bytes], ike_port: int = IKE_PORT) -> list[Policy]:
+    """What passes always: blocking it would cut the box off. `own`: addresses of this host; `ike_port`: where it
+    answers IKE.
 
     Neighbour discovery in `fwd` too: what a neighbour proxy answers is asked for as forwarded. IKE and ESP only from
     and to our own addresses: those of a host behind us are traffic like any other, and may have to be protected.
@@ -186,7 +188,7 @@ def exemptions(own: Iterable[bytes]) -> list[Policy]:
         if _is_loopback(address):
             continue
         we, all_ = host(address), ANYWHERE[len(address)]
-        ways = [Selector(we, all_, UDP, one_port(port), ANY_PORT) for port in IKE_PORTS]
+        ways = [Selector(we, all_, UDP, one_port(port), ANY_PORT) for port in (ike_port, NAT_T_PORT)]
         ways += (Selector(we, all_, protocol) for protocol in (ESP, AH))
         for outward in ways:
             found.append(_exempt(OUT, outward, WHY_IKE))

@@ -9,10 +9,10 @@ from agent.plan import spd
 from agent.plan.chains import PRE, Chain
 from agent.plan.connections import Peer
 from agent.plan.layered import Edit
-from agent.plan.model import ApplyState, Policy, PolicyKey, Verdict
+from agent.plan.model import ApplyState, Environment, Policy, PolicyKey, Verdict
 from agent.plan.spd import TRAFFIC
 from agent.plan.state import Made
-from agent.plan.traffic import RuleAction
+from agent.plan.traffic import Rule, RuleAction, RuleDirection, SideKind
 
 TOLD: Final = 2  # lists of which a rule's verdict says what is special there
 NO_LIST: Final = Verdict(ApplyState.UNUSED, "in no list: neither a peer nor the pre or post list leads to it")
@@ -56,6 +56,24 @@ def not_marked(action: int, lack: str) -> Verdict:
     return Verdict(
         ApplyState.FAILED, f"without nftables{why} nothing tells by which interface a packet came{meanwhile}"
     )
+
+
+def of_world(owner: int, rule: Rule, environment: Environment) -> Verdict | None:
+    """What there is to say of a rule because of the world, whatever its action."""
+    if owner < 0 and rule.remote.kind == SideKind.OUTER:
+        return NO_PEER_OUTSIDE
+    if not rule.parts:
+        return NO_DEFAULT_ROUTE if owner < 0 else address_unknown(owner)
+    if not rule.interface:
+        return None
+    protects = rule.action == RuleAction.PROTECT
+    if not environment.capabilities.nftables and (protects or rule.direction != RuleDirection.OUTBOUND):
+        return not_marked(rule.action, environment.capabilities.nftables_lack)
+    if rule.interface not in environment.interfaces:
+        return no_interface(rule.interface)
+    if len(rule.parts[0].source.address) == 16 and (protects or rule.direction != RuleDirection.INBOUND):
+        return OWN_IPV6_PASSES_BY
+    return None
 
 
 def turn(owner: int, peer: Peer | None) -> tuple[int, int]:

@@ -158,7 +158,7 @@ def _say_wrapped(session: Session, text: str) -> None:
 async def explain(session: Session, words: Sequence[str]) -> None:
     """Raises Problem."""
     if session.explain is None:
-        raise CannotDo("explain reads the stored configuration: on the gateway, `ipsec-agent explain` or this shell")
+        raise CannotDo("explain reads the stored configuration: ask on the gateway itself")
     session.say(await session.explain(packet.read_packet(words[1:])))
 
 

@@ -42,10 +42,16 @@ async def debug(session: Session, words: Sequence[str]) -> None:
     last = max(await session.client.table(TABLE, [TIME]), default=0)
     session.say("events as they happen; Ctrl-C ends")
     while True:
-        for number, event in (await _behind(session, last)).items():
+        news = await _behind(session, last)
+        for number, event in news.items():
             last = number
             if _kind(session, event) in chosen:
                 session.say(_line(session, event))
+        if news:
+            continue
+        if last and not await _there(session, last):
+            last = 0  # the agent has been started again, and counts from 1
+            continue
         await asyncio.sleep(LOOK_SECONDS)
 
 
@@ -57,6 +63,12 @@ async def _behind(session: Session, last: int) -> dict[int, Event]:
             found.setdefault(variable.number, {})[variable.column.name] = variable.value
     whole = {number: event for number, event in found.items() if number > last and len(event) == len(COLUMNS)}
     return dict(sorted(whole.items()))
+
+
+async def _there(session: Session, number: int) -> bool:
+    """Of the newest event: the table forgets the oldest ones only."""
+    [found] = await session.client.get([f"{TIME}.{number}"])
+    return not isinstance(found.value, Missing)
 
 
 def _kind(session: Session, event: Event) -> str:

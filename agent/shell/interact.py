@@ -8,10 +8,11 @@ are kept for the next line.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.application import create_app_session
+from prompt_toolkit.application import Application, create_app_session
 from prompt_toolkit.history import History
 from prompt_toolkit.input import Input
 from prompt_toolkit.input.typeahead import store_typeahead
@@ -49,15 +50,31 @@ class OutputTerminal:
 
 
 async def interact(
-    session: Session, input: Input, output: Output, history: History | None = None, *, dumb: bool = False
+    session: Session,
+    input: Input,
+    output: Output,
+    history: History | None = None,
+    *,
+    dumb: bool = False,
+    alone: bool = True,
+    editor: Callable[[Application[str]], None] = lambda application: None,
 ) -> int:
     """Read lines and carry them out until `exit` or the end of the input (Ctrl-D). The status of the last line.
-    `dumb`: the terminal understands no escape sequences, as TERM of this process says."""
+    `dumb`: the terminal understands no escape sequences, as TERM of this process says. `alone`: the event loop is
+    this session's, and so are its signals and what goes wrong on it. `editor` is told the line editor, which wants to
+    hear of a window's other size where there is no signal of it."""
     with create_app_session(input=input, output=output):
-        return await _interact(session, input, None if dumb else output, history)
+        return await _interact(session, input, None if dumb else output, history, alone, editor)
 
 
-async def _interact(session: Session, input: Input, output: Output | None, history: History | None) -> int:
+async def _interact(
+    session: Session,
+    input: Input,
+    output: Output | None,
+    history: History | None,
+    alone: bool,
+    editor: Callable[[Application[str]], None],
+) -> int:
     """Without an output of its own the line editor looks at TERM."""
     reader: PromptSession[str] = PromptSession(
         history=history or DiscreetMemory(session),
@@ -67,10 +84,13 @@ async def _interact(session: Session, input: Input, output: Output | None, histo
         input=input,
         output=output,
     )
+    editor(reader.app)
     status = 0
     while not session.ended:
         try:
-            line = await reader.prompt_async([(PROMPT_STYLE, session.prompt())])
+            line = await reader.prompt_async(
+                [(PROMPT_STYLE, session.prompt())], set_exception_handler=alone, handle_sigint=alone
+            )
         except KeyboardInterrupt:
             continue
         except EOFError:

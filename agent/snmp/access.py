@@ -23,6 +23,7 @@ ADMINISTRATION: Final = (
     (*OURS, 61),  # ipsecGwTargetTable
     (*OURS, 62),  # ipsecGwSourceTable
     (*OURS, 64),  # ipsecGwFilterTable
+    (*OURS, 65),  # ipsecGwLoginKeyTable
     (*OURS, 1, 2),  # ipsecGwReadSources
     (*OURS, 1, 3),  # ipsecGwWriteSources
     (*MODULES, 12, 1, 1),  # snmpTargetSpinLock

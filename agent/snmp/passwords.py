@@ -10,13 +10,15 @@ admin with a key stays: otherwise nobody could make another one by SNMP.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Final
 
 from agent.mib.ber import Value
 from agent.mib.schema import Role, Table
 from agent.snmp.access import Level
+from agent.snmp.loginkeys import LOGIN_KEY_TABLE
+from agent.snmp.loginkeys import USER as LOGIN_KEY_USER
 from agent.snmp.users import AUTH_KEY, KEY_KIND, PRIV_KEY, USER_TABLE
 from agent.snmp.usm import AUTHENTICATION, key_of_passphrase
 from agent.store.edits import refusal
@@ -34,6 +36,8 @@ PRIV: Final = "ipsecGwUserPrivProtocol"
 AUTH_PASSWORD: Final = "ipsecGwUserAuthPassword"
 PRIV_PASSWORD: Final = "ipsecGwUserPrivPassword"
 ROW_STATUS: Final = "ipsecGwUserRowStatus"
+LOGIN_KEY_STATUS: Final = "ipsecGwLoginKeyRowStatus"
+LOGIN_KEY_MOVES: Final = (LOGIN_KEY_STATUS, LOGIN_KEY_USER)  # a SET that says itself what becomes of a key
 
 WITHOUT_KEYS: Final = frozenset({LEVEL, "ipsecGwUserSourceList", "ipsecGwUserPublic"})
 """What may be changed of a user whose keys are missing."""
@@ -230,6 +234,7 @@ def _expanded(before: Configuration, placed: Sequence[Placed], drafts: Mapping[i
                     raise drafts[edit.number].refused([edit.column.name], "no key can be made of it", accepted)
                 edit = Edit(edit.column, edit.number, key_of_passphrase(edit.value, authentication.hash))
         found.append((at, edit))
+    found += _login_keys_of(before, drafts, {(edit.column.name, edit.number) for _, edit in placed})
     for draft in drafts.values():
         if draft.status is None:
             continue
@@ -243,6 +248,21 @@ def _expanded(before: Configuration, placed: Sequence[Placed], drafts: Mapping[i
                     found.append((at, Edit(columns[password], draft.number, b"")))
         _warn(draft)
     return found
+
+
+def _login_keys_of(
+    before: Configuration, drafts: Mapping[int, _Draft], named: Set[tuple[str, int]]
+) -> Iterator[Placed]:
+    """The keys of a user go with the user: whoever gets the number next must not be reached by them."""
+    gone = {draft.number: draft for draft in drafts.values() if draft.status is None and draft.before is not None}
+    if not gone:
+        return
+    column = before.schema.columns[LOGIN_KEY_STATUS]
+    for row in before.rows_any_status(LOGIN_KEY_TABLE):
+        user = row[LOGIN_KEY_USER]
+        if isinstance(user, int) and user in gone and not {(c, row.number) for c in LOGIN_KEY_MOVES} & named:
+            at = min(place for place, _ in gone[user].edits.values())
+            yield at, Edit(column, row.number, int(Status.DESTROY))
 
 
 def _gives_password(draft: _Draft) -> bool:

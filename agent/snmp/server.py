@@ -27,7 +27,9 @@ from agent.snmp.counters import Counters
 from agent.snmp.engine import Engine3
 from agent.snmp.guard import Guard, Known, Limits
 from agent.snmp.identity import ensure_admin, take_identity, walk_command
+from agent.snmp.inside import Inside
 from agent.snmp.keychange import KeyChanges
+from agent.snmp.loginkeys import LoginKeys, check_login_keys
 from agent.snmp.passwords import Passwords
 from agent.snmp.pdu import Answer, PduType, Request, Version, decode_pdu
 from agent.snmp.respond import READS, Asker, Responder
@@ -91,6 +93,8 @@ class SnmpServer:
         self._engine: Engine3 | None = None
         self._users: Users | None = None
         self._sources = SourceLists()
+        self._login_keys = LoginKeys()
+        self._inside: Inside | None = None
         self._strangers = AuthenticationFailures(store.events)
         self._expander: KeyChanges | None = None
         self._guard: Guard | None = None
@@ -128,6 +132,19 @@ class SnmpServer:
             self.facts.largest,
         )
         users.listen(engine.users_changed)
+        self._inside = Inside(
+            identity.engine_id,
+            users.by_name,
+            self._sources,
+            self._login_keys,
+            self._responder,
+            self.sets,
+            self.counters,
+            limits,
+            settings.largest_reply,
+        )
+        self._store.checks.append(check_login_keys)
+        self._store.subscribe(self._login_keys, replay=True)
         self._store.subscribe(self._sources, replay=True)
         self._store.subscribe(users, replay=True)
         try:
@@ -161,6 +178,9 @@ class SnmpServer:
         if self._users is not None:
             self._store.unsubscribe(self._users)
             self._store.unsubscribe(self._sources)
+            self._store.unsubscribe(self._login_keys)
+            if check_login_keys in self._store.checks:
+                self._store.checks.remove(check_login_keys)
         if self._passwords in self._store.expanders:
             self._store.expanders.remove(self._passwords)
         if self._expander in self._store.expanders:
@@ -181,6 +201,16 @@ class SnmpServer:
         """Known once it has started."""
         assert self._users is not None
         return self._users
+
+    @property
+    def inside(self) -> Inside:
+        """For who is in this process; known once it has started."""
+        assert self._inside is not None
+        return self._inside
+
+    def suspicious(self, source: str, why: str) -> None:
+        """Somebody at this address failed to prove who he is, by other means than SNMP."""
+        self._strangers.saw(source, why)
 
     @property
     def walk_command(self) -> str:

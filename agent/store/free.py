@@ -44,6 +44,7 @@ FREE_SCALARS: Final = {
     "ipsecGwFilterFree": "ipsecGwFilterTable",
     "ipsecGwDocumentFree": "ipsecGwDocumentTable",
     "ipsecGwImportFree": "ipsecGwImportTable",
+    "ipsecGwLoginKeyFree": "ipsecGwLoginKeyTable",
 }
 """Scalar → table."""
 

@@ -1,11 +1,12 @@
-"""Import jobs: what ipsecGwImportTable is asked for, from a document to one load of the store."""
+"""Import jobs: what ipsecGwImportTable is asked for, from a document to one load or commit of the store."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
 
 from agent.mib.ber import Value
 from agent.mib.schema import Role
@@ -24,17 +25,46 @@ logger = logging.getLogger(__name__)
 
 IMPORTS: Final = "ipsecGwImportTable"
 KIND: Final = 1  # configuration, of ipsecGwImportKind
-SET_BY_MANAGERS: Final = ("ipsecGwImportDocument", "ipsecGwImportKind", "ipsecGwImportName")
+TRUE: Final = 1
+SET_BY_MANAGERS: Final = (
+    *("ipsecGwImportDocument", "ipsecGwImportKind", "ipsecGwImportName"),
+    *("ipsecGwImportCoding", "ipsecGwImportTrusted"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FileImport:
+    """What a job is asked for: the file, and the columns of its row. `origin`: of the SET."""
+
+    octets: bytes = field(repr=False)
+    kind: int
+    name: str
+    coding: int
+    trusted: bool
+    password: str = field(repr=False)
+    origin: Origin
+
+
+class Importer(Protocol):
+    """Who can import files of some kinds. `document_kind`: ipsecGwDocumentKind of the documents they come in."""
+
+    @property
+    def document_kind(self) -> int: ...
+
+    async def __call__(self, asked: FileImport) -> str:
+        """The message of success. Raises JobFailed, Refused, StoreError."""
 
 
 class ImportJobs:
-    """A Handler of agent.store.actions. On the event loop."""
+    """A Handler of agent.store.actions. `importers`: others than of configurations, by ipsecGwImportKind. On the event
+    loop."""
 
     tables = frozenset({IMPORTS})
 
     def __init__(self, store: Store, documents: Documents, clock: Callable[[], float] = monotonic) -> None:
         self._store = store
         self._documents = documents
+        self.importers: dict[int, Importer] = {}
         self.jobs = Jobs(store.live, IMPORTS, _shown, clock)
 
     def check(self, rows: Sequence[LiveRow], asked: Asked) -> None:
@@ -51,8 +81,12 @@ class ImportJobs:
                 raise row.refused("ipsecGwImportState", "the job has not finished", "delete(5) once it has")
 
     def _check_new(self, row: LiveRow, asked: Asked) -> None:
-        if row.value("ipsecGwImportKind") != KIND:
-            raise row.refused("ipsecGwImportKind", "not supported yet", f"configuration({KIND})")
+        kind = row.value("ipsecGwImportKind")
+        assert isinstance(kind, int)
+        if kind != KIND and kind not in self.importers:
+            shown = row.table.by_name["ipsecGwImportKind"].show
+            accepted = ", ".join(map(shown, sorted((KIND, *self.importers))))
+            raise row.refused("ipsecGwImportKind", "not supported yet", accepted)
         if row.value("ipsecGwImportState") != 1:
             raise row.refused("ipsecGwImportState", "is set by the agent", "delete(5) once the job has finished")
         number = row.value("ipsecGwImportDocument")
@@ -63,13 +97,15 @@ class ImportJobs:
             accepted = "an ipsecGwDocumentIndex"
             raise row.refused("ipsecGwImportDocument", f"there is no document {number}", accepted)
         if document is not None:
-            kind = document.value("ipsecGwDocumentKind")
+            holds = document.value("ipsecGwDocumentKind")
         else:
             there = self._store.live.table(DOCUMENTS).row(number)
             assert there is not None
-            kind = there["ipsecGwDocumentKind"]
-        if kind != CONFIGURATION:
-            raise row.refused("ipsecGwImportDocument", "the document is no configuration", "one of that kind")
+            holds = there["ipsecGwDocumentKind"]
+        wanted = self.importers[kind].document_kind if kind in self.importers else CONFIGURATION
+        if holds != wanted:
+            what = self._store.schema.columns["ipsecGwDocumentKind"].show(wanted)
+            raise row.refused("ipsecGwImportDocument", "the document is of another kind", f"one of {what}")
 
     def perform(self, rows: Sequence[LiveRow], asked: Asked) -> None:
         for row in rows:
@@ -82,7 +118,7 @@ class ImportJobs:
             values["ipsecGwImportPassword"] = MASK if password else b""
             number = values["ipsecGwImportDocument"]
             assert isinstance(number, int)
-            work = _Import(self._store, self._documents, row.number, number, password, asked)
+            work = _Import(self._store, self._documents, row.number, values, password, asked, self.importers)
             self.jobs.start(row.number, values, work.run)
 
     def expire(self) -> None:
@@ -93,12 +129,23 @@ class _Import:
     """One job. Its password goes when it ends."""
 
     def __init__(
-        self, store: Store, documents: Documents, job: int, number: int, password: bytes, asked: Asked
+        self,
+        store: Store,
+        documents: Documents,
+        job: int,
+        values: Mapping[str, Value],
+        password: bytes,
+        asked: Asked,
+        importers: Mapping[int, Importer],
     ) -> None:
         self._store = store
         self._documents = documents
         self._job = job
-        self._number = number
+        number, kind = values["ipsecGwImportDocument"], values["ipsecGwImportKind"]
+        assert isinstance(number, int) and isinstance(kind, int)
+        self._number, self._kind = number, kind
+        self._values = values
+        self._importer = importers.get(kind)
         self._password = password
         self._origin = asked.origin
         self._named = transient(asked.edits)
@@ -107,6 +154,8 @@ class _Import:
         if self._number not in self._documents:
             raise JobFailed(f"document {self._number} is gone")
         octets = self._documents.contents(self._number)
+        if self._importer is not None:
+            return await self._importer(self._asked(octets))
         named = self._store.live.table(DOCUMENTS).row(self._number)
         name = named["ipsecGwDocumentName"] if named is not None else b""
         assert isinstance(name, bytes)
@@ -124,6 +173,13 @@ class _Import:
         number = self._documents.put(title, REPORT, "\n".join(problems).encode(), kept=False)
         self._store.live.update(IMPORTS, {self._job: {"ipsecGwImportReport": number}})
         return f"{problems[0]} (and {len(problems) - 1} more, see ipsecGwImportReport.{self._job})"
+
+    def _asked(self, octets: bytes) -> FileImport:
+        name, coding = self._values["ipsecGwImportName"], self._values["ipsecGwImportCoding"]
+        assert isinstance(name, bytes) and isinstance(coding, int)
+        trusted = self._values["ipsecGwImportTrusted"] == TRUE
+        shown = name.decode("utf-8", "replace").strip()
+        return FileImport(octets, self._kind, shown, coding, trusted, self._password.decode(), self._origin)
 
 
 async def load_file(

@@ -27,7 +27,10 @@ from agent.store.secrets import Secrets
 from agent.store.snapshot import Cells, Configuration, decoded, default_cells
 
 ADMINISTRATION: Final = frozenset(
-    {"ipsecGwControl", "ipsecGwUserTable", "ipsecGwTargetTable", "ipsecGwSourceTable", "ipsecGwFilterTable"}
+    {
+        *("ipsecGwControl", "ipsecGwUserTable", "ipsecGwTargetTable", "ipsecGwSourceTable", "ipsecGwFilterTable"),
+        "ipsecGwLoginKeyTable",
+    }
 )
 """Tables of SNMP administration."""
 

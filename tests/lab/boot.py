@@ -30,7 +30,7 @@ MEMORY = (
     "1024M"  # address space of the guest; a host page is taken when touched (measured: about 400 MB with three agents)
 )
 QEMU_BOUND = 1500  # the same in software emulation
-QEMU_BOOTS = frozenset({"interface"})  # boots whose kernel is Debian's own, in qemu
+QEMU_BOOTS = frozenset({"inbound", "interface"})  # boots whose kernel is Debian's own, in qemu
 BOUND = 600  # seconds; a boot that hangs is ended, whatever it was doing
 
 NEEDED = {
@@ -170,7 +170,7 @@ def main() -> int:
         parser.error(f"no scenario {unknown}; there are {', '.join(SCENARIOS)}")
     if arguments.list:
         for name, each in SCENARIOS.items():
-            print(f"{each.boot:8}{name:24}{each.text}")
+            print(f"{each.boot:13}{name:26}{each.text}")
         return 0
     if reason := unable() or (qemu.unable() if arguments.qemu else ""):
         print(f"skipped: {reason}", file=sys.stderr)

@@ -18,7 +18,7 @@ from tests.lab.recipes import Cells
 from tests.lab.registry import scenario
 from tests.lab.sightings import FAILED, apply_state
 from tests.lab.topology import SITES, Site, batch, inside, ping, run, send_udp
-from tests.lab.wire import ESP, IKE_PORTS, UDP, plain, summary
+from tests.lab.wire import ESP, IKE_PORTS, UDP, Capture, plain, summary
 from tests.lab.world import World
 
 A, B, C = SITES["a"], SITES["b"], SITES["c"]
@@ -225,7 +225,7 @@ def gre_inside(world: World) -> None:
 @scenario("rules", "start_rules")
 def interface_without_nftables(world: World) -> None:
     """A rule about one interface drops what leaves by it; what arrives cannot be told here, which the row says."""
-    index = json.loads(run(A.gateway, ["ip", "-j", "link", "show", "out"]))[0]["ifindex"]
+    index = link_index(A, "out")
     cells = {**recipes.udp_rule(ON_OUT, A, B, 7401, "drop"), f"ipsecTrInterface.{ON_OUT}": index}
     world.a.station.set({**cells, f"ipsecTrDirection.{ON_OUT}": "outbound", "ipsecGlobContPreIpsecRules.0": ON_OUT})
     world.eventually(partial(apply_state, world.a, "Traffic", ON_OUT), "an outbound rule is applied")
@@ -323,3 +323,72 @@ def responder_only(world: World) -> None:
     world.check(not from_gateway(world.b, second), "and can be called back")
     world.check_private(capture.take())
     capture.close()
+
+
+# ---- in qemu, whose kernel has nftables ---------------------------------------------------------
+
+
+def link_index(site: Site, name: str) -> int:
+    return int(json.loads(run(site.gateway, ["ip", "-j", "link", "show", name]))[0]["ifindex"])
+
+
+@scenario("inbound")
+def protected_on_one_interface(world: World) -> None:
+    """A protect rule about the outer interface: what is decrypted there bears its mark, and passes."""
+    world.start("ab")
+    for gateway, local, remote in ((world.b, B, A), (world.a, A, B)):
+        cells = {**recipes.algorithms(), **recipes.rule(1, local, remote), **recipes.peer(PEER, remote, 1)}
+        gateway.station.set({**cells, "ipsecTrInterface.1": link_index(local, "out"), **recipes.enabled(True)})
+    for gateway in (world.a, world.b):
+        world.eventually(partial(apply_state, gateway, "Traffic", 1), f"{gateway.name}: the rule is applied", 30)
+    world.eventually(lambda: "mark" if "mark" not in marks(world.a) else "", "what arrives is marked", 15)
+    capture = world.capture()
+    world.eventually(lambda: answers(A, B.address), "the far host answers", 60)
+    world.check_private(capture.take())
+    world.check(ping(B, A.address, 2)[1] == 2, "and the other way round")
+    capture.close()
+
+
+def marks(gateway: Gateway) -> str:
+    return run(gateway.name, ["nft", "list", "chain", "inet", "ipsec_agent", "inbound_mark"], check=False)
+
+
+@scenario("inbound", "protected_on_one_interface")
+def protected_on_the_other_interface(world: World) -> None:
+    """The same rule about the inner interface: nothing of it leaves by the outer one, and what the far side still
+    protects is not taken there."""
+    world.a.station.set({"ipsecTrInterface.1": link_index(A, "in")})
+    world.eventually(partial(apply_state, world.a, "Traffic", 1), "the rule is applied", 30)
+    capture = world.capture()
+    world.eventually(lambda: "" if not ping(A, B.address, 2)[1] else "answers", "no answer", 15)
+    capture.take()
+    ping(A, B.address, 2)
+    world.check(not [each for each in capture.take() if each.link == "a"], "nothing leaves, the default rule drops it")
+    world.check(not ping(B, A.address, 2)[1], "and what comes is not taken")
+    world.a.station.set({"ipsecTrInterface.1": link_index(A, "out")})
+    world.eventually(lambda: answers(A, B.address), "about the outer interface again, it passes", 60)
+    capture.close()
+
+
+@scenario("inbound", "protected_on_one_interface")
+def dropped_on_one_interface(world: World) -> None:
+    """A drop rule before the peers drops what came by one interface, from either host, and not by another."""
+    cells = {**recipes.udp_rule(ON_OUT, A, B, 7401, "drop"), f"ipsecTrDirection.{ON_OUT}": "outbound"}
+    world.a.station.set({**cells, "ipsecGlobContDefaultRule.0": "pass", "ipsecGlobContPreIpsecRules.0": ON_OUT})
+    for name, wanted in (("in", True), ("out", False)):
+        # local and remote exchanged and inbound: what comes by this interface from hosta to hostb
+        there = {**recipes.udp_rule(ON_OUT, B, A, 0, "drop"), f"ipsecTrLocalPort.{ON_OUT}": 7401}
+        there |= {f"ipsecTrDirection.{ON_OUT}": "inbound", f"ipsecTrInterface.{ON_OUT}": link_index(A, name)}
+        world.a.station.set(there)
+        world.eventually(partial(apply_state, world.a, "Traffic", ON_OUT), f"about {name}: applied", 30)
+        capture = world.capture()
+
+        def fares(capture: Capture = capture, wanted: bool = wanted) -> str:
+            capture.take()
+            send_udp(A.host, A.address, B.address, 7401)
+            packets = [each for each in capture.take() if each.link == "a" and each.protocol == ESP]
+            return "" if bool(packets) is not wanted else summary(packets) or "nothing"
+
+        world.eventually(fares, "what comes by it is dropped" if wanted else "what comes by the other passes", 20)
+        capture.close()
+    world.a.station.set({"ipsecGlobContPreIpsecRules.0": 0, f"ipsecTrAction.{ON_OUT}": "delete"})

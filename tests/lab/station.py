@@ -17,10 +17,12 @@ MIBS = [
     "-M",
     f"{PROJECT}/mibs:{PROJECT}/mibs/base",
     "-m",
-    "IPSEC-GATEWAY-MIB:IPSEC-GATEWAY-IKEV2-MIB:IPSEC-GATEWAY-EXT-MIB",
+    "IPSEC-GATEWAY-MIB:IPSEC-GATEWAY-IKEV2-MIB:IPSEC-GATEWAY-EXT-MIB:IPSEC-GATEWAY-CERT-MIB",
 ]
 ADDRESS = "127.0.0.1:1161"
 COMMUNITY = "lab"
+SEGMENT = 2048  # octets of a document in one value
+DONE = 3  # ipsecGwImportState; below it is under way, above it failed
 
 Value = str | int | bytes
 
@@ -47,6 +49,21 @@ class Station:
         output = self._run("snmpset", ["-OqseU"], words)
         if re.search(r"^(Error in packet|Reason:|Timeout|snmpset:)|Unknown|Bad (value|variable)", output, re.MULTILINE):
             raise Refused(f"{self.gateway}: {output.strip()} ({self.refusal()})")
+
+    def import_file(self, number: int, octets: bytes, **columns: Value) -> str:
+        """Upload a document of certificates and import it as job `number`; '' once that is done, else its message."""
+        cells: dict[str, Value] = {
+            f"ipsecGwDocumentName.{number}": "file",
+            f"ipsecGwDocumentKind.{number}": "certificate",
+        }
+        for place in range(0, len(octets), SEGMENT):
+            cells[f"ipsecGwSegmentData.{(number << 16) + place // SEGMENT + 1}"] = octets[place : place + SEGMENT]
+        job = {f"ipsecGwImport{name}.{number}": value for name, value in columns.items()}
+        self.set({**cells, f"ipsecGwImportDocument.{number}": number, **job})
+        end = time.monotonic() + 10
+        while (state := self.number(f"ipsecGwImportState.{number}")) < DONE and time.monotonic() < end:
+            time.sleep(0.1)
+        return "" if state == DONE else f"state {state}: {self.get(f'ipsecGwImportMessage.{number}')}"
 
     def refusal(self) -> str:
         """What the agent said of its latest refusal."""

@@ -7,7 +7,9 @@ capture who.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from tests.lab import recipes
@@ -15,7 +17,7 @@ from tests.lab.gateway import Gateway
 from tests.lab.recipes import Cells
 from tests.lab.registry import scenario
 from tests.lab.sightings import apply_state, established
-from tests.lab.topology import SITES, WAN, Site, batch, ping, run
+from tests.lab.topology import SITES, WAN, Site, batch, inside, ping, run
 from tests.lab.wire import ESP, Packet
 from tests.lab.world import World
 
@@ -148,6 +150,26 @@ def in_turn(world: World) -> None:
     world.check(targets(world, B.address) == {MOVED}, "to the second address")
     world.a.station.set({"ipsecGlobContDnsSelectRoundRobin.0": "disabled", f"ipsecPeerDynamicAddress.{PEER}": B.outer})
     world.b.station.set({f"ipsecPeerLocalAddress.{PEER}": "0.0.0.0"})
+
+
+@scenario("surroundings", "start_around")
+def host_settings(world: World) -> None:
+    """Settings of the host follow their objects, and are the host's own again with the default."""
+    files = {"ipv4/route/mtu_expires": 120, "ipv4/ipfrag_high_thresh": 200_000}
+    own = settings_of(world.a, files)
+    world.a.station.set({"ipsecGlobContDefaultPmtuTtl.0": 2, "ipsecTuneIPFragMaxBytes.0": 200_000})
+    world.eventually(lambda: differing(world.a, files), "written", 10)
+    world.a.station.set({"ipsecGlobContDefaultPmtuTtl.0": 10, "ipsecTuneIPFragMaxBytes.0": 131_072})
+    world.eventually(lambda: differing(world.a, own), f"given back: {own}", 10)
+
+
+def settings_of(gateway: Gateway, files: Iterable[str]) -> dict[str, int]:
+    return {file: int(inside(gateway.name, Path("/proc/sys/net", file).read_text)) for file in files}
+
+
+def differing(gateway: Gateway, wanted: Mapping[str, int]) -> str:
+    found = settings_of(gateway, wanted)
+    return "" if found == wanted else str(found)
 
 
 def mirrored(number: int, remote: Site, shared: Site) -> Cells:

@@ -59,7 +59,7 @@ class Attempt:
 
 class Attempts:
     """`loaded(connection)` waits until charon has it, and says whether; `give_up(connection)` ends what still tries
-    after `patience` seconds; `told` gets the INITIATED events."""
+    after `patience()` seconds; `told` gets the INITIATED events."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Attempts:
         loaded: Callable[[str], Awaitable[bool]],
         give_up: Callable[[str], Awaitable[None]],
         told: Callable[[IkeEvent], None],
-        patience: float,
+        patience: Callable[[], float],
     ) -> None:
         self._connect, self._loaded, self._give_up, self._told = connect, loaded, give_up, told
         self._patience = patience
@@ -129,7 +129,7 @@ class Attempts:
             return text
         attempt.slow = True
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._patience()):
                 return await attempt.outcome
         except TimeoutError:
             await self._give_up(attempt.connection)

@@ -20,17 +20,21 @@ from typing import Any, Final
 
 from agent.backends.backoff import Backoff
 from agent.backends.charon.attempts import LOADING_SECONDS, Attempts
-from agent.backends.charon.config import LOADED, Options, give_up_seconds
+from agent.backends.charon.config import AT_START, LOADED, LOG, Options, give_up_seconds
 from agent.backends.charon.loaded import Journal
+from agent.backends.charon.logfile import LogFile
 from agent.backends.charon.messages import sas_of, texts
 from agent.backends.charon.process import STARTING_SECONDS, Daemon
 from agent.backends.charon.vici import ANSWER_SECONDS, Channel, Listener, NotThere, plain
 from agent.backends.engine import EngineError, IkeEvent, IkeEventKind, IkeListener, IkeSa, IkeState
-from agent.backends.memory import settings_fingerprint
-from agent.plan.model import Connection, Secret
+from agent.backends.memory import credentials_fingerprint, settings_fingerprint
+from agent.plan.daemon import DaemonSettings
+from agent.plan.model import Connection, Credential, CredentialKind, Secret
 
 logger = logging.getLogger(__name__)
 
+CREDENTIALS: Final = "credentials"  # in the journal, beside connections
+UNKNOWN: Final = "?"  # there: nobody can tell what is loaded
 AGGRESSIVE: Final = "-aggressive"  # ends the fingerprint of a connection that needs the option of that name
 STEADY_SECONDS: Final = 10.0  # having lived so long, it is restarted at once
 START_SECONDS: Final = 5.0  # so long the agent's start waits for it; policies must not wait longer
@@ -47,18 +51,29 @@ OpenSecret = Callable[[int, bytes], bytes]
 
 
 class CharonIke:
-    """`folder`: run folder; `open_secret(peer, sealed)`: a peer's pre-shared key, opened at the moment of loading.
-    `prefix`: as of Daemon."""
+    """`folder`: run folder; `open_secret(peer, sealed)`: a peer's pre-shared key, opened at the moment of loading;
+    `open_key(number, sealed)`: the same of a row of ipsecPublicKeyTable. `prefix`: as of Daemon."""
 
     def __init__(
-        self, folder: Path, open_secret: OpenSecret, *, options: Options | None = None, prefix: Sequence[str] = ()
+        self,
+        folder: Path,
+        open_secret: OpenSecret,
+        *,
+        open_key: OpenSecret | None = None,
+        options: Options | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
         self.daemon = Daemon(folder, prefix=prefix)
         self._open_secret = open_secret
+        self._open_key = open_key or open_secret
+        self._credentials: dict[str, Credential] = {}
         self._options = options or Options()
         self._journal = Journal(folder / LOADED)
+        self._log = LogFile(folder / LOG)
+        self._reading: asyncio.Task[None] | None = None
         self._listeners: list[IkeListener] = []
         self._identity = ""  # the life of charon that we last spoke with
+        self._unsure = True  # it may have other options than ours: somebody else started it
         self._there = asyncio.Event()
         self._tried = asyncio.Event()  # the first attempt to reach it is over
         self._loading = asyncio.Condition()
@@ -77,21 +92,26 @@ class CharonIke:
         self._commands = Channel("charon-commands", self.daemon.connect)
         self._ending = Channel("charon-terminate", self.daemon.connect)
         self._pulse = Channel("charon-pulse", self.daemon.connect, ANSWER_SECONDS)
-        patience = give_up_seconds(self._options) * 2 + STARTING_SECONDS
-        self._attempts = Attempts(self.daemon.connect, self._is_loaded, self._give_up, self._tell, patience)
+        self._attempts = Attempts(self.daemon.connect, self._is_loaded, self._give_up, self._tell, self._patience)
         self._supervisor = asyncio.get_running_loop().create_task(self._supervise())
+        self._log.wanted = self._options.log_level >= 0
+        self._reading = asyncio.get_running_loop().create_task(self._log.run())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(START_SECONDS):
                 await self._tried.wait()
 
+    def _patience(self) -> float:
+        return give_up_seconds(self._options) * 2 + STARTING_SECONDS
+
     async def stop(self) -> None:
         """charon and its tunnels go on. Waits for none of its answers."""
         self._there.clear()
-        if self._supervisor is not None:
-            self._supervisor.cancel()
+        for task in (self._supervisor, self._reading):
+            if task is not None:
+                task.cancel()
         await asyncio.gather(*(channel.close() for channel in self._channels()))
-        if self._supervisor is not None:
-            await asyncio.gather(self._supervisor, return_exceptions=True)
+        tasks = [task for task in (self._supervisor, self._reading) if task is not None]
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._attempts is not None:
             await self._attempts.stop()
         self._journal.close()
@@ -188,11 +208,14 @@ class CharonIke:
         running = await asyncio.to_thread(self.daemon.alive)
         if not running:
             await asyncio.to_thread(self.daemon.start, self._options)
+            self._unsure = False
         connection = await self._connect()
         identity = self.daemon.identity(connection)
         listener = Listener(connection, self._tell)
         await listener.start()
         restarted = not running or (bool(self._identity) and identity != self._identity)
+        if running and identity != self._identity:
+            self._unsure = True
         logger.info("charon %s (process %s)", "started" if not running else "adopted", identity.partition(":")[0])
         try:
             for channel in self._channels():
@@ -241,12 +264,16 @@ class CharonIke:
 
     def fingerprint(self, connection: Connection) -> str:
         settings = connection.settings
-        return settings_fingerprint(settings) + (AGGRESSIVE if settings.get("aggressive") == "yes" else "")
+        local = settings.get("local")
+        by_key = not isinstance(local, Mapping) or local.get("auth") == "psk"
+        aggressive = settings.get("aggressive") == "yes" and by_key
+        return settings_fingerprint(settings) + (AGGRESSIVE if aggressive else "")
 
     async def observe(self) -> IkeState:
         names, secrets, sas = await self._call(_look)
         known = self._journal.fingerprints
-        return IkeState({name: known.get(name, "") for name in names}, frozenset(secrets), sas)
+        loaded = {name: known.get(name, "") for name in names}
+        return IkeState(loaded, frozenset(secrets), sas, known.get(CREDENTIALS, ""))
 
     async def list_sas(self) -> tuple[IkeSa, ...]:
         """The IKE_SAs alone; costs less than `observe`."""
@@ -276,6 +303,45 @@ class CharonIke:
         if not any(text.endswith(AGGRESSIVE) for text in self._journal.fingerprints.values()):
             await self._set_aggressive(False)
 
+    def credentials_fingerprint(self, credentials: Mapping[str, Credential]) -> str:
+        return credentials_fingerprint(credentials)
+
+    async def load_credentials(self, credentials: Mapping[str, Credential]) -> bool:
+        wanted, known = credentials_fingerprint(credentials), self._journal.fingerprints.get(CREDENTIALS, "")
+        if known == wanted:
+            self._credentials = dict(credentials)
+            return False
+        held = self._credentials if known == credentials_fingerprint(self._credentials) else None
+        cleared = held is None or any(credentials.get(id) != each for id, each in held.items())
+        self._journal.loaded(CREDENTIALS, UNKNOWN)  # should we die in between
+        if cleared or held is None:
+            await self._call(lambda session: session.clear_creds())
+            held = {}
+        for id, each in credentials.items():
+            if id not in held:
+                await self._load_credential(each)
+        self._credentials = dict(credentials)
+        self._journal.loaded(CREDENTIALS, wanted)
+        return cleared
+
+    async def _load_credential(self, credential: Credential) -> None:
+        """One that charon does not take is no reason to keep the others from it."""
+        try:
+            if credential.kind is CredentialKind.KEY:
+                try:
+                    key = self._open_key(credential.number, credential.sealed)
+                except Exception as error:
+                    raise EngineError("the private key cannot be opened with this key file") from error
+                await self._call(lambda session: session.load_key({"type": "any", "data": key}))
+            else:
+                flag = "CA" if credential.kind is CredentialKind.AUTHORITY else "NONE"
+                message = {"type": "X509", "flag": flag, "data": credential.pem}
+                await self._call(lambda session: session.load_cert(message))
+        except NotThere:
+            raise
+        except EngineError as error:
+            logger.error("%s is not taken by charon: %s", credential.id, error)
+
     async def load_secret(self, secret: Secret) -> None:
         """Raises EngineError also when the sealed key cannot be opened."""
         try:
@@ -293,13 +359,41 @@ class CharonIke:
         except EngineError as error:
             logger.debug("unloading %s: %s", id, error)
 
+    # ---- the daemon itself ------------------------------------------------------------
+
+    async def configure(self, settings: DaemonSettings) -> str:
+        options = self._options.of(settings)
+        if self._commands is None:  # not started yet
+            self._options = options
+            return ""
+        if not self._there.is_set():
+            self._options = options
+            raise NotThere("charon is not there")
+        started = await asyncio.to_thread(self.daemon.started_with)
+        if started["port"] != options.port:
+            self._options = options  # what it is started with next
+            logger.warning(
+                "charon is started anew for ipsecGlobIkePort %d (it was %d); tunnels end", options.port, started["port"]
+            )
+            self._there.clear()
+            await asyncio.to_thread(self.daemon.end)  # the supervisor brings it back
+            raise NotThere("charon is being started anew for another port")
+        if options != self._options or self._unsure:
+            await self._set_options(options)
+        waiting = [object_ for name, object_ in AT_START.items() if started[name] != getattr(options, name)]
+        return f"{', '.join(waiting)}: from the next start of charon on" if waiting else ""
+
+    async def _set_options(self, options: Options) -> None:
+        """In its file, and read by it."""
+        await asyncio.to_thread(self.daemon.write_options, options)
+        await self._call(lambda session: session.reload_settings())
+        self._options, self._unsure = options, False
+        self._log.wanted = options.log_level >= 0
+
     async def _set_aggressive(self, wanted: bool) -> None:
         """Answering aggressive mode with a pre-shared key is off in charon unless somebody configured it."""
         if self._options.aggressive_psk != wanted:
-            options = replace(self._options, aggressive_psk=wanted)
-            await asyncio.to_thread(self.daemon.write_options, options)
-            await self._call(lambda session: session.reload_settings())
-            self._options = options
+            await self._set_options(replace(self._options, aggressive_psk=wanted))
 
     # ---- tunnels ------------------------------------------------------------------------
 

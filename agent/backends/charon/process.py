@@ -12,6 +12,7 @@ Everything here blocks for a moment; call it from a thread.
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import os
 import signal
@@ -22,7 +23,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from agent.backends.charon.config import CONF, INSIDE, LOCK, LOG, OUTPUT, PID, SOCKET, Options, render
+from agent.backends.charon.config import (
+    AT_START,
+    BEFORE_JOURNAL,
+    CONF,
+    INSIDE,
+    LOCK,
+    LOG,
+    OUTPUT,
+    PID,
+    SOCKET,
+    STARTED,
+    Options,
+    render,
+)
 from agent.backends.engine import EngineError
 
 logger = logging.getLogger(__name__)
@@ -135,6 +149,14 @@ class Daemon:
         if status not in (None, RUNNING_ALREADY):
             raise EngineError(f"charon ended with status {status}: {self._said()}")
 
+    def started_with(self) -> dict[str, int]:
+        """What of AT_START the charon that runs was started with."""
+        try:
+            told = json.loads((self.folder / STARTED).read_text())
+            return {name: int(told[name]) for name in AT_START}
+        except (OSError, ValueError, KeyError, TypeError):
+            return dict(BEFORE_JOURNAL)
+
     def write_options(self, options: Options) -> None:
         """Rewrite its configuration file; VICI reload-settings makes it read it."""
         self._write_conf(self._inside(), options)
@@ -165,6 +187,7 @@ class Daemon:
     def _launch(self, inside: Path, options: Options) -> int | None:
         """None when it answers, else the exit status."""
         self._write_conf(inside, options)
+        (self.folder / STARTED).write_text(json.dumps({name: getattr(options, name) for name in AT_START}))
         arguments = ["sh", "-c", SCRIPT, "sh", str(self.folder), str(self._charon), str(inside)]
         if inside == INSIDE:
             arguments = ["unshare", "--mount", "--propagation", "private", "--", *arguments]

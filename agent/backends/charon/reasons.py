@@ -34,6 +34,15 @@ MEANINGS: Final = (
     _meaning(
         r"decryption failed\?|could not decrypt payloads|MAC mismatched|calculated HASH does not match", WRONG_KEY
     ),
+    _meaning(
+        r"constraint check failed: peer not authenticated by CA '([^']*)'",
+        r"the peer's certificate is of none of the authorities that it may come from (\1)",
+    ),
+    _meaning(
+        r"no trusted (?:\S+ )?(?:public key|certificate) found for '?([^']*)'?",
+        r"no trusted authority has certified \1, or its certificate did not come",
+    ),
+    _meaning(r"subject certificate invalid \(([^)]*)\)", r"the peer's certificate is not in its time: \1"),
     _meaning(r"received AUTHENTICATION_FAILED", "the peer refused our authentication: keys or identities differ"),
     _meaning(
         r"constraint check failed: identity '([^']*)' required", r"the peer's identity is not \1, which is configured"

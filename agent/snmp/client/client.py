@@ -21,7 +21,7 @@ from agent.mib.schema import Access, Schema
 from agent.snmp.client.credentials import Credentials
 from agent.snmp.client.errors import Oid, RequestFailed, SnmpError
 from agent.snmp.client.names import Missing, Name, Names, Tlv, Variable
-from agent.snmp.client.session import Response, Session
+from agent.snmp.client.session import Asking, Response, Session
 from agent.snmp.pdu import END_OF_MIB_VIEW, NULL, PduType, VarBind, Version
 from agent.store.errors import ErrorStatus
 
@@ -33,7 +33,7 @@ LAST_REFUSAL: Final = "ipsecGwLastRefusal.0"
 class SnmpClient:
     """Made by `open`, or on a session of one's own. `schema`: without it, names are OIDs and values TLVs."""
 
-    def __init__(self, session: Session, schema: Schema | None = None) -> None:
+    def __init__(self, session: Asking, schema: Schema | None = None) -> None:
         self.session = session
         self.names = Names(schema)
 

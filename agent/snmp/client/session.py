@@ -12,7 +12,7 @@ import contextlib
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from agent.mib.ber import BerError, decode_oid_contents
 from agent.snmp.client.credentials import NONE, Credentials, UsmUser
@@ -62,6 +62,20 @@ class _Exchange:
     messages: set[int] = field(default_factory=set)
 
 
+class Asking(Protocol):
+    """What a client needs of a session: this one, or one that needs no messages. `target`: who is asked, for
+    people; `retries`: after the first message."""
+
+    target: str
+    retries: int
+    version: Version
+
+    async def request(
+        self, kind: PduType, varbinds: Sequence[VarBind], first: int = 0, second: int = 0
+    ) -> Response: ...
+    def close(self) -> None: ...
+
+
 class Session:
     """Made by `open`; requests may be under way at the same time. `wait`: seconds that the first one takes, each
     later one `growth` times the one before. `engine_id`: that of the other side, found out where it is not given;
@@ -81,7 +95,7 @@ class Session:
         self.wait = wait
         self.retries = retries
         self._growth = growth
-        self.version = Version.V3 if isinstance(credentials, UsmUser) else credentials.version
+        self.version: Version = Version.V3 if isinstance(credentials, UsmUser) else credentials.version
         self._messages: Messages = (
             UserMessages(credentials) if isinstance(credentials, UsmUser) else CommunityMessages(credentials)
         )
@@ -178,7 +192,8 @@ class Session:
             else:
                 self._send(messages.protect(message_id, pdu))
             with contextlib.suppress(TimeoutError):
-                return await asyncio.wait_for(asyncio.shield(exchange.answer), wait)
+                async with asyncio.timeout(wait):  # wait_for of Python 3.11 loses a cancellation that meets the answer
+                    return await asyncio.shield(exchange.answer)
             wait *= self._growth
         why = self._trouble
         if isinstance(messages, UserMessages) and messages.user.privacy != NONE and messages.boots and not why:
