@@ -265,7 +265,10 @@ JOBS = {
         role=Role.CREATING,
         effect="Imports this document as soon as the SET is carried out",
         mechanism="store",
-        shown="tests/test_named_configurations.py::test_an_import_is_one_generation",
+        shown=(
+            "tests/test_named_configurations.py::test_an_import_is_one_generation; "
+            "tests/test_pki_imports.py::test_only_what_a_document_may_hold_is_imported"
+        ),
     ),
     "ipsecGwImportKind": Traits(
         effect="configuration replaces the whole configuration in one commit; certificates become rows of certTable",
@@ -274,7 +277,9 @@ JOBS = {
         disturbs="ends the tunnels whose settings differ",
         shown=(
             "tests/test_named_configurations.py::test_an_import_is_one_generation; "
-            "tests/test_pki_imports.py::test_an_own_certificate_with_its_key_and_chain"
+            "tests/test_pki_imports.py::test_an_own_certificate_with_its_key_and_chain; "
+            "tests/test_pki_imports.py::test_authorities; "
+            "lab: start_certificates"
         ),
     ),
     "ipsecGwImportCoding": Traits(
@@ -298,11 +303,12 @@ JOBS = {
     ),
     "ipsecGwImportPassword": Traits(
         role=Role.SECRET,
-        effect="Opens a configuration that was exported with secrets, or a PKCS #12 file; never shown",
+        effect="Opens a configuration that was exported with secrets, a sealed key or a PKCS #12 file; never shown",
         mechanism="store",
         shown=(
             "tests/test_named_configurations.py::test_an_import_is_one_generation; "
-            "tests/test_named_configurations.py::test_what_is_wrong_is_told_in_words"
+            "tests/test_named_configurations.py::test_what_is_wrong_is_told_in_words; "
+            "tests/test_pki_imports.py::test_key_first_and_certificate_later"
         ),
     ),
     "ipsecGwImportUrl": _later("Fetches the file by tftp or http", "pki", stage="certificates"),
