@@ -1,4 +1,4 @@
-"""Why an object does not act yet, in the words of its refusal: one row per group of objects, by the head of the name."""
+"""Why an object does not act yet, in the words of its refusal: a row per group of objects, by the head of the name."""
 
 from __future__ import annotations
 
