@@ -19,6 +19,7 @@ from agent.backends.engine import (
     SaCounters,
     SaRecord,
 )
+from agent.backends.lookout import NoLookout
 from agent.backends.memory import MemoryIke, MemorySpd
 from agent.mib import load_schema
 from agent.mib.ber import Value, decode_value
@@ -29,6 +30,7 @@ from agent.plan.model import Child, Connection, Template, Tunnel, ViciValue
 from agent.store.hooks import AGENT, Edit
 from agent.store.store import Store, default_url
 from tests.planned import Planned
+from tests.xfrm_namespace import until
 
 SCHEMA = load_schema()
 OURS, THEIRS = b"\x0a\x08\0\x01", b"\x0a\x08\0\x02"
@@ -226,6 +228,33 @@ async def test_which_lifetime_policy_counts(bench: Bench) -> None:
     await bench.set(ipsecPrfLifePolicy=2, ikePrfLifePolicy=2, ipsecPeerIkeProfile=1, ipsecTrProfile=1)
     configuration = bench.store.running
     assert ike_policy(configuration, 1) == child_policy(configuration, 1, 1) == 2
+
+
+async def test_the_wire_is_looked_at_where_ike_goes(tmp_path: Path) -> None:
+    class Wire(NoLookout):
+        port = 500
+
+        def use_port(self, port: int) -> None:
+            self.port = port
+
+    wire = Wire()
+    store = Store.open(SCHEMA, default_url(tmp_path), tmp_path)
+    monitor = Monitor(store, SCHEMA, MemoryIke(), MemorySpd(), tunnels_changed=lambda news: None, lookout=wire)
+    await monitor.start()
+    try:
+        await store.commit([Edit(SCHEMA.columns["ipsecGlobIkePort"], 0, 1500)], AGENT)
+        await until(lambda: wire.port == 1500)
+    finally:
+        await monitor.stop()
+        await store.close()
+
+
+async def test_a_rule_says_nothing_of_a_virtual_interface_whose_selector_has_its_number(bench: Bench) -> None:
+    await bench.set(ipsecPrfProposal=0)
+    await bench.set(ipsecPrfLifePolicy=2, ipsecTrProfile=1)
+    assert child_policy(bench.store.running, 1, 1) == 2
+    await bench.set(ipsecPeerVirtualInterface=2)
+    assert child_policy(bench.store.running, 1, 1) == 1
 
 
 def test_lines_about_lifetimes() -> None:

@@ -177,7 +177,14 @@ NETWORKS = {
     "ipsecGwPeerRouteDestination": Traits(
         effect="Network reached through the peer's interface",
         mechanism="backends.link",
-        shown=ON_INTERFACES,
+        limit=(
+            "While the interface is down the network is unreachable, unless the administrator has a route to the very"
+            " same network; a default route has no such guard"
+        ),
+        shown=(
+            f"{ON_INTERFACES}; tests/test_links.py::"
+            "test_what_a_link_that_is_down_would_take_does_not_leave_by_a_larger_net"
+        ),
     ),
     "ipsecGwPeerRoutePrefixLength": Traits(
         effect="Prefix of that network",

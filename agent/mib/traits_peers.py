@@ -53,7 +53,8 @@ TRAITS = {
         limit=(
             "Kernel without xfrm_interface (User Mode Linux): row failed with reason; peers 1..2147383647; what"
             " is forwarded out of it passes a default rule of drop only where there is nftables, and IPv6 from this"
-            " host into it only with a pass rule"
+            " host into it only with a pass rule (the kernel asks before it knows the interface); a rule of another"
+            " peer that fits such packets has them"
         ),
         disturbs="renegotiates peer",
         shown=(

@@ -197,6 +197,24 @@ def full_and_old(world: World) -> None:
 
 
 @scenario("version2", "start_version2")
+def faster_than_a_renewal(world: World) -> None:
+    """A link that is through with the volume long before the renewal is done loses nothing for it."""
+    both(world, {"ipsecPrfLifeKBytes.1": 100, "ipsecPrfLifeRekeyPercent.1": 100})
+    stands(world, {"ike-version": "2"}, "the tunnel stands")
+    running = Ping(A, B.address, interval=0, size=1300)  # the next as soon as one is answered
+    children: set[str] = set()
+    end = time.monotonic() + 4
+    while time.monotonic() < end:
+        children |= {child["spi-in"] for child in world.a.negotiated()}
+        time.sleep(0.1)
+    sent, answered = running.stop()
+    world.check(sent > 1000 and len(children) >= 3, "it was renewed by volume", f"{len(children)} SPIs, {sent} packets")
+    lost = sent - answered
+    world.check(lost <= len(children), "hardly a packet is lost at each", f"{answered} of {sent}, {len(children)} SPIs")
+    both(world, {"ipsecPrfLifeKBytes.1": 0, "ipsecPrfLifeRekeyPercent.1": 80})
+
+
+@scenario("version2", "start_version2")
 def address_change(world: World) -> None:
     """MOBIKE: gwa gets another address, the SA moves with it, and the policies follow at both."""
     batch("wan", f"route add {MOVED} via {A.outer} dev a onlink")
