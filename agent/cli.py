@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from agent import __version__
-from agent.config import Settings, SettingsError, load_settings
+from agent.config import Settings, SettingsError, as_running, load_settings
 
 app = typer.Typer(
     add_completion=False,
@@ -41,6 +41,14 @@ def _settings(config: Path | None, **flags: Any) -> Settings:
         return load_settings(flags, config)
     except SettingsError as error:
         fail(str(error))
+
+
+def _as_running(config: Path | None, **flags: Any) -> Settings:
+    """Of a command that judges what an agent does: its backend counts, unless one is named."""
+    from agent.snmp.presence import backend_of
+
+    settings = _settings(config, **flags)
+    return as_running(settings, backend_of(settings.state))
 
 
 @app.command()
@@ -109,7 +117,7 @@ def shell(
     config: Config = None,
 ) -> None:
     """The SNMP shell: look at the gateway's tables and change them, at a terminal or by a script."""
-    settings = _settings(config, state=state, backend=backend, store=store)
+    settings = _as_running(config, state=state, backend=backend, store=store)
     from agent.shell_command import Asked, ShellError, run_shell
 
     asked = Asked(
@@ -153,7 +161,7 @@ def explain(
     config: Config = None,
 ) -> None:
     """Say what happens to a packet, which rule decides it and why, from the stored configuration."""
-    settings = _settings(config, state=state, backend=backend, store=store)
+    settings = _as_running(config, state=state, backend=backend, store=store)
     from agent.inspect import InspectError, explain_packet
 
     try:
@@ -355,7 +363,7 @@ def check(
 ) -> None:
     """Look at configuration and machine, and say what to do about each finding. Status: 0 nothing above a note,
     1 warnings, 2 errors."""
-    settings = _settings(config, state=state, backend=backend, store=store)
+    settings = _as_running(config, state=state, backend=backend, store=store)
     from agent.check import run
 
     text, status = run(settings, as_json=json)

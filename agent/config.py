@@ -10,7 +10,7 @@ import ipaddress
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import platformdirs
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
@@ -163,6 +163,13 @@ def load_settings(flags: dict[str, Any], file: Path | None = None) -> Settings:
         raise SettingsError("\n".join(_plain(problem) for problem in error.errors())) from None
     except ValueError as error:  # a file that is no TOML
         raise SettingsError(f"{file}: {error}") from None
+
+
+def as_running(settings: Settings, backend: str) -> Settings:
+    """The same with the backend of the agent that runs ('' for none), unless flag, environment or file named one."""
+    if backend not in get_args(Settings.model_fields["backend"].annotation) or "backend" in settings.model_fields_set:
+        return settings
+    return settings.model_copy(update={"backend": backend})
 
 
 def _plain(problem: Any) -> str:

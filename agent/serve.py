@@ -212,7 +212,7 @@ async def _answering(settings: Settings, store: Store) -> AsyncIterator[SnmpServ
     )
     try:
         await server.start()
-        announce(settings.state, server.addresses)
+        announce(settings.state, server.addresses, settings.backend)
     except (ListenError, StoreError, Refused, OSError) as error:
         raise StartError(str(error)) from None
     where = ", ".join(str(Endpoint(*address)) for address in server.addresses)

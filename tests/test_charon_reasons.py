@@ -23,6 +23,10 @@ FAILED = "establishing CHILD_SA 'peer-1-rule-1' failed"
             f"no answer from the peer after 3 repetitions, {STOPPED}",
         ),
         ([SENT, RECEIVED, "invalid HASH_V1 payload length, decryption failed?"], WRONG_KEY),
+        (
+            [SENT, RECEIVED, "unable to install inbound and outbound IPsec SA (SAD) in kernel", FAILED],
+            "the kernel did not take the SAs: it lacks ESP, AH or one of the algorithms (modprobe esp4)",
+        ),
         ([SENT, RECEIVED], FAILED),
         ([], FAILED),
     ],

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import Endpoint, SettingsError, load_settings, parse_endpoint
+from agent.config import Endpoint, SettingsError, as_running, load_settings, parse_endpoint
+from agent.snmp.presence import announce, backend_of, withdraw
 
 
 def test_flags_then_environment_then_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,6 +36,17 @@ def test_defaults_open_nothing_to_the_outside() -> None:
     assert (settings.ssh, settings.ssh_idle) == ([], 900)
     assert settings.listen == [Endpoint("127.0.0.1", 1161)]
     assert (settings.read_community, settings.write_community, settings.backend) == ("", "", "memory")
+
+
+def test_what_judges_an_agent_takes_its_backend_unless_one_is_named(tmp_path: Path) -> None:
+    bare, named = load_settings({"state": tmp_path}), load_settings({"state": tmp_path, "backend": "memory"})
+    assert backend_of(tmp_path) == "" and as_running(bare, backend_of(tmp_path)) is bare
+    announce(tmp_path, [("127.0.0.1", 1161)], "linux")
+    assert as_running(bare, backend_of(tmp_path)).backend == "linux"
+    assert as_running(named, backend_of(tmp_path)).backend == "memory"
+    assert as_running(bare, "some other version's") is bare
+    withdraw(tmp_path)
+    assert backend_of(tmp_path) == ""
 
 
 def test_a_community_may_come_from_a_file(tmp_path: Path) -> None:

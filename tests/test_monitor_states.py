@@ -79,6 +79,13 @@ class World:
     changed: set[int] = field(default_factory=set)
     given_up: list[int] = field(default_factory=list)
     upkeep: Upkeep = field(default_factory=Upkeep)
+    told: list[tuple[Oper, str]] = field(default_factory=list)
+
+    def moved(self, peer: int, before: Oper, now: Oper, why: str, seconds: int) -> None:
+        self.told.append((now, why))
+
+    def failed(self, peer: int, state: Oper, why: str) -> None:
+        """A Witness is told of these too."""
 
     def peers(self) -> Peers:
         found = Peers(
@@ -86,6 +93,7 @@ class World:
             lambda peer, child: (peer, child) in self.standing,
             self.changed.add,
             lambda: self.now,
+            self,
             give_up=self.given_up.append,
             upkeep=lambda peer: self.upkeep,
         )
@@ -128,6 +136,15 @@ def test_traffic_begins_one_negotiation_however_often_it_asks() -> None:
         peers.acquire(reqid(1, 1))
     assert world.begun == [("peer-1-rule-1", "peer-1", "traffic")]
     assert peers.state(1) is Oper.GOING_UP and peers.time_left(1) > 0
+
+
+def test_an_old_failure_is_no_reason_to_begin_again() -> None:
+    world = World()
+    peers = ready(world)
+    for _ in range(2):
+        peers.acquire(reqid(1, 1))
+        peers.initiated(1, "peer-1-rule-1", "no answer from the peer")
+    assert world.told == [(Oper.GOING_UP, "we negotiate"), (Oper.DORMANT, "no answer from the peer")] * 2
 
 
 def test_a_packet_of_nobody_begins_nothing() -> None:

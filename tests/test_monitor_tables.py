@@ -274,6 +274,7 @@ async def test_a_peer_that_goes_takes_its_row_along(bench: Bench) -> None:
     await bench.reads("ipsecPeerStatOperStatus", None)
 
 
+@pytest.mark.slow
 async def test_a_renewed_tunnel_of_a_peer_that_was_switched_off_and_on(bench: Bench) -> None:
     """The row of the tunnel that has just ended is taken up again, and the peer is up for it."""
     bench.ike.emit(happened(IkeEventKind.CHILD_UP, ike(), child()))
@@ -301,6 +302,7 @@ async def test_another_charon_knows_no_tunnel(bench: Bench) -> None:
     await bench.reads("ipsecPeerStatOperStatus", 5)
 
 
+@pytest.mark.slow
 async def test_every_table_of_a_tunnel_is_filled_and_emptied(bench: Bench) -> None:
     bench.spd.counted = {"InReceives": 10, "XfrmInNoStates": 1}
     tunnel = child(local_selectors=("10.1.0.0/24",), remote_selectors=("10.2.0.0/24",))
@@ -333,6 +335,7 @@ async def test_version_2_has_a_table_of_its_own(bench: Bench) -> None:
     assert (bench.cell("ipsecPeerStatNumIkeSasEstablished"), bench.cell("ipsecStatsIkev2NumIkeSas", 0)) == (1, 1)
 
 
+@pytest.mark.slow
 async def test_counters_of_a_peer_that_is_made_anew_begin_at_zero_and_say_since_when(bench: Bench) -> None:
     await bench.reads("ipsecGwPeerInPkt", 0)
     bench.ike.emit(happened(IkeEventKind.CHILD_UP, ike(), child(octets_in=84, packets_in=1)))
@@ -346,6 +349,7 @@ async def test_counters_of_a_peer_that_is_made_anew_begin_at_zero_and_say_since_
     assert isinstance(since, int) and since > 0
 
 
+@pytest.mark.slow
 async def test_columns_that_older_releases_had_in_the_peer_s_row(bench: Bench) -> None:
     await bench.reads("ipsecPeerStatPfsIdentity", 2)
     second = [Edit(SCHEMA.columns[name], 2, value) for name, value in (("ipsecPeerTrafficList", 1),)]

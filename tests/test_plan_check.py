@@ -257,6 +257,13 @@ def test_explain_names_the_row_by_its_label() -> None:
         explain(plan, Flow(packed("10.1.0.5"), packed("10.2.0.9"), 6, way="sideways"))
 
 
+def test_a_label_does_nothing_to_the_terminal_it_is_told_at() -> None:
+    wanted = configuration({1: [f"protect {A} {B}"]})
+    wanted.put(TRAFFIC, 101, **rule_cells(f"protect {A} {B}", ipsecTrDescription=b"\x1b[31mred\n\xff"))
+    told = explain(make_plan(wanted, environment()), Flow(packed("10.1.0.5"), packed("10.2.0.9"), 6, way="forward"))
+    assert str(told).startswith(r'protect: rule 101 "\x1b[31mred\x0a\xff" of peer 1')
+
+
 def test_names_are_read_back_and_others_are_not_ours() -> None:
     assert numbers.peer_of_connection(numbers.connection_name(7)) == 7
     assert numbers.connection_name(7, responder=True) == "peer-7-r"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from typing import Any
 
@@ -89,6 +90,15 @@ async def test_a_peer_comes_up_and_shows_what_was_configured() -> None:
     assert (child.encryption_bits, child.integrity, child.mode, child.reqid) == (128, "HMAC_SHA1_96", 1, 70000)
     assert (sa.local_id, sa.remote_id) == ("gw", "198.51.100.7")
     assert any(sa.responder_spi) and {child.spi_in, child.spi_out} == {r.spi for r in await bench.spd.sas()}
+
+
+@pytest.mark.parametrize(("remote", "ours"), [("198.51.100.7", "127.0.0.1"), ("2001:db8::7", "::1")])
+async def test_a_peer_that_may_move_shows_the_address_that_this_host_sends_from(remote: str, ours: str) -> None:
+    bench = Bench()
+    await bench.start(connection(remote, version="2", local_addrs=["%any"], local={"auth": "psk"}))
+    await bench.later(ANSWER_SECONDS)
+    (sa,) = await bench.ike.list_sas()
+    assert (str(ipaddress.ip_address(sa.local)), sa.local_id) == (ours, ours)
 
 
 async def test_who_is_in_the_silent_net_does_not_answer() -> None:

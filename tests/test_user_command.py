@@ -147,6 +147,7 @@ def test_what_cannot_be_done_is_said_in_one_line(either: Agent) -> None:
     assert len(rows(either)) == 1
 
 
+@pytest.mark.slow
 def test_passwords_are_asked_for_twice_and_not_shown(either: Agent) -> None:
     def typed(*answers: str) -> tuple[str, int]:
         """What a terminal shows, and the exit status."""
@@ -216,7 +217,7 @@ def test_loopback_is_asked_first_and_anywhere_means_here(tmp_path: Path) -> None
         ([("192.0.2.1", 1), ("::", 161)], ("::1", 161)),
         ([], None),
     ):
-        announce(tmp_path, addresses)
+        announce(tmp_path, addresses, "linux")
         assert local_address(tmp_path) == found
     (tmp_path / "run.json").write_text('{"listen": [{"address": 1}]')
     assert local_address(tmp_path) is None

@@ -46,6 +46,7 @@ PACKETS: Final = 10  # a second at most: peers 10, 20, 30 … have one, peers 9,
 PLAIN: Final = 3  # packets a second that pass by in plain, each way
 DROPPED_EVERY: Final = 5  # seconds between two packets that a drop rule catches, where there is one
 NO_ANSWER: Final = "no answer from the peer"
+LOOPBACK: Final = {4: bytes([127, 0, 0, 1]), 16: bytes(15) + b"\x01"}
 
 WORDS: Final[Mapping[str, str]] = {
     "aes": "AES_CBC",
@@ -256,8 +257,8 @@ class SimulatedIke(MemoryIke):
             next(self._numbers),
             int(str(settings.get("version", "1"))[:1] or 1) or 2,
             state,
-            packed(settings.get("local_addrs")),
-            packed(settings.get("remote_addrs")),
+            address(settings, "local"),
+            address(settings, "remote"),
             local_id=identity(settings, "local"),
             remote_id=identity(settings, "remote"),
             initiator=True,
@@ -497,8 +498,16 @@ def identity(settings: Mapping[str, ViciValue], side: str) -> str:
     name = found.get("id") if isinstance(found, Mapping) else None
     if isinstance(name, str) and name and name != "%any":
         return name
-    address = packed(settings.get(f"{side}_addrs"))
-    return str(ipaddress.ip_address(address)) if address else ""
+    octets = address(settings, side)
+    return str(ipaddress.ip_address(octets)) if octets else ""
+
+
+def address(settings: Mapping[str, ViciValue], side: str) -> bytes:
+    """Of a side. Ours may be any, with MOBIKE: it is then loopback, from where this host sends."""
+    found = packed(settings.get(f"{side}_addrs"))
+    if found or side != "local":
+        return found
+    return LOOPBACK.get(len(packed(settings.get("remote_addrs"))), b"")
 
 
 def packed(addresses: ViciValue | None) -> bytes:

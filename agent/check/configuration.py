@@ -111,7 +111,10 @@ def rows(facts: Facts) -> Iterator[Finding]:
     yield from _some(
         warned,
         lambda ref, text: note(
-            "row-note", f"{_name(plan, ref)}: {text}", "it is in force, not as written", "see above"
+            "row-note",
+            f"{_name(plan, ref)}: {text}",
+            "the row is in force, and not all of it may be as you expect",
+            "nothing, if this is what you mean",
         ),
     )
     unused = [
@@ -125,7 +128,7 @@ def rows(facts: Facts) -> Iterator[Finding]:
             "row-unused",
             f"{_name(plan, ref)} is not used: {text}",
             "it does nothing",
-            "put it into a list, or delete it",
+            "give it what the text misses, or delete it",
         ),
     )
 

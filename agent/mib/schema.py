@@ -74,6 +74,12 @@ class Traits:
 NO_TRAITS = Traits()
 
 
+def show_text(octets: bytes) -> str:
+    """In quotation marks, and harmless at a terminal: what cannot be printed appears as `\\x1b`."""
+    text = octets.decode("utf-8", "backslashreplace")
+    return '"' + "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text) + '"'
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Column:
     """One accessible or hidden object.
@@ -139,8 +145,7 @@ class Column:
             return ".".join(map(str, value))
         if self.wire is Wire.IP_ADDRESS and len(value) == 4:
             return str(ipaddress.IPv4Address(value))
-        text = value.decode("utf-8", "backslashreplace")
-        return '"' + "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text) + '"'
+        return show_text(value)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

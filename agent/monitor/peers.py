@@ -29,6 +29,9 @@ CALLED_SECONDS: Final = 10.0  # an IKE SA that the peer began and that leads to 
 HEARD_SECONDS: Final = 3.0  # from charon's word that it is up, or over, to the event that shows it
 
 DIALED: Final = "dialup"  # by an operator
+ENDINGS: Final = frozenset({Happening.FAILED, Happening.BLOCK, Happening.TUNNELS_GONE})
+"""What the last error is the reason of; of all else it is a thing of the past."""
+
 UP, DOWN, DIALUP, CALLBACK = 1, 2, 4, 5  # ipsecPeerAdminStatus
 ALWAYS_UP: Final = 2  # ipsecPeerStartMode
 
@@ -408,7 +411,8 @@ class Peers:
             self._leave_after(peer, record, seconds)
         self._changed(peer)
         if self._witness is not None:
-            self._witness.moved(peer, before, state, record.error or happening.value, self.time_left(peer))
+            why = record.error if happening in ENDINGS else ""
+            self._witness.moved(peer, before, state, why or happening.value, self.time_left(peer))
 
     def _tell_failure(self, peer: int, record: Record, text: str) -> None:
         if self._witness is not None:

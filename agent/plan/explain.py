@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from agent.mib.schema import show_text
 from agent.plan import spd
 from agent.plan.model import Action, Direction, Flow, Policy, RowRef, Scope
 from agent.plan.numbers import INTERFACE_BASE, MARK_MASK, MARK_SHIFT
@@ -147,8 +148,7 @@ def _labelled(plan: Plan, table: str, number: int) -> str:
     name, column = NAMES[table]
     row = plan.configuration.row(table, number)
     text = row[column] if row is not None else b""
-    label = text.decode("utf-8", "backslashreplace") if isinstance(text, bytes) else ""
-    return f'{name} {number} "{label}"' if label else f"{name} {number}"
+    return f"{name} {number} {show_text(text)}" if isinstance(text, bytes) and text else f"{name} {number}"
 
 
 def _peer(plan: Plan, number: int) -> str:

@@ -84,6 +84,7 @@ class Channel(asyncssh.SSHServerSession[bytes]):
         self._task: asyncio.Task[None] | None = None
         self._work: asyncio.Future[int] | None = None
         self._why = ""
+        self._line = 0  # of a script, the one being carried out
         self._drained = asyncio.Event()
         self._drained.set()
         self._chan: asyncssh.SSHServerChannel[bytes]
@@ -210,17 +211,16 @@ class Channel(asyncssh.SSHServerSession[bytes]):
 
     async def _lines(self, session: Session, lines: asyncio.StreamReader) -> int:
         """Until one fails, or says `exit`."""
-        status, number = OK, 0
+        status = OK
         try:
             while line := await lines.readline():
-                number += 1
+                self._line += 1
                 status = await session.execute(line.decode("utf-8", "replace").rstrip("\r\n"))
-                if status != OK:
-                    self.complain(f"at line {number}\n")
                 if status != OK or session.ended:
                     break
         except ValueError:
-            self.complain(f"line {number + 1} is longer than {SCRIPT_LINE} octets\n")
+            self._line += 1
+            self.complain(f"longer than {SCRIPT_LINE} octets\n")
             status = MISUSED
         return status
 
@@ -253,8 +253,9 @@ class Channel(asyncssh.SSHServerSession[bytes]):
         self._put(text, None)
 
     def complain(self, text: str) -> None:
-        """On standard error, which at a terminal is the same."""
-        self._put(text, None if self._term else asyncssh.EXTENDED_DATA_STDERR)
+        """On standard error, which at a terminal is the same; with the line's number in a script."""
+        where = f"line {self._line}: " if self._line else ""
+        self._put(where + text, None if self._term else asyncssh.EXTENDED_DATA_STDERR)
 
     def _put(self, text: str, datatype: asyncssh.DataType) -> None:
         if not self._chan.is_closing():

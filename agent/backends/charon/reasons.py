@@ -48,6 +48,10 @@ MEANINGS: Final = (
         r"constraint check failed: identity '([^']*)' required", r"the peer's identity is not \1, which is configured"
     ),
     _meaning(r"IDir '([^']*)' does not match to '([^']*)'", r"the peer calls itself \1, configured is \2"),
+    _meaning(
+        r"unable to install inbound and outbound IPsec SA",
+        "the kernel did not take the SAs: it lacks ESP, AH or one of the algorithms (modprobe esp4)",
+    ),
     _meaning(r"received NO_PROPOSAL_CHOSEN", "the peer accepts none of our proposals (NO_PROPOSAL_CHOSEN)"),
     _meaning(r"no acceptable proposal found|received proposals unacceptable", "none of the peer's proposals is ours"),
     _meaning(
