@@ -257,6 +257,37 @@ def test_what_a_link_that_is_down_would_take_does_not_leave_by_a_larger_net(
     asyncio.run(scenario())
 
 
+def test_routes_of_others_may_come_and_go(spaces: tuple[Namespace, Namespace], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A router's table changes many times a second; each time ours would be listed."""
+    ns = spaces[0]
+
+    async def scenario() -> None:
+        cable(*spaces, name="plain")
+        async with links_in(ns) as links:
+            links.want({7: LINK}, ())
+            await quiet(links)
+            await asyncio.sleep(0.3)
+            looked = 0
+            reconcile = links._reconcile
+
+            async def counted() -> None:
+                nonlocal looked
+                looked += 1
+                await reconcile()
+
+            monkeypatch.setattr(links, "_reconcile", counted)
+            for number in range(5):
+                ns.ip(f"route add 198.51.{number}.0/24 dev plain")
+                await asyncio.sleep(0.15)
+            ns.ip("addr add 203.0.113.1/24 dev plain")
+            await asyncio.sleep(0.3)
+            assert looked == 0
+            ns.ip(f"route del 172.20.0.0/16 dev {NAME}")
+            await until(lambda: f"172.20.0.0/16 dev {NAME}" in ns.ip("route show"))
+
+    asyncio.run(scenario())
+
+
 def test_a_kernel_without_xfrm_interfaces_says_so(spaces: tuple[Namespace, Namespace]) -> None:
     ns = spaces[0]
     reason = probe(ns.route_socket)
