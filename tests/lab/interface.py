@@ -17,6 +17,7 @@ from tests.lab.recipes import Cells
 from tests.lab.registry import scenario
 from tests.lab.sightings import apply_state, established
 from tests.lab.topology import SITES, Site, inside, ping, run
+from tests.lab.wire import plain, summary
 from tests.lab.world import World
 
 A, B = SITES["a"], SITES["b"]
@@ -144,6 +145,13 @@ def standing(world: World) -> None:
     world.eventually(partial(shows, world.a, "state DORMANT"), "the far side ends it: dormant", 30)
     world.a.station.set({f"ipsecPeerIfStateMode.{PEER}": "reduced"})
     world.eventually(partial(shows, world.a, "state DOWN"), "reduced: down", 15)
+    world.a.station.set({"ipsecGlobContDefaultRule.0": "pass"})
+    capture = world.capture()
+    world.check(ping(A, B.address, 3)[1] == 0, "nothing passes while it is down")
+    packets = capture.take()
+    capture.close()
+    world.check(not plain(packets), "and nothing leaves in plain by the default route", summary(packets))
+    world.a.station.set({"ipsecGlobContDefaultRule.0": "drop"})
     world.b.station.set({f"ipsecPeerAdminStatus.{PEER}": "up"})
     world.eventually(partial(shows, world.a, ",UP,"), "and up again with the tunnel", 90)
     routes = run(A.gateway, ["ip", "route"])
