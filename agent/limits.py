@@ -15,8 +15,8 @@ from agent.snmp import guard, sets
 
 STAGES = {
     "gateway": "acts when all of the gateway's IPsec behaviour is there",
-    "certificates": "acts when certificates are there",
-    "later": "planned behind that",
+    "certificates": "acts when requests, enrolment and revocation lists are there",
+    "later": "is planned behind that",
 }
 
 
@@ -39,17 +39,19 @@ def document(schema: Schema) -> str:
         _table(("object", "why"), [(c.name, c.traits.limit or c.traits.effect) for c in writable if _idle(c)]),
     ]
     for stage, when in STAGES.items():
-        rows = [
-            (c.name, c.show(c.default), c.traits.effect) for c in writable if c.traits.stage == stage and not _idle(c)
-        ]
+        rows = [(c.name, _default(c), c.traits.effect) for c in writable if c.traits.stage == stage and not _idle(c)]
         if rows:
             parts += [
                 f"## Only the default yet: {stage}",
-                f"{len(rows)} objects accept their default only, and refuse anything else with inconsistentValue; each "
-                f"{when}.",
+                f"{len(rows)} objects accept their default only, and refuse anything else with inconsistentValue; "
+                f"those that make a row accept any value, and the row is kept. Each {when}.",
                 _table(("object", "default", "what it will do"), rows),
             ]
     return "\n\n".join(parts) + "\n"
+
+
+def _default(column: Column) -> str:
+    return '""' if column.traits.role is Role.SECRET else column.show(column.default)
 
 
 def _idle(column: Column) -> bool:

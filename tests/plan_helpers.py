@@ -76,6 +76,9 @@ class DictConfiguration:
     def row(self, table: str, number: int) -> DictRow | None:
         return None if (table, number) in self.inactive else self.tables.get(table, {}).get(number)
 
+    def used(self, table: str, number: int) -> bool:
+        return number in self.tables.get(table, {})
+
     def scalar(self, name: str) -> Value:
         return self.scalars.get(name, schema().columns[name].default)
 

@@ -115,6 +115,7 @@ async def test_one_that_hangs_while_running_is_killed_and_started_again(
     assert not (await ike.observe()).connections
 
 
+@pytest.mark.slow
 async def test_one_that_hangs_from_the_start_is_killed_and_started_again(
     ike: CharonIke, monkeypatch: MonkeyPatch
 ) -> None:

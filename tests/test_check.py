@@ -222,6 +222,7 @@ def check(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([COMMAND, "check", *words], capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_the_command_works_beside_an_agent_and_its_status_is_the_worst(tmp_path: Path) -> None:
     agent = Agent(tmp_path / "state")
     agent.start().socket.close()

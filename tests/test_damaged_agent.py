@@ -54,6 +54,7 @@ def until(station: Station, name: str, number: int, wanted: Value) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_it_serves_the_copy_and_makes_nothing_real_until_it_is_accepted(agent: Agent) -> None:
     station = agent.start()
     station.ask(SET, a_peer(1))

@@ -100,6 +100,7 @@ def test_secrets_stand_sealed_at_the_end() -> None:
     assert opened(again, OTHER_KEY)["ipsecPeerPreSharedKeyData.3"] == b"a long secret"
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(made=contents(REAL))
 def test_the_round_trip_is_the_identity(made: Contents) -> None:
@@ -120,6 +121,7 @@ def test_whatever_was_there_before(made: Contents, other: Contents) -> None:
     assert opened(after, KEY) == opened(before, KEY)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(made=contents(REAL))
 def test_without_secrets_rows_that_are_there_keep_theirs(made: Contents) -> None:
@@ -128,6 +130,7 @@ def test_without_secrets_rows_that_are_there_keep_theirs(made: Contents) -> None
     assert loaded(REAL, text, on=before) is before
 
 
+@pytest.mark.slow
 @given(made=contents(REAL), other=contents(REAL))
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 def test_without_its_section_administration_stays_as_it_is(made: Contents, other: Contents) -> None:

@@ -144,7 +144,7 @@ def test_a_link_shows_how_its_peer_is(spaces: tuple[Namespace, Namespace]) -> No
             links.stand(7, Standing.DOWN)
             await until(lambda: ",UP" not in ns.ip(f"link show {NAME}"))
             await quiet(links)
-            assert "172.20.0.0/16" not in ns.ip("route show")
+            assert f"172.20.0.0/16 dev {NAME}" not in ns.ip("route show")
             links.stand(7, None)
             await until(lambda: "172.20.0.0/16" in ns.ip("route show"))
             assert "mode DEFAULT" in ns.ip(f"link show {NAME}")
@@ -201,6 +201,58 @@ def test_a_peer_is_called_through_the_link_chosen(spaces: tuple[Namespace, Names
             links.want({}, ())
             await quiet(links)
             assert "dev a0" in ns.ip("route get 203.0.113.5") and "proto 196" not in ns.ip("route show")
+
+    asyncio.run(scenario())
+
+
+def test_what_a_link_that_is_down_would_take_does_not_leave_by_a_larger_net(
+    spaces: tuple[Namespace, Namespace],
+) -> None:
+    """Nor while the link cannot be made; a route of the administrator's to the same net goes before."""
+    ns = spaces[0]
+    there, there6 = "172.20.3.4", "2001:db8:ffff::9"
+
+    def way(address: str) -> str:
+        done = ns.command("ip", "route", "get", address)
+        if done.returncode:
+            assert "unreachable" in done.stderr or "No route to host" in done.stderr, done.stderr
+            return "nowhere"
+        return "nowhere" if "unreachable" in done.stdout else done.stdout.partition(" dev ")[2].split()[0]
+
+    async def scenario() -> None:
+        cable(*spaces, name="plain")
+        ns.ip("addr add 203.0.113.1/24 dev plain")
+        ns.ip("-6 addr add 2001:db8:99::1/64 dev plain nodad")
+        ns.ip("route add default via 203.0.113.2 dev plain")
+        ns.ip("-6 route add default via 2001:db8:99::2 dev plain")
+        assert (way(there), way(there6)) == ("plain", "plain")
+        async with links_in(ns) as links:
+            links.want({7: LINK}, ())
+            await quiet(links)
+            assert (way(there), way(there6)) == (NAME, NAME)
+            links.stand(7, Standing.DOWN)
+            await quiet(links)
+            assert (way(there), way(there6)) == ("nowhere", "nowhere")
+            ns.ip("route add 172.20.0.0/16 via 203.0.113.2 metric 500")
+            assert way(there) == "plain"
+            ns.ip("route del 172.20.0.0/16 metric 500")
+            before = ns.ip("route show table main"), ns.ip("-6 route show table main")
+            links.look_again()
+            await quiet(links)
+            assert before == (ns.ip("route show table main"), ns.ip("-6 route show table main"))
+            ns.ip("link add ipsec8 type ifb")  # somebody else's has the name
+            eight = VirtualLink(
+                8, NUMBER + 1, "ipsec8", 0, (), (Route(Prefix(bytes([172, 21, 0, 0]), 16), NUMBER + 1),)
+            )
+            links.want({7: LINK, 8: eight}, ())
+            await quiet(links)
+            assert way("172.21.1.1") == "nowhere"
+            links.want({7: LINK}, (), removing=False)
+            await quiet(links)
+            assert way("172.21.1.1") == "nowhere"
+            links.want({}, ())
+            await quiet(links)
+            assert (way(there), way(there6), way("172.21.1.1")) == ("plain", "plain", "plain")
 
     asyncio.run(scenario())
 

@@ -244,6 +244,7 @@ async def test_the_agent_takes_over_what_was_loaded_without_a_gap(
     assert in_plain == 0
 
 
+@pytest.mark.slow
 async def test_ours_are_replaced_and_others_stay(tmp_path: Path, pair: tuple[Namespace, Namespace]) -> None:
     gateway, _ = pair
     await stored(tmp_path / "state")
@@ -297,6 +298,7 @@ async def test_a_selector_that_somebody_else_holds_is_named(tmp_path: Path, pair
     assert "out 0.0.0.0/0 > 10.2.0.0/24: held by a policy that is not ours" in done.stderr
 
 
+@pytest.mark.slow
 async def test_it_keeps_off_a_running_agent_and_a_store_that_is_none(
     tmp_path: Path, pair: tuple[Namespace, Namespace]
 ) -> None:

@@ -29,10 +29,10 @@ def udp(source: int, destination: int, payload: bytes) -> bytes:
     return struct.pack("!4H", source, destination, 8 + len(payload), 0) + payload
 
 
-def passes(packet: bytes) -> bool:
+def passes(packet: bytes, port: int = 500) -> bool:
     """The filter, run as the kernel runs it (linux/filter.h)."""
     a = x = at = 0
-    program = wire_filter()
+    program = wire_filter(port)
     while True:
         code, true, false, value = program[at]
         at += 1
@@ -62,6 +62,17 @@ def test_the_filter_lets_ike_pass_and_nothing_else(wrap: Callable[..., bytes]) -
     unreachable, other = (b"\3", b"\x0b") if wrap is ip4 else (b"\1", b"\x80")
     icmp = 1 if wrap is ip4 else 58
     assert passes(wrap(unreachable + bytes(40), icmp)) and not passes(wrap(other + bytes(40), icmp))
+
+
+@pytest.mark.parametrize("wrap", [ip4, ip6])
+def test_the_port_may_be_another(wrap: Callable[..., bytes]) -> None:
+    """ipsecGlobIkePort: else kilobytes of phase 1 and ICMP would silently count for nothing."""
+    assert passes(wrap(udp(1500, 500, IKE)), 1500) and passes(wrap(udp(9, 1500, IKE)), 1500)
+    assert passes(wrap(udp(4500, 4500, bytes(4) + IKE)), 1500) and not passes(wrap(udp(500, 500, IKE)), 1500)
+    quoted = ip4(udp(1500, 500, IKE))
+    unreachable = ip4(bytes([3, 3]) + bytes(6) + quoted, 1)
+    assert not_reached(unreachable, 1500) == (bytes([10, 0, 0, 2]), "port unreachable")
+    assert not_reached(unreachable) is None
 
 
 def test_a_later_fragment_is_no_ike() -> None:
@@ -122,8 +133,7 @@ async def test_real_packets_links_and_icmp() -> None:
 
 async def look(namespace: Namespace, lookout: LinuxLookout, seen: list[Sight]) -> None:
     own = bytes([10, 9, 0, 1])
-    found = lookout.interface(own)
-    assert found is not None and found.running
+    await until(lambda: (found := lookout.interface(own)) is not None and found.running)
     assert lookout.interface(bytes([10, 9, 0, 9])) is None
 
     def send() -> None:
@@ -135,6 +145,16 @@ async def look(namespace: Namespace, lookout: LinuxLookout, seen: list[Sight]) -
     await until(lambda: lookout.octets(SPI) > 0)
     assert lookout.octets(SPI) % (20 + 8 + len(IKE)) == 0
     await until(lambda: Sight(unreachable=bytes([127, 0, 0, 1]), reason="port unreachable") in seen)
+    lookout.use_port(1500)
+    before = lookout.octets(SPI)
+
+    def send_elsewhere() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+            out.bind(("127.0.0.1", 1500))
+            out.sendto(IKE, ("127.0.0.1", 501))
+
+    namespace.run(send_elsewhere)
+    await until(lambda: lookout.octets(SPI) > before)
     namespace.ip("link set dev two down")
     await until(lambda: any(own in sight.stopped for sight in seen))
     found = lookout.interface(own)

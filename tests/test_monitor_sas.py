@@ -11,6 +11,7 @@ from agent.backends.engine import ChildSa, IkeEvent, IkeEventKind, IkeSa, SaCoun
 from agent.mib import load_schema
 from agent.monitor import algorithms
 from agent.monitor.rows import Now, Shown, bundle_row, expires, ike_row, peer_row, seconds, selector
+from agent.monitor.sa_rows import ikev2_row
 from agent.monitor.sas import Registry, Rows
 from agent.monitor.states import Oper
 from agent.plan import numbers
@@ -322,6 +323,20 @@ def test_a_row_of_the_ike_table() -> None:
     assert ike_row(registry.ike[5], connection(aggressive="yes"), 0, NOW)["ikeSaXchType"] == 4
 
 
+def test_what_is_still_being_negotiated_is_not_made_up() -> None:
+    """Not DES, MD5 and group 1, which are the first of their enumerations."""
+    sa = IkeSa("peer-3", 5, 1, "CONNECTING", local=OURS, remote=THEIRS, local_id="%any", remote_id="%any")
+    registry = Registry(lambda: 100.0)
+    registry.finish_list(registry.begin_list(), [sa])
+    values = ike_row(registry.ike[5], connection(), 0, NOW)
+    assert values["ikeSaState"] == 1
+    for column in ("EncAlg", "HashAlg", "PrfAlg", "Group"):
+        assert values[f"ikeSa{column}"] == 0, column
+    assert values["ikeSaRemoteId"] == values["ikeSaLocalId"] == b""
+    second = ikev2_row(registry.ike[5], connection(), 0, NOW)
+    assert second["ikev2SaRemoteId"] == b"" and second["ikev2SaEncAlg"] == 0
+
+
 def test_a_row_of_the_bundle_table() -> None:
     registry = Registry(lambda: 90.0)
     new = child(1, octets_in=84, packets_in=1, octets_out=168, packets_out=2, encap=True)
@@ -356,6 +371,14 @@ def test_a_row_of_the_peer_table() -> None:
     assert values["ipsecPeerStatRxIdle"] == 1000 and values["ipsecPeerStatLocalId"] == b"gw"
     assert values["ipsecPeerStatPfsGroup"] == -1
     fits("ipsecPeerStatTable", dict(peer_row(3, Oper.DOWN, 0, b"", None, [], [], None, NOW)))
+
+
+def test_another_port_of_ike_is_not_nat_traversal() -> None:
+    registry = Registry(lambda: 90.0)
+    up(registry, ike(1, child(1), local_port=1500), child(1))
+    ikes, bundles = list(registry.ike.values()), list(registry.alive())
+    values = peer_row(3, Oper.UP, 0, THEIRS, connection(), ikes, bundles, registry.totals[3], NOW)
+    assert "ipsecPeerStatNatTLocalPort" not in values
 
 
 def test_selectors_as_charon_writes_them() -> None:

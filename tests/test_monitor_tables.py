@@ -19,6 +19,7 @@ from agent.backends.engine import (
     SaCounters,
     SaRecord,
 )
+from agent.backends.lookout import NoLookout
 from agent.backends.memory import MemoryIke, MemorySpd
 from agent.mib import load_schema
 from agent.mib.ber import Value, decode_value
@@ -29,6 +30,7 @@ from agent.plan.model import Child, Connection, Template, Tunnel, ViciValue
 from agent.store.hooks import AGENT, Edit
 from agent.store.store import Store, default_url
 from tests.planned import Planned
+from tests.xfrm_namespace import until
 
 SCHEMA = load_schema()
 OURS, THEIRS = b"\x0a\x08\0\x01", b"\x0a\x08\0\x02"
@@ -228,6 +230,33 @@ async def test_which_lifetime_policy_counts(bench: Bench) -> None:
     assert ike_policy(configuration, 1) == child_policy(configuration, 1, 1) == 2
 
 
+async def test_the_wire_is_looked_at_where_ike_goes(tmp_path: Path) -> None:
+    class Wire(NoLookout):
+        port = 500
+
+        def use_port(self, port: int) -> None:
+            self.port = port
+
+    wire = Wire()
+    store = Store.open(SCHEMA, default_url(tmp_path), tmp_path)
+    monitor = Monitor(store, SCHEMA, MemoryIke(), MemorySpd(), tunnels_changed=lambda news: None, lookout=wire)
+    await monitor.start()
+    try:
+        await store.commit([Edit(SCHEMA.columns["ipsecGlobIkePort"], 0, 1500)], AGENT)
+        await until(lambda: wire.port == 1500)
+    finally:
+        await monitor.stop()
+        await store.close()
+
+
+async def test_a_rule_says_nothing_of_a_virtual_interface_whose_selector_has_its_number(bench: Bench) -> None:
+    await bench.set(ipsecPrfProposal=0)
+    await bench.set(ipsecPrfLifePolicy=2, ipsecTrProfile=1)
+    assert child_policy(bench.store.running, 1, 1) == 2
+    await bench.set(ipsecPeerVirtualInterface=2)
+    assert child_policy(bench.store.running, 1, 1) == 1
+
+
 def test_lines_about_lifetimes() -> None:
     found = mismatch(PHASE2_LINE)
     assert found is not None and (found.phase, found.offered, found.ours) == (2, 100, 300)
@@ -244,6 +273,7 @@ async def test_a_peer_that_goes_takes_its_row_along(bench: Bench) -> None:
     await bench.reads("ipsecPeerStatOperStatus", None)
 
 
+@pytest.mark.slow
 async def test_a_renewed_tunnel_of_a_peer_that_was_switched_off_and_on(bench: Bench) -> None:
     """The row of the tunnel that has just ended is taken up again, and the peer is up for it."""
     bench.ike.emit(happened(IkeEventKind.CHILD_UP, ike(), child()))
@@ -271,6 +301,7 @@ async def test_another_charon_knows_no_tunnel(bench: Bench) -> None:
     await bench.reads("ipsecPeerStatOperStatus", 5)
 
 
+@pytest.mark.slow
 async def test_every_table_of_a_tunnel_is_filled_and_emptied(bench: Bench) -> None:
     bench.spd.counted = {"InReceives": 10, "XfrmInNoStates": 1}
     tunnel = child(local_selectors=("10.1.0.0/24",), remote_selectors=("10.2.0.0/24",))
@@ -303,6 +334,7 @@ async def test_version_2_has_a_table_of_its_own(bench: Bench) -> None:
     assert (bench.cell("ipsecPeerStatNumIkeSasEstablished"), bench.cell("ipsecStatsIkev2NumIkeSas", 0)) == (1, 1)
 
 
+@pytest.mark.slow
 async def test_counters_of_a_peer_that_is_made_anew_begin_at_zero_and_say_since_when(bench: Bench) -> None:
     await bench.reads("ipsecGwPeerInPkt", 0)
     bench.ike.emit(happened(IkeEventKind.CHILD_UP, ike(), child(octets_in=84, packets_in=1)))
@@ -316,6 +348,7 @@ async def test_counters_of_a_peer_that_is_made_anew_begin_at_zero_and_say_since_
     assert isinstance(since, int) and since > 0
 
 
+@pytest.mark.slow
 async def test_columns_that_older_releases_had_in_the_peer_s_row(bench: Bench) -> None:
     await bench.reads("ipsecPeerStatPfsIdentity", 2)
     second = [Edit(SCHEMA.columns[name], 2, value) for name, value in (("ipsecPeerTrafficList", 1),)]

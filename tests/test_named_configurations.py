@@ -308,6 +308,27 @@ async def test_jobs_that_cannot_be_are_refused(desk: Desk) -> None:
     assert not len(desk.store.live.table("ipsecGwImportTable"))
 
 
+async def test_a_document_is_what_its_kind_says(desk: Desk) -> None:
+    """Only one that is said to hold a configuration is imported as one."""
+    await desk.put({"ipsecGwDocumentName.1": b"test.toml", "ipsecGwDocumentKind.1": 2})
+    await desk.put({"ipsecGwSegmentData.65537": b'format = 1\n[ipsecGlobals]\nipsecGlobEnabled = "true"\n'})
+    status, blamed, _ = await desk.refused({"ipsecGwImportDocument.1": 1})
+    assert (status, blamed) == (ErrorStatus.INCONSISTENT_VALUE, "ipsecGwImportDocument.1")
+    row = desk.store.live.table("ipsecGwDocumentTable").row(1)
+    assert row is not None and row["ipsecGwDocumentKind"] == 2
+    await desk.upload('format = 1\n[ipsecGlobals]\nipsecGlobEnabled = "true"\n', number=2)
+    state, _ = await desk.imported(number=2)
+    assert state == DONE and desk.store.running.scalar("ipsecGlobEnabled") == 1
+
+
+async def test_a_job_bears_the_name_that_it_was_given(desk: Desk) -> None:
+    await desk.upload("format = 1")
+    await desk.imported(Name=b"before the holidays")
+    await desk.imported(job=2)
+    names = {row.number: row["ipsecGwImportName"] for row in desk.store.live.table("ipsecGwImportTable").rows()}
+    assert names == {1: b"before the holidays", 2: b""}
+
+
 async def test_secrets_come_by_a_secure_way_only(desk: Desk) -> None:
     await desk.upload('format = 1\n[[ipsecPeerTable]]\nnumber = 1\nipsecPeerPreSharedKey = "in plain"\n', origin=FAR)
     state, message = await desk.imported(origin=FAR)

@@ -219,6 +219,7 @@ async def test_certificates_are_told_of_before_and_at_their_end_once_each(store:
     watch.stop()
 
 
+@pytest.mark.slow
 @needs_snmptrapd
 async def test_an_expired_certificate_is_told_when_its_time_comes(tmp_path: Path) -> None:
     async with receiver(tmp_path / "trapd") as trapd, gateway(tmp_path / "state") as agent:

@@ -307,6 +307,7 @@ def _user(number: int) -> list[Edit]:
     return [Edit(SCHEMA.columns[name], number, value) for name, value in values.items()]
 
 
+@pytest.mark.slow
 async def test_a_running_agent_tells_its_start_and_ends_within_a_second_of_what_nobody_acknowledges(
     tmp_path: Path,
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 from agent.mib.ber import Value
 from agent.plan import liveness, numbers
 from agent.plan.capabilities import CHARON
-from agent.plan.lifetimes import Life
+from agent.plan.lifetimes import Life, volume_of
 from agent.plan.model import Action, ApplyState, RowRef, Tunnel
 from agent.plan.planner import Plan, difference, make_plan
 from agent.plan.spd import IPCOMP
@@ -278,10 +278,23 @@ def test_first_contact_is_kept_secret_where_told(version: int) -> None:
 
 def test_volume_of_phase_2_is_in_thousands_of_octets() -> None:
     wanted = profiled(ipsecPrfLifeKBytes=1000, ipsecPrfLifePolicy=1, ipsecPrfLifeRekeyPercent=50)
-    assert picked(child(plan(wanted)), "life_bytes", "rekey_bytes", "rand_bytes") == ["1000000", "500000", "50000"]
+    assert picked(child(plan(wanted)), "life_bytes", "rekey_bytes", "rand_bytes") == ["1001000000", "500000", "50000"]
     assert "life_bytes" not in child(plan(profiled(ipsecPrfLifeKBytes=0, ipsecPrfLifePolicy=1)))
-    assert child(plan(one_peer()))["life_bytes"] == "11000000", "built in: 11,000 kB"
+    assert child(plan(one_peer()))["life_bytes"] == "1011000000", "built in: 11,000 kB"
     assert Life(900, 100, 1, 1000).renewal_octets() == 950_000, "renewal takes a while"
+
+
+def test_a_volume_is_renewed_before_packets_are_dropped() -> None:
+    """From soft to hard limit a link of 1 Gbit/s must take longer than a renewal with all its repetitions."""
+    seconds_at_a_gigabit = 125_000_000
+    for percent in (1, 80, 100):
+        one = child(plan(profiled(ipsecPrfLifeKBytes=11_000, ipsecPrfLifePolicy=1, ipsecPrfLifeRekeyPercent=percent)))
+        hard, soft = int(str(one["life_bytes"])), int(str(one["rekey_bytes"]))
+        assert hard - soft > 5 * seconds_at_a_gigabit
+        assert volume_of(hard, 900) == 11_000, "what the operator set is what is shown"
+    told = child(plan(profiled(ipsecPrfLifeKBytes=11_000, ipsecPrfLifePolicy=1, ipsecPrfLifeSeconds=0)))
+    assert told["life_bytes"] == "11000000", "without a time charon tells the peer this number"
+    assert volume_of(11_000_000, 0) == 11_000 and volume_of(0, 900) == volume_of(0, 0) == 0
 
 
 def test_a_volume_without_a_policy_is_told() -> None:
@@ -313,7 +326,7 @@ def test_settings_of_phase_2_are_inherited_from_the_global_profile() -> None:
     wanted.scalars["ipsecGlobIpsecProfile"] = 9
     wanted.put("ipsecProfileTable", 9, ipsecPrfPmtuDiscovery=1, ipsecPrfKeepAlive=1, ipsecPrfLifeKBytes=50)
     one = child(plan(wanted))
-    assert (one["copy_df"], one.get("inactivity"), one["life_bytes"]) == ("no", None, "50000")
+    assert (one["copy_df"], one.get("inactivity"), one["life_bytes"]) == ("no", None, "1000050000")
 
 
 def test_a_forced_compression_is_never_let_through_without() -> None:

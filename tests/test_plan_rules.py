@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from agent.mib import load_schema
 from agent.mib.ber import Value
@@ -403,6 +405,74 @@ def test_what_got_in_before_does_not_hold_up_other_changes() -> None:
         before.put(table, number, **cells)
     after, changes = before.edited((TRAFFIC, 1, None), (CONTINUED, 0, {LISTS["pre"]: 2}))  # the store moves the head
     check_rules(before, after, changes, [(TRAFFIC, 1, "ipsecTrAction", 1)], CHARON)
+
+
+NUMBERS = range(1, 8)
+EDITS = st.dictionaries(
+    st.sampled_from(NUMBERS),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "ipsecTrAction": st.sampled_from([PASS, DROP, PROTECT]),
+            "ipsecTrNextIndex": st.sampled_from([0, *NUMBERS]),
+        },
+    ),
+    max_size=3,
+)
+
+
+def led_to(configuration: DictConfiguration, head: Value) -> list[int]:
+    """Rules of a list from its head on; those of a ring once."""
+    found: list[int] = []
+    while head and head not in found:
+        assert isinstance(head, int)
+        row = configuration.row(TRAFFIC, head)
+        if row is None:
+            break
+        found.append(head)
+        head = row["ipsecTrNextIndex"]
+    return found
+
+
+def protects(configuration: DictConfiguration, rule: int) -> bool:
+    row = configuration.row(TRAFFIC, rule)
+    return row is not None and row["ipsecTrAction"] == PROTECT
+
+
+def sound(configuration: DictConfiguration) -> bool:
+    """What the store sees to: links and heads lead to rows that are there, and in no ring."""
+    links = {row.number: row["ipsecTrNextIndex"] for row in configuration.rows(TRAFFIC)}
+    if not {0, *links}.issuperset({*links.values(), configuration.scalar(LISTS["pre"])}):
+        return False
+    lists = [led_to(configuration, start) for start in links]
+    return all(links[numbers[-1]] == 0 for numbers in lists)
+
+
+@settings(max_examples=400, deadline=None)
+@given(there=EDITS, head=st.sampled_from([0, *NUMBERS]), sets=EDITS, moved=st.none() | st.sampled_from([0, *NUMBERS]))
+def test_a_list_is_refused_when_a_rule_of_it_would_protect(
+    there: dict[int, Cells], head: int, sets: dict[int, Cells], moved: int | None
+) -> None:
+    """However a SET gets one there: not all of a list is looked at, and yet all of it is judged."""
+    before = DictConfiguration(scalars={LISTS["pre"]: head})
+    for number, cells in there.items():
+        before.put(TRAFFIC, number, **{"ipsecTrAction": PASS, **cells})
+    assume(not any(protects(before, n) for n in led_to(before, head)))
+    rows: Rows = {(TRAFFIC, n): {} if n in there else {"ipsecTrProto": 255} for n in sets}
+    rows = {key: {**cells, **sets[key[1]]} for key, cells in rows.items()}
+    rows = {key: cells for key, cells in rows.items() if cells}
+    if moved is not None:
+        rows = {**rows, (CONTINUED, 0): {LISTS["pre"]: moved}}
+    after, changes = before.edited(*((table, number, cells) for (table, number), cells in rows.items()))
+    assume(sound(before) and sound(after))
+    protecting = [n for n in led_to(after, after.scalar(LISTS["pre"])) if protects(after, n)]
+    named = [(table, number, column, value) for (table, number), row in rows.items() for column, value in row.items()]
+    try:
+        check_rules(before, after, changes, named, CHARON)
+    except RuleError as error:
+        assert protecting, error.text
+    else:
+        assert not protecting
 
 
 # ---- the global profile's lifetime ----------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -219,6 +220,15 @@ async def test_only_the_rules_that_change_are_pending(bench: Bench) -> None:
     assert waiting == {4} and bench.ledger.of(PEER) is not None
     await bench.connections.idle.wait()
     assert len(bench.ledger) == 0
+
+
+async def test_a_virtual_interface_shows_nothing_on_rules_that_have_its_selectors_numbers(bench: Bench) -> None:
+    made = connection(rules=(0, 5))
+    children = tuple(replace(each, virtual=True) for each in made.children)
+    bench.ike.refuse["peer-1"] = "invalid proposal"
+    await bench.want(replace(made, children=children))
+    assert bench.ledger.of(PEER) == (ApplyState.FAILED, "invalid proposal")
+    assert bench.ledger.of(RowRef("ipsecTrafficTable", 5)) is None
 
 
 async def test_a_lost_daemon_leaves_rows_pending_until_it_is_back_and_loaded(bench: Bench) -> None:

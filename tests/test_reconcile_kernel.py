@@ -131,6 +131,7 @@ async def test_a_foreign_holder_of_an_interfaces_selector_is_named_too(bench: Be
     await exact(bench, gateway)
 
 
+@pytest.mark.slow
 async def test_a_rule_waits_for_its_interface_and_what_comes_by_it_is_marked(bench: Bench, gateway: Namespace) -> None:
     pre = ("ipsecGlobalsContinued", 0, {"ipsecGlobContPreIpsecRules": 1})
     await bench.set(rule(1, 5, ipsecTrInterface=77), pre)

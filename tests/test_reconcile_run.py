@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,13 @@ from agent.backends.engine import (
     SaRecord,
     Spd,
 )
-from agent.backends.memory import HELD_BY_OTHERS, MemoryHost, MemoryIke, MemorySpd
+from agent.backends.memory import HELD_BY_OTHERS, MemoryHost, MemoryIke, MemoryLinks, MemorySpd
 from agent.backends.reconcile import Reconciler, flush, show_selector
 from agent.mib import load_schema
 from agent.mib.ber import Value
 from agent.plan.capabilities import CHARON
-from agent.plan.model import Action, ApplyState, Connection, PolicyKey, Ports, Prefix, RowRef, Selector, Tunnel
+from agent.plan.links import CallRoute, VirtualLink
+from agent.plan.model import Action, ApplyState, Connection, Policy, PolicyKey, Ports, Prefix, RowRef, Selector, Tunnel
 from agent.plan.numbers import REQID_FIRST
 from agent.plan.planner import make_plan
 from agent.store.hooks import AGENT, Edit
@@ -484,3 +485,43 @@ def _step(dice: random.Random, bench: Bench) -> list[tuple[str, int, Mapping[str
 def test_log_lines_name_row_and_selector() -> None:
     selector = Selector(Prefix(bytes([10, 0, 0, 0]), 8), Prefix(bytes(16), 0), 17, Ports(0, 0), Ports(4096, 0xF000))
     assert show_selector(selector) == "10.0.0.0/8 > ::/0 proto 17 port 4096/0xf000"
+
+
+async def test_an_interface_and_its_routes_are_there_before_the_rules_it_replaces_go(tmp_path: Path) -> None:
+    """And go after the rules that replace it are there: in between, packets would leave in plain."""
+    steps: list[tuple[str, bool, bool]] = []
+
+    class Slow(MemoryLinks):
+        def want(self, links: Mapping[int, VirtualLink], calls: Iterable[CallRoute], *, removing: bool = True) -> None:
+            self.idle.clear()
+            self.pending = getattr(self, "pending", 0) + 1
+            asyncio.get_running_loop().call_later(0.05, self._make, dict(links), tuple(calls), removing)
+
+        def _make(self, links: Mapping[int, VirtualLink], calls: Iterable[CallRoute], removing: bool) -> None:
+            super().want(links, calls, removing=removing)
+            self.pending -= 1
+            if not self.pending:
+                self.idle.set()
+            note("links")
+
+    class Noting(MemorySpd):
+        async def apply(self, remove: Sequence[PolicyKey], install: Sequence[Policy]) -> Mapping[PolicyKey, str]:
+            failed = await super().apply(remove, install)
+            note("policies")
+            return failed
+
+    links, spd = Slow(), Noting()
+
+    def note(what: str) -> None:
+        rules = any(o.templates and not o.key.scope.if_id for o in spd.policies.values())
+        steps.append((what, 1 in links.links, rules))
+
+    bench = Bench(tmp_path, spd, MemoryIke(), MemoryHost(own=[HERE]), links=links)
+    await bench.start()
+    await bench.set(ON, rule(1, action=4), peer(1, 1))
+    for setting, there in ((2, True), (1, False)):
+        steps.clear()
+        await bench.set(("ipsecPeerTable", 1, {"ipsecPeerVirtualInterface": setting}))
+        await until(lambda there=there: (1 in links.links) is there)  # type: ignore[misc]
+        assert steps and all(link or protects for _, link, protects in steps), steps
+    await bench.stop()

@@ -279,6 +279,7 @@ def test_the_store_is_the_model() -> None:
             subject.close()
 
 
+@pytest.mark.slow
 def test_the_running_agent_is_the_model() -> None:
     with tempfile.TemporaryDirectory() as folder:
         subject = RunningAgent(Path(folder))

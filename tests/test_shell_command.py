@@ -53,6 +53,7 @@ def test_a_command_and_its_status(agent: Agent) -> None:
     assert local(agent, "-c", "nonsense").returncode == 2
 
 
+@pytest.mark.slow
 def test_standard_input_is_a_script_that_ends_at_the_first_failure(agent: Agent) -> None:
     typed = (
         '# two rules\nipsecTrProto=tcp Description="ürsprung"\n\nipsecTrProto=udp Description=two\nipsecTrDescription\n'
@@ -94,6 +95,7 @@ def test_columns(agent: Agent) -> None:
     assert wide.stdout == local(agent, "--columns", "120", "-c", "ikeProposalTable").stdout
 
 
+@pytest.mark.slow
 def test_another_agent_by_name_and_community_or_user(agent: Agent, tmp_path: Path) -> None:
     host = ("--state", str(tmp_path), "--host")
     done = shell(*host, f"localhost:{agent.port}", "--community", "w", "-c", "ipsecGlobEnabled")

@@ -231,6 +231,7 @@ async def test_there_is_no_forwarding_of_agents_or_windows(tmp_path: Path) -> No
             await connection.start_server(lambda *_: None, "127.0.0.1", 0)
 
 
+@pytest.mark.slow
 async def test_a_client_that_does_not_read_is_not_written_for(tmp_path: Path) -> None:
     async with offered(tmp_path) as (_, service), connecting(service) as connection:
 

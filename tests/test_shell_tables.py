@@ -110,6 +110,7 @@ def read_value(text: str) -> Value:
     return int(text)  # Timeticks with -Ot
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("snmpwalk"), reason="net-snmp's tools are not installed")
 async def test_what_is_shown_is_what_snmpwalk_says(tmp_path: Path) -> None:
     chance = random.Random(5)

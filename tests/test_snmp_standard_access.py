@@ -243,6 +243,21 @@ async def test_communities_come_from_their_networks_only(tmp_path: Path) -> None
         assert await gets(at, "127.0.0.9")
 
 
+async def test_a_write_community_comes_from_its_networks_only(tmp_path: Path) -> None:
+    contact = ((1, 3, 6, 1, 2, 1, 1, 4, 0), text("me"))
+    async with served(tmp_path, [("0.0.0.0", 0)]) as at:
+        await write(at, "ipsecGwSource", 1, List=5, Address=bytes((127, 0, 0, 2)), PrefixLength=32, RowStatus=4)
+        await write(at, "ipsecGw", 0, WriteSources=5)
+        generation = at.store.running.generation
+        target = ("127.0.0.1", at.address[1])
+        async with manager(target, "127.0.0.9") as stranger, manager(target, "127.0.0.2") as known:
+            stranger.send(encode_community(1, WRITE, encode_pdu(SET, 9, [contact])))
+            assert await gets(at, "127.0.0.9"), "the read community's list is another"
+            assert at.store.running.generation == generation and stranger.received.empty()
+            assert (await known.ask(SET, [contact])).status == 0
+        assert at.store.running.generation == generation + 1
+
+
 async def test_users_come_from_their_networks_only(tmp_path: Path) -> None:
     """A user who is not there gets the answer of a user who is not; there is no telling them apart."""
     async with served(tmp_path, [("127.0.0.1", 0), ("::1", 0)]) as at:

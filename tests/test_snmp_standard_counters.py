@@ -54,6 +54,7 @@ READING = {1: 1, 2: 1, 13: 29, 15: 1, 28: 1}
 """What one look at the group itself adds: a packet each way, a GET, its variables, a response."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("message", "expected"),
     [

@@ -75,6 +75,7 @@ async def sees(at: Served, user: tuple[str, ...]) -> bool:
     return (await run("snmpget", *user, at.target, NAME)).code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("auth", AUTHENTICATION)
 @pytest.mark.parametrize("priv", [1, *PRIVACY])
 async def test_passwd_changes_the_keys_of_every_protocol(tmp_path: Path, auth: int, priv: int) -> None:
@@ -94,6 +95,7 @@ async def test_passwd_changes_the_keys_of_every_protocol(tmp_path: Path, auth: i
         assert await sees(at, options("someone", auth, priv, NEW_AUTH, NEW_PRIV))
 
 
+@pytest.mark.slow
 async def test_an_administrator_changes_the_keys_of_another(tmp_path: Path) -> None:
     async with served(tmp_path) as at:
         await make(at, 7, "someone", 3, 5, 3)

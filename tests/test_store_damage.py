@@ -120,6 +120,7 @@ def another_file(path: Path, dice: random.Random) -> None:
 DAMAGES = [truncated, header_overwritten, pages_overwritten, emptied, removed, another_file]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("damage", DAMAGES)
 async def test_a_damaged_store_is_read_only_until_one_set_accepts_it(

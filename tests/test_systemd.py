@@ -43,6 +43,7 @@ def settings_of(unit: str) -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.slow
 def test_an_agent_says_when_it_answers_that_it_lives_and_that_it_ends(tmp_path: Path, manager: socket.socket) -> None:
     log = tmp_path / "journal"
     with log.open("wb") as stream:
@@ -178,6 +179,7 @@ def test_policies_and_tunnels_outlive_the_unit_and_come_before_the_network() -> 
     assert early["DefaultDependencies"] == ["no"], "else it would come after basic.target"
 
 
+@pytest.mark.slow
 @pytest.mark.kernel
 def test_agent_and_charon_work_with_the_capabilities_that_the_unit_leaves(
     tmp_path: Path, manager: socket.socket

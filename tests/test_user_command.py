@@ -147,6 +147,7 @@ def test_what_cannot_be_done_is_said_in_one_line(either: Agent) -> None:
     assert len(rows(either)) == 1
 
 
+@pytest.mark.slow
 def test_passwords_are_asked_for_twice_and_not_shown(either: Agent) -> None:
     def typed(*answers: str) -> tuple[str, int]:
         """What a terminal shows, and the exit status."""

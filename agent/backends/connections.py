@@ -19,7 +19,7 @@ from agent.backends.engine import EngineError, Ike, IkeEvent, IkeEventKind
 from agent.backends.rowstate import Ledger
 from agent.plan import numbers
 from agent.plan.daemon import USUAL, DaemonSettings
-from agent.plan.model import Connection, Credential, RowRef, Secret, ViciValue
+from agent.plan.model import Child, Connection, Credential, RowRef, Secret, ViciValue
 
 logger = logging.getLogger(__name__)
 
@@ -125,12 +125,13 @@ class Connections:
         connection = self._wanted.connections.get(name)
         if connection is None:
             return ()
-        rules: Iterable[int] = (child.rule for child in connection.children)
+        children: Iterable[Child] = connection.children
         have = self._loaded.get(name) if self._there else None
         if have is not None and "" not in (changed := what_changed(have, connection)):
             old = _children(have.connection) if have.connection is not None else {}
-            rules = (c.rule for c in connection.children if c.name in changed or c.name not in old)
-        of_rules = (RowRef(RULE_TABLE, rule) for rule in rules if rule)  # 0 is all of them: the peer's row shows it
+            children = (c for c in connection.children if c.name in changed or c.name not in old)
+        # 0 is all of them, and selectors of a virtual interface have no state: the peer's row shows it
+        of_rules = (RowRef(RULE_TABLE, child.rule) for child in children if child.rule and not child.virtual)
         return (RowRef(PEER_TABLE, connection.peer), *dict.fromkeys(of_rules))
 
     # ---- the work ---------------------------------------------------------------------

@@ -8,6 +8,7 @@ packed octets, SPIs four octets as on the wire, times seconds.
 
 from __future__ import annotations
 
+import asyncio
 import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -354,7 +355,10 @@ LinksTold = Callable[[Mapping[int, str]], None]
 
 
 class Links(Protocol):
-    """Virtual interfaces with their addresses and routes, and host routes for calling peers."""
+    """Virtual interfaces with their addresses and routes, and host routes for calling peers. `idle`: what is wanted has
+    been made, as far as it can be."""
+
+    idle: asyncio.Event
 
     async def start(self) -> None:
         """Raises EngineError."""
@@ -362,8 +366,9 @@ class Links(Protocol):
     async def stop(self) -> None:
         """End; what is there stays."""
 
-    def want(self, links: Mapping[int, VirtualLink], calls: Iterable[CallRoute]) -> None:
-        """The links by peer, and the routes for calling, from now on; made real soon."""
+    def want(self, links: Mapping[int, VirtualLink], calls: Iterable[CallRoute], *, removing: bool = True) -> None:
+        """The links by peer, and the routes for calling, from now on; made real soon. Without `removing` what is wanted
+        no more stays for the moment."""
 
     def stand(self, peer: int, standing: Standing | None) -> None:
         """What a peer's interface is to show; None: nothing of its own, it is simply up."""

@@ -56,7 +56,7 @@ from agent.backends.rtnetlink import (
 )
 from agent.backends.xfrm.messages import encode_attribute
 from agent.backends.xfrm.netlink import NETLINK_ROUTE, Message, NetlinkSocket, Overrun
-from agent.plan.links import Address, CallRoute, Route, Standing, VirtualLink
+from agent.plan.links import Address, CallRoute, Route, Standing, VirtualLink, guards
 from agent.plan.model import Prefix
 from agent.plan.numbers import INTERFACE_BASE, ROUTE_PROTOCOL, is_our_interface
 
@@ -109,6 +109,7 @@ class KernelLinks:
         self._calls: tuple[CallRoute, ...] = ()
         self._standing: dict[int, Standing] = {}
         self._problems: dict[int, str] = {}
+        self._removing = True
         self._wanted = False  # before the first plan everything would seem unwanted
         self._wake, self.idle = asyncio.Event(), asyncio.Event()
         self.idle.set()
@@ -138,9 +139,10 @@ class KernelLinks:
     def subscribe(self, told: LinksTold) -> None:
         self._told.append(told)
 
-    def want(self, links: Mapping[int, VirtualLink], calls: Iterable[CallRoute]) -> None:
-        """The links by peer, and the routes for calling, from now on."""
-        self._links, self._calls = links, tuple(calls)
+    def want(self, links: Mapping[int, VirtualLink], calls: Iterable[CallRoute], *, removing: bool = True) -> None:
+        """The links by peer, and the routes for calling, from now on. Without `removing` what is wanted no more stays
+        for the moment."""
+        self._links, self._calls, self._removing = links, tuple(calls), removing
         self._wanted = True
         self._awaken()
 
@@ -159,7 +161,7 @@ class KernelLinks:
 
     async def purge(self) -> None:
         """Remove all that is ours. Raises EngineError."""
-        self._links, self._calls, self._wanted = {}, (), True
+        self._links, self._calls, self._wanted, self._removing = {}, (), True, True
         await self._reconcile()
 
     # ---- the work -----------------------------------------------------------------------
@@ -206,7 +208,7 @@ class KernelLinks:
         wanted = {link.number: link for link in self._links.values()}
         seen = {link.number: link for link in map(read_link, await self._dump(RTM_GETLINK, LINK_MESSAGE.encode({})))}
         ours = {index for index, link in seen.items() if self._is_ours(link)}
-        for index in ours - wanted.keys():
+        for index in ours - wanted.keys() if self._removing else ():
             self._do(RTM_DELLINK, link_by_index(index))
         if not wanted and not self._calls and not ours and not await self._our_routes():
             self._say({})
@@ -279,16 +281,17 @@ class KernelLinks:
     async def _keep_routes(
         self, links: Mapping[int, VirtualLink], seen: Mapping[int, LinkSeen], problems: dict[int, str]
     ) -> None:
-        wanted = {_as_listed(route): link.peer for link in links.values() for route in link.routes}
+        wanted = guards(self._links.values())
+        wanted |= {_as_listed(route): link.peer for link in links.values() for route in link.routes}
         for call in self._calls:
             if call.interface not in seen:
                 problems.setdefault(call.peer, f"there is no link with number {call.interface}")
                 continue
             wanted[_as_listed(await self._route_for(call))] = call.peer
         ours = {one.route for one in await self._our_routes()}
-        for route in ours - wanted.keys():
+        for route in ours - wanted.keys() if self._removing else ():
             self._do(RTM_DELROUTE, route_body(route))
-        for route in wanted.keys() - ours:
+        for route in sorted(wanted.keys() - ours, key=lambda route: route.interface):  # guards first
             problem = self._do(RTM_NEWROUTE, route_body(route), flags=CREATE | EXCLUSIVE)
             if problem:
                 where = show(route.destination.address, route.destination.length)

@@ -3,8 +3,8 @@
 The kernel and charon keep these to themselves: a link that goes down ends no SA, charon
 counts no octets and hears no ICMP. Two sockets tell: rtnetlink of links and addresses, and a
 packet socket whose filter in the kernel lets nothing pass but IKE (RFC 7296 section 2: ports
-500 and 4500, there behind four zero octets, RFC 3948 section 2.2) and `unreachable` of ICMP
-(RFC 792, RFC 4443), which our own policies would keep from any other socket. It needs
+500, or that of ipsecGlobIkePort, and 4500, there behind four zero octets, RFC 3948 section 2.2)
+and `unreachable` of ICMP (RFC 792, RFC 4443), which our own policies would keep from any other socket. It needs
 CAP_NET_RAW; without it it is not there, and `lack` says so.
 """
 
@@ -39,7 +39,7 @@ LINK_GROUPS: Final = (1, 5, 9)  # RTNLGRP_LINK, _IPV4_IFADDR, _IPV6_IFADDR
 IFF_RUNNING: Final = 0x40
 
 ETH_P_ALL: Final = 3
-IKE_PORTS: Final = (500, 4500)
+IKE_PORT: Final = 500  # unless ipsecGlobIkePort says otherwise
 NAT_PORT: Final = 4500
 SNAP: Final = 144  # octets of a packet that are looked at: two of the longest IP headers, ICMP and the ports
 MOST_SAS: Final = 65_536  # initiator SPIs remembered
@@ -83,6 +83,9 @@ class Lookout(Protocol):
     def octets(self, initiator_spi: bytes) -> int:
         """Of IP packets with IKE messages of this SA, both ways, since the start."""
 
+    def use_port(self, port: int) -> None:
+        """IKE goes by this port, and 4500."""
+
     def subscribe(self, watcher: Watcher) -> None: ...
 
 
@@ -102,6 +105,9 @@ class NoLookout:
 
     def octets(self, initiator_spi: bytes) -> int:
         return 0
+
+    def use_port(self, port: int) -> None:
+        pass
 
     def subscribe(self, watcher: Watcher) -> None:
         pass
@@ -123,6 +129,7 @@ class LinuxLookout:
         self._links: dict[int, bool] = {}  # whether it runs, by index
         self._own: dict[bytes, int] | None = None  # indices of interfaces by address, until something changes
         self._counts: OrderedDict[bytes, int] = OrderedDict()
+        self._port = IKE_PORT
         self.lack = ""
 
     async def start(self) -> None:
@@ -219,15 +226,18 @@ class LinuxLookout:
         except OSError as error:
             self.lack = f"octets of IKE are not counted and ICMP is not heard: {error.strerror} (CAP_NET_RAW)"
             return None
-        program = b"".join(struct.pack("=HBBI", *line) for line in wire_filter())
-        image = ctypes.create_string_buffer(program)
-        found.setsockopt(
-            socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", len(program) // 8, ctypes.addressof(image))
-        )
+        _attach(found, self._port)
         with contextlib.suppress(OSError):  # what came before the filter stood
             while found.recv(1):
                 pass
         return found
+
+    def use_port(self, port: int) -> None:
+        if port == self._port:
+            return
+        self._port = port
+        if self._wire is not None:
+            _attach(self._wire, port)
 
     def _packet_came(self, readable: socket.socket) -> None:
         for _ in range(PACKETS_PER_TURN):
@@ -238,7 +248,7 @@ class LinuxLookout:
             except OSError as error:  # an interface that goes down
                 logger.debug("packets: %s", error)
                 return
-            heard = not_reached(packet)
+            heard = not_reached(packet, self._port)
             if heard is not None:
                 self._tell(Sight(unreachable=heard[0], reason=heard[1]))
                 continue
@@ -247,6 +257,13 @@ class LinuxLookout:
                 self._counts[found[0]] = self._counts.get(found[0], 0) + found[1]
                 if len(self._counts) > MOST_SAS:
                     self._counts.popitem(last=False)
+
+
+def _attach(wire: socket.socket, port: int) -> None:
+    """The filter of a packet socket, in place of the one it has."""
+    program = b"".join(struct.pack("=HBBI", *line) for line in wire_filter(port))
+    image = ctypes.create_string_buffer(program)
+    wire.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", len(program) // 8, ctypes.addressof(image)))
 
 
 def runs(flags: int) -> bool:
@@ -273,7 +290,7 @@ AND: Final = 0x54
 RETURN: Final = 0x06
 
 
-def wire_filter() -> Sequence[Line]:
+def wire_filter(port: int = IKE_PORT) -> Sequence[Line]:
     """Lets UDP from or to an IKE port pass, of port 4500 what begins with the non-ESP marker, and ICMP's unreachable;
     whole packets and first fragments only."""
     names: list[tuple[str, int, int, str, str]] = [
@@ -290,10 +307,10 @@ def wire_filter() -> Sequence[Line]:
         ("", IND_B, 0, "", ""),
         ("", JUMP_EQUAL, 3, "take", "drop"),
         ("udp4", IND_H, 0, "", ""),
-        ("", JUMP_EQUAL, 500, "take", ""),
+        ("", JUMP_EQUAL, port, "take", ""),
         ("", JUMP_EQUAL, NAT_PORT, "marker4", ""),
         ("", IND_H, 2, "", ""),
-        ("", JUMP_EQUAL, 500, "take", ""),
+        ("", JUMP_EQUAL, port, "take", ""),
         ("", JUMP_EQUAL, NAT_PORT, "marker4", "drop"),
         ("marker4", IND_W, 8, "", ""),
         ("", JUMP_EQUAL, 0, "take", "drop"),
@@ -303,10 +320,10 @@ def wire_filter() -> Sequence[Line]:
         ("", LD_B, 40, "", ""),
         ("", JUMP_EQUAL, 1, "take", "drop"),
         ("udp6", LD_H, 40, "", ""),
-        ("", JUMP_EQUAL, 500, "take", ""),
+        ("", JUMP_EQUAL, port, "take", ""),
         ("", JUMP_EQUAL, NAT_PORT, "marker6", ""),
         ("", LD_H, 42, "", ""),
-        ("", JUMP_EQUAL, 500, "take", ""),
+        ("", JUMP_EQUAL, port, "take", ""),
         ("", JUMP_EQUAL, NAT_PORT, "marker6", "drop"),
         ("marker6", LD_W, 48, "", ""),
         ("", JUMP_EQUAL, 0, "take", "drop"),
@@ -343,11 +360,11 @@ def ike_packet(packet: bytes) -> tuple[bytes, int] | None:
     return (spi, length) if len(spi) == 8 and any(spi) else None
 
 
-def not_reached(packet: bytes) -> tuple[bytes, str] | None:
+def not_reached(packet: bytes, port: int = IKE_PORT) -> tuple[bytes, str] | None:
     """(whom, why) of an ICMP error that quotes a packet of ours from an IKE port; None of anything else."""
     version = packet[0] >> 4 if packet else 0
     if version == 6:
-        return _not_reached6(packet[40:]) if len(packet) > 40 and packet[6] == ICMPV6 else None
+        return _not_reached6(packet[40:], port) if len(packet) > 40 and packet[6] == ICMPV6 else None
     if version != 4 or len(packet) < 20 or packet[9] != ICMP:
         return None
     message = packet[(packet[0] & 0xF) * 4 :]
@@ -355,15 +372,15 @@ def not_reached(packet: bytes) -> tuple[bytes, str] | None:
         return None
     quoted = message[8:]
     ports = quoted[(quoted[0] & 0xF) * 4 :][:4]
-    if quoted[9] != UDP or len(ports) < 4 or struct.unpack("!HH", ports)[0] not in IKE_PORTS:
+    if quoted[9] != UDP or len(ports) < 4 or struct.unpack("!HH", ports)[0] not in (port, NAT_PORT):
         return None
     return quoted[16:20], UNREACHABLE[message[1]]
 
 
-def _not_reached6(message: bytes) -> tuple[bytes, str] | None:
+def _not_reached6(message: bytes, port: int) -> tuple[bytes, str] | None:
     if len(message) < 56 or message[0] != 1 or message[1] not in UNREACHABLE6:
         return None
     quoted = message[8:]
-    if quoted[6] != UDP or struct.unpack("!H", quoted[40:42])[0] not in IKE_PORTS:
+    if quoted[6] != UDP or struct.unpack("!H", quoted[40:42])[0] not in (port, NAT_PORT):
         return None
     return quoted[24:40], UNREACHABLE6[message[1]]

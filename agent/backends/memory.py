@@ -300,8 +300,8 @@ class MemoryLinks:
     async def stop(self) -> None:
         pass
 
-    def want(self, links: Mapping[int, VirtualLink], calls: Iterable[CallRoute]) -> None:
-        self.links, self.calls = links, tuple(calls)
+    def want(self, links: Mapping[int, VirtualLink], calls: Iterable[CallRoute], *, removing: bool = True) -> None:
+        self.links, self.calls = links if removing else {**self.links, **links}, tuple(calls)
 
     def stand(self, peer: int, standing: Standing | None) -> None:
         if standing is None:

@@ -31,6 +31,7 @@ NETLINK_NETFILTER: Final = 12
 GROUP_NFTABLES: Final = 7  # NFNLGRP_NFTABLES
 SETTLE_SECONDS: Final = 0.05  # wishes that come together are one transaction
 COMMAND_SECONDS: Final = 20.0
+NO_NFTABLES: Final = "Operation not supported"  # what nft says of a kernel without it: then there is no table either
 OBJECTS: Final = ("chain", "set", "counter")  # of what a table of ours holds; all are named
 
 PROBE: Final = """
@@ -147,7 +148,11 @@ class NftTable:
         """Remove the table, nothing when there is none. Raises EngineError."""
         where = f"{FAMILY} {NFT_TABLE}"
         self._reference = None
-        await self._nft(f"table {where}\ndelete table {where}\n")
+        try:
+            await self._nft(f"table {where}\ndelete table {where}\n")
+        except EngineError as error:
+            if NO_NFTABLES not in str(error):
+                raise
 
     # ---- the work -----------------------------------------------------------------------
 

@@ -44,6 +44,7 @@ from agent.backends.usage import TARGETS, Usage
 from agent.mib.schema import Schema
 from agent.plan import numbers
 from agent.plan.daemon import daemon_settings
+from agent.plan.links import VirtualLink
 from agent.plan.model import (
     ApplyState,
     Capabilities,
@@ -69,6 +70,7 @@ EVERYTHING_SECONDS: Final = 60.0  # a full look at kernel, daemon and names, in 
 KEYS_PER_TURN: Final = 1024  # policies compared before the loop may do something else, about 3 ms
 FAILURES_LOGGED: Final = 20  # of one pass
 AFTER_A_DEFECT_SECONDS: Final = 5.0
+LINKS_SECONDS: Final = 3.0  # to make interfaces and routes before policies change
 ADOPTING_SECONDS: Final = 5.0  # to list the tunnels of a living daemon; 10,000 take 1 s
 INSTALLED: Final = "INSTALLED"  # charon's word for a CHILD_SA that carries traffic
 NOT_IN_SERVICE: Final = "the row is not in service"
@@ -347,6 +349,7 @@ class Reconciler:
         old = self.plan
         plan, touched = await self._make_plan(work)
         delta = difference(old, plan) if plan is not old else Delta()
+        ahead = plan is not old and await self._links_first(plan, old)
         keys: Iterable[PolicyKey] = plan.policies if work.compare_all else work.suspects | delta.policy_keys
         remove, install = await self._compare(plan, keys)
         if work.compare_all:
@@ -357,7 +360,7 @@ class Reconciler:
         self._book(plan, keys, failed)
         if plan is not old:
             self._want_filters(plan, old)
-            if old is None or plan.links != old.links or plan.calls != old.calls:
+            if ahead or old is None or plan.links != old.links or plan.calls != old.calls:
                 self._links.want(plan.links, plan.calls.values())
             self._hand_over(plan, delta)
             for listener in self._listeners:
@@ -374,6 +377,19 @@ class Reconciler:
             else:
                 children = frozenset(children_of(delta, old))
             await self._remember(plan, children)
+
+    async def _links_first(self, plan: Plan, old: Plan | None) -> bool:
+        """New interfaces and routes come before the policies that they stand for go: in between, packets would leave in
+        plain. Those that are wanted no more stay until the policies that stand for them are there. Whether there are
+        any."""
+        held = old.links if old is not None else {}
+        if plan.links is held or not any(_leads_more(link, held.get(peer)) for peer, link in plan.links.items()):
+            return False
+        self._links.want(plan.links, plan.calls.values(), removing=False)
+        with contextlib.suppress(TimeoutError):  # the row says what cannot be made; policies must not wait for it
+            async with asyncio.timeout(LINKS_SECONDS):
+                await self._links.idle.wait()
+        return True
 
     async def _make_plan(self, work: Work) -> tuple[Plan, set[RowRef]]:
         """The plan of the newest configuration, and the rows whose state may have changed beside it."""
@@ -556,6 +572,11 @@ class Reconciler:
             if ref not in self._usage.used:
                 return ApplyState.UNUSED, NOT_USED
         return verdict_or(verdict, self._ledger.of(ref))
+
+
+def _leads_more(link: VirtualLink, before: VirtualLink | None) -> bool:
+    """Whether there is a route that there was not."""
+    return before is None or not set(before.routes).issuperset(link.routes)
 
 
 def children_of(delta: Delta, old: Plan) -> set[str]:

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from agent.backends.xfrm.messages import attributes, encode_attribute
 from agent.backends.xfrm.netlink import Message
 from agent.backends.xfrm.structures import S32, U8, U16, U32, Structure
-from agent.plan.links import Address, Route
+from agent.plan.links import NOWHERE, Address, Route
 from agent.plan.model import Prefix
 from agent.plan.numbers import ROUTE_PROTOCOL
 
@@ -40,7 +40,7 @@ RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
 
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_TABLE = 1, 4, 5, 6, 7, 15
 RT_TABLE_MAIN: Final = 254
-RTN_UNICAST: Final = 1
+RTN_UNICAST, RTN_UNREACHABLE = 1, 7
 IPV6_DEFAULT_METRIC: Final = 1024  # what the kernel makes of metric 0
 
 LINK_MESSAGE: Final = Structure("ifinfomsg", family=U8, pad=U8, type=U16, index=S32, flags=U32, change=U32)
@@ -88,7 +88,7 @@ class AddressSeen(NamedTuple):
 
 
 class RouteSeen(NamedTuple):
-    """A unicast route of the main table; `ours` by its protocol number."""
+    """A route of the main table through one link, or one that leads nowhere; `ours` by its protocol number."""
 
     route: Route
     ours: bool
@@ -201,15 +201,17 @@ def address_body(index: int, address: Address) -> bytes:
 
 
 def read_route(message: Message) -> RouteSeen | None:
-    """None for what is not a unicast route of the main table through one link."""
+    """None for what is neither a unicast route of the main table through one link nor an unreachable one."""
     head = ROUTE_MESSAGE.decode(message.data, message.start)
     values = found(message, ROUTE_MESSAGE.size)
     table = number(values.get(RTA_TABLE)) or head["table"]
     width = WIDTHS.get(head["family"], 0)
-    if table != RT_TABLE_MAIN or head["type"] != RTN_UNICAST or not width or RTA_OIF not in values:
+    nowhere = head["type"] == RTN_UNREACHABLE
+    if table != RT_TABLE_MAIN or not width or not (nowhere or (head["type"] == RTN_UNICAST and RTA_OIF in values)):
         return None
     destination = Prefix(values.get(RTA_DST, bytes(width)), head["dst_len"])
-    route = Route(destination, number(values[RTA_OIF]), number(values.get(RTA_PRIORITY)), values.get(RTA_GATEWAY, b""))
+    interface = NOWHERE if nowhere else number(values[RTA_OIF])  # IPv6 tells `lo` of those that lead nowhere
+    route = Route(destination, interface, number(values.get(RTA_PRIORITY)), values.get(RTA_GATEWAY, b""))
     return RouteSeen(route, head["protocol"] == ROUTE_PROTOCOL)
 
 
@@ -217,18 +219,20 @@ def route_body(route: Route) -> bytes:
     """Body of RTM_NEWROUTE and RTM_DELROUTE."""
     destination, interface, metric, gateway = route
     family = FAMILIES[len(destination.address)]
+    beyond = gateway or family == socket.AF_INET6 or interface == NOWHERE
     head = {
         "family": family,
         "dst_len": destination.length,
         "table": RT_TABLE_MAIN,
         "protocol": ROUTE_PROTOCOL,
-        "scope": RT_SCOPE_UNIVERSE if gateway or family == socket.AF_INET6 else RT_SCOPE_LINK,
-        "type": RTN_UNICAST,
+        "scope": RT_SCOPE_UNIVERSE if beyond else RT_SCOPE_LINK,
+        "type": RTN_UNREACHABLE if interface == NOWHERE else RTN_UNICAST,
     }
     body = ROUTE_MESSAGE.encode(head)
     if destination.length:
         body += encode_attribute(RTA_DST, destination.address)
-    body += encode_attribute(RTA_OIF, u32(interface))
+    if interface != NOWHERE:
+        body += encode_attribute(RTA_OIF, u32(interface))
     if metric:
         body += encode_attribute(RTA_PRIORITY, u32(metric))
     if gateway:

@@ -139,6 +139,7 @@ TRAITS = {
         stage="certificates",
         effect="server keeps the row in use, delete removes it",
         mechanism="pki",
+        shown="tests/test_mib_facts.py::test_rows_go_by_the_published_value",
     ),
     "certPrivateKey": Traits(refers="ipsecPublicKeyTable"),
     "certDescription": Traits(

@@ -1,4 +1,4 @@
-"""Traits of IPSEC-GATEWAY-EXT-MIB and IPSEC-GATEWAY-ADMIN-MIB: one row per writable or secret object. See traits.py."""
+"""Traits of IPSEC-GATEWAY-EXT-MIB but for those of traits_admin.py: a row per writable or secret object."""
 
 from agent.mib.schema import Role, Traits
 
@@ -27,6 +27,10 @@ IPV6_RULE = (
     "A rule that has one takes the place of its IPv4 addresses; both sides have one, :: with prefix length 0 for any,"
     " or are outer addresses. The tunnel may be between IPv4 addresses"
 )
+ROW_STATUS = (
+    "tests/test_every_object.py::test_a_row_status_makes_suspends_and_removes; "
+    "tests/test_row_status_model.py::test_every_field_of_the_rfcs_table"
+)
 OLD_PLAN = "Not planned yet: a value other than the default is refused"
 
 
@@ -34,12 +38,16 @@ def _rows() -> dict[str, Traits]:
     rows: dict[str, Traits] = {}
     for row in CONFIGURED_ROWS:
         rows[f"ipsecGw{row}RowStatus"] = Traits(
-            role=Role.ROW_STATUS, effect="Makes, suspends and removes the row (RFC 2579)", mechanism="store"
+            role=Role.ROW_STATUS,
+            effect="Makes, suspends and removes the row (RFC 2579)",
+            mechanism="store",
+            shown=ROW_STATUS,
         )
         rows[f"ipsecGw{row}RowGeneration"] = Traits(
             role=Role.ROW_GENERATION,
             effect="In a SET: refuses it unless the row is still as it was when this number was read",
             mechanism="store",
+            shown="tests/test_every_object.py::test_a_row_generation_lets_the_first_of_two_editors_pass",
         )
     return rows
 
@@ -59,10 +67,16 @@ CONTROL = {
         ),
     ),
     "ipsecGwReadSources": Traits(
-        effect="The read community is accepted from these networks only", mechanism="snmp", limit="SNMP only"
+        effect="The read community is accepted from these networks only",
+        mechanism="snmp",
+        limit="SNMP only",
+        shown="tests/test_snmp_standard_access.py::test_communities_come_from_their_networks_only",
     ),
     "ipsecGwWriteSources": Traits(
-        effect="The write community is accepted from these networks only", mechanism="snmp", limit="SNMP only"
+        effect="The write community is accepted from these networks only",
+        mechanism="snmp",
+        limit="SNMP only",
+        shown="tests/test_snmp_standard_access.py::test_a_write_community_comes_from_its_networks_only",
     ),
     "ipsecGwCommand": Traits(
         role=Role.TRANSIENT,
@@ -72,6 +86,11 @@ CONTROL = {
         ),
         mechanism="store, backends",
         disturbs="ends all tunnels (clear-configuration)",
+        shown=(
+            "tests/test_clear.py::test_it_is_as_at_a_first_start_but_for_keys_certificates_and_users; "
+            "tests/test_clear.py::test_reconcile_acts_although_nothing_differs; "
+            "tests/test_store_damage.py::test_a_damaged_store_is_read_only_until_one_set_accepts_it"
+        ),
     ),
 }
 
@@ -158,7 +177,14 @@ NETWORKS = {
     "ipsecGwPeerRouteDestination": Traits(
         effect="Network reached through the peer's interface",
         mechanism="backends.link",
-        shown=ON_INTERFACES,
+        limit=(
+            "While the interface is down the network is unreachable, unless the administrator has a route to the very"
+            " same network; a default route has no such guard"
+        ),
+        shown=(
+            f"{ON_INTERFACES}; tests/test_links.py::"
+            "test_what_a_link_that_is_down_would_take_does_not_leave_by_a_larger_net"
+        ),
     ),
     "ipsecGwPeerRoutePrefixLength": Traits(
         effect="Prefix of that network",
@@ -193,6 +219,7 @@ NETWORKS = {
     },
     "ipsecGwPoolId": Traits(
         role=Role.CREATING,
+        stage="later",
         effect="Addresses of this pool are handed to peers whose ipsecPeerDynAddrPoolId names it; creates the row",
         mechanism="plan.ike",
         limit="Stored; peers do not hand out addresses yet (ipsecPeerDynAddrRole)",
@@ -218,25 +245,63 @@ CERTIFICATES = {
 }
 
 JOBS = {
-    "ipsecGwDocumentName": Traits(role=Role.CREATING, effect="Makes a document of this name", mechanism="store"),
-    "ipsecGwDocumentKind": Traits(effect="What the document holds", mechanism="store"),
-    "ipsecGwDocumentState": Traits(deletes=2, effect="delete removes the document", mechanism="store"),
-    "ipsecGwSegmentData": Traits(role=Role.CREATING, effect="Makes or replaces a segment", mechanism="store"),
+    "ipsecGwDocumentName": Traits(
+        role=Role.CREATING,
+        effect="Makes a document of this name",
+        mechanism="store",
+        shown="tests/test_documents.py::test_a_document_and_its_segments_in_one_set_in_any_order",
+    ),
+    "ipsecGwDocumentKind": Traits(
+        effect="What the document holds",
+        mechanism="store",
+        shown="tests/test_named_configurations.py::test_a_document_is_what_its_kind_says",
+    ),
+    "ipsecGwDocumentState": Traits(
+        deletes=2,
+        effect="delete removes the document",
+        mechanism="store",
+        shown="tests/test_documents.py::test_written_delete_it_goes_with_its_segments",
+    ),
+    "ipsecGwSegmentData": Traits(
+        role=Role.CREATING,
+        effect="Makes or replaces a segment",
+        mechanism="store",
+        shown="tests/test_documents.py::test_size_count_and_digest_are_those_of_the_contents",
+    ),
     "ipsecGwImportDocument": Traits(
-        role=Role.CREATING, effect="Imports this document as soon as the SET is carried out", mechanism="store"
+        role=Role.CREATING,
+        effect="Imports this document as soon as the SET is carried out",
+        mechanism="store",
+        shown=(
+            "tests/test_named_configurations.py::test_an_import_is_one_generation; "
+            "tests/test_pki_imports.py::test_only_what_a_document_may_hold_is_imported"
+        ),
     ),
     "ipsecGwImportKind": Traits(
         effect="configuration replaces the whole configuration in one commit; certificates become rows of certTable",
         mechanism="store, pki",
         limit="Revocation lists are not imported yet",
         disturbs="ends the tunnels whose settings differ",
+        shown=(
+            "tests/test_named_configurations.py::test_an_import_is_one_generation; "
+            "tests/test_pki_imports.py::test_an_own_certificate_with_its_key_and_chain; "
+            "tests/test_pki_imports.py::test_authorities; "
+            "lab: start_certificates"
+        ),
     ),
     "ipsecGwImportCoding": Traits(
         effect="Coding of certificates and keys; auto tells PEM, base64, DER and PKCS #12 apart",
         mechanism="pki",
         shown="tests/test_pki_reading.py::test_every_coding_is_read",
     ),
-    "ipsecGwImportName": Traits(effect="Description of the job and of what it makes", mechanism="store"),
+    "ipsecGwImportName": Traits(
+        effect="Description of the job and of what it makes",
+        mechanism="store",
+        shown=(
+            "tests/test_named_configurations.py::test_a_job_bears_the_name_that_it_was_given; "
+            "tests/test_pki_imports.py::test_an_own_certificate_with_its_key_and_chain"
+        ),
+    ),
     "ipsecGwImportTrusted": Traits(
         effect="A peer's certificate gets certForceTrusted true",
         mechanism="pki",
@@ -245,125 +310,64 @@ JOBS = {
     ),
     "ipsecGwImportPassword": Traits(
         role=Role.SECRET,
-        effect="Opens a configuration that was exported with secrets, or a PKCS #12 file; never shown",
+        effect="Opens a configuration that was exported with secrets, a sealed key or a PKCS #12 file; never shown",
         mechanism="store",
+        shown=(
+            "tests/test_named_configurations.py::test_an_import_is_one_generation; "
+            "tests/test_named_configurations.py::test_what_is_wrong_is_told_in_words; "
+            "tests/test_pki_imports.py::test_key_first_and_certificate_later"
+        ),
     ),
     "ipsecGwImportUrl": _later("Fetches the file by tftp or http", "pki", stage="certificates"),
-    "ipsecGwImportState": Traits(deletes=5, effect="delete removes a finished job", mechanism="store"),
+    "ipsecGwImportState": Traits(
+        deletes=5,
+        effect="delete removes a finished job",
+        mechanism="store",
+        shown="tests/test_named_configurations.py::test_an_import_is_one_generation",
+    ),
     "biboAdmConfigCmd": Traits(
         role=Role.CREATING,
         effect="save, load, delete, move, copy act on named configurations; state reports one",
         mechanism="store",
         limit="put, get, put-all, get-all, reboot, reorg, unload and load-keep-certs are not done by this agent",
-        disturbs="load ends the tunnels whose settings differ",
+        disturbs="ends the tunnels whose settings differ (load)",
+        shown=(
+            "tests/test_named_configurations.py::test_save_and_load; "
+            "tests/test_named_configurations.py::test_copy_move_delete_state"
+        ),
     ),
     "biboAdmConfigObject": Traits(
         stage="later", effect="Limits the command to one table", mechanism="store", limit="Whole configurations only"
     ),
-    "biboAdmConfigPath": Traits(effect="Names the configuration; empty is boot", mechanism="store"),
-    "biboAdmConfigPathNew": Traits(effect="New name, for copy and move", mechanism="store"),
+    "biboAdmConfigPath": Traits(
+        effect="Names the configuration; empty is boot",
+        mechanism="store",
+        shown="tests/test_named_configurations.py::test_save_and_load",
+    ),
+    "biboAdmConfigPathNew": Traits(
+        effect="New name, for copy and move",
+        mechanism="store",
+        shown="tests/test_named_configurations.py::test_copy_move_delete_state",
+    ),
     "biboAdmConfigHost": Traits(
         stage="later", effect="Server of put and get", mechanism="store", limit="No files are exchanged with servers"
     ),
     "biboAdmConfigFile": Traits(
         stage="later", effect="File of put and get", mechanism="store", limit="No files are exchanged with servers"
     ),
-    "biboAdmConfigTimeout": Traits(effect="Waits so many seconds before it begins", mechanism="store"),
+    "biboAdmConfigTimeout": Traits(
+        effect="Waits so many seconds before it begins",
+        mechanism="store",
+        shown=(
+            "tests/test_named_configurations.py::test_a_command_can_wait_and_cannot_be_changed; "
+            "tests/test_named_configurations.py::test_a_command_that_waits_can_be_stopped"
+        ),
+    ),
     "biboAdmConfigHostUrl": Traits(
         stage="later", effect="Server of put and get", mechanism="store", limit="No files are exchanged with servers"
     ),
     "biboAdmConfigCertIndex": Traits(
         stage="later", effect="Certificate towards the server", mechanism="store", limit="No files are exchanged"
-    ),
-}
-
-SYSTEM = {
-    "ipsecGwSystemContact": Traits(effect="sysContact reads it", mechanism="snmp"),
-    "ipsecGwSystemName": Traits(effect="sysName reads it; empty: the name of the host", mechanism="snmp"),
-    "ipsecGwSystemLocation": Traits(effect="sysLocation reads it", mechanism="snmp"),
-    "ipsecGwNotifyAuthentication": Traits(effect="Whether authenticationFailure is sent", mechanism="snmp"),
-    "ipsecGwNotifyPause": Traits(effect="Equal notifications about a peer are held back so long", mechanism="snmp"),
-    "ipsecGwNotifyExpiry": Traits(effect="So long before its end a certificate is reported", mechanism="snmp"),
-    "ipsecGwNotifyMost": Traits(effect="At most so many notifications in a minute", mechanism="snmp"),
-}
-
-USERS = {
-    "ipsecGwUserName": Traits(role=Role.CREATING, effect="Security name; creates the row", mechanism="snmp"),
-    "ipsecGwUserLevel": Traits(effect="What the user may see and change", mechanism="snmp"),
-    "ipsecGwUserAuthProtocol": Traits(
-        effect="Messages of the user are authenticated by it",
-        mechanism="snmp",
-        limit="Changed together with the passwords, which the keys are made of; none has no access",
-    ),
-    "ipsecGwUserPrivProtocol": Traits(
-        effect="Messages of the user are encrypted by it",
-        mechanism="snmp",
-        limit="Needs ipsecGwUserPrivPassword in the same SET where there is no key for privacy yet",
-    ),
-    "ipsecGwUserAuthKey": Traits(role=Role.SEALED, effect="Authentication key of the user", mechanism="store"),
-    "ipsecGwUserPrivKey": Traits(role=Role.SEALED, effect="Privacy key of the user", mechanism="store"),
-    "ipsecGwUserAuthPassword": Traits(
-        role=Role.SECRET,
-        sealed_in="ipsecGwUserAuthKey",
-        effect="The authentication key is made of it; the password itself is not kept",
-        mechanism="snmp",
-        limit="8 octets or more",
-    ),
-    "ipsecGwUserPrivPassword": Traits(
-        role=Role.SECRET,
-        sealed_in="ipsecGwUserPrivKey",
-        effect="The privacy key is made of it; the password itself is not kept",
-        mechanism="snmp",
-        limit="8 octets or more",
-    ),
-    "ipsecGwUserSourceList": Traits(effect="The user is accepted from these networks only", mechanism="snmp"),
-    "ipsecGwUserPublic": Traits(effect="usmUserPublic reads and writes it", mechanism="snmp"),
-    "ipsecGwTargetName": Traits(effect="snmpTargetAddrName reads it", mechanism="snmp"),
-    "ipsecGwTargetAddress": Traits(
-        role=Role.CREATING, effect="Notifications go to this address; creates the row", mechanism="snmp"
-    ),
-    "ipsecGwTargetPort": Traits(effect="UDP port that notifications go to", mechanism="snmp"),
-    "ipsecGwTargetKind": Traits(effect="inform: repeated until it is acknowledged", mechanism="snmp"),
-    "ipsecGwTargetVersion": Traits(effect="SNMP version of the messages", mechanism="snmp"),
-    "ipsecGwTargetUser": Traits(
-        refers="ipsecGwUserTable", effect="SNMPv3 messages are sent as this user", mechanism="snmp"
-    ),
-    "ipsecGwTargetCommunity": Traits(
-        role=Role.SECRET,
-        sealed_in="ipsecGwTargetCommunityData",
-        effect="Community of v1 and v2c messages; reads back as *",
-        mechanism="snmp",
-    ),
-    "ipsecGwTargetCommunityData": Traits(role=Role.SEALED, effect="The community", mechanism="store"),
-    "ipsecGwTargetTimeout": Traits(effect="So long an acknowledgement is waited for", mechanism="snmp"),
-    "ipsecGwTargetRetries": Traits(effect="So often an inform is repeated", mechanism="snmp"),
-    "ipsecGwTargetEngine": Traits(effect="Engine ID of an SNMPv3 receiver of informs", mechanism="snmp"),
-    "ipsecGwSourceList": Traits(
-        role=Role.CREATING, effect="The network belongs to this list; creates the row", mechanism="snmp"
-    ),
-    "ipsecGwSourceAddress": Traits(effect="Messages from this network are accepted", mechanism="snmp"),
-    "ipsecGwSourcePrefixLength": Traits(effect="Size of that network", mechanism="snmp"),
-    "ipsecGwFilterTarget": Traits(
-        role=Role.CREATING,
-        refers="ipsecGwTargetTable",
-        effect="The rule is about what this target gets; creates the row",
-        mechanism="snmp",
-    ),
-    "ipsecGwFilterSubtree": Traits(effect="Notifications of this subtree are meant", mechanism="snmp"),
-    "ipsecGwFilterMask": Traits(effect="Which arcs of the subtree count", mechanism="snmp"),
-    "ipsecGwFilterType": Traits(effect="Whether what matches is sent", mechanism="snmp"),
-    "ipsecGwLoginKeyUser": Traits(
-        role=Role.CREATING,
-        refers="ipsecGwUserTable",
-        effect="The key is one of this user; creates the row",
-        mechanism="snmp",
-        shown="tests/test_shell_ssh.py::test_a_key_opens_the_shell_and_no_other_does",
-    ),
-    "ipsecGwLoginKeyText": Traits(
-        effect="The user logs in over SSH by this key",
-        mechanism="shell",
-        limit="255 octets: no RSA",
-        shown="tests/test_shell_ssh.py::test_a_key_opens_the_shell_and_no_other_does",
     ),
 }
 
@@ -374,6 +378,4 @@ TRAITS = {
     **NETWORKS,
     **CERTIFICATES,
     **JOBS,
-    **SYSTEM,
-    **USERS,
 }

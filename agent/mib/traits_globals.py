@@ -40,9 +40,12 @@ TRAITS = {
     "ipsecGlobMaxNegotiationTimeoutsec": Traits(
         effect="An IKE negotiation that is not finished after this time is given up and the peer leaves going-up",
         mechanism="monitor",
-        limit="Our own negotiations; in version 1 as XAUTH or mode config client charon also has a fixed 30 s",
+        limit=(
+            "Our own negotiations by the agent's clock, those that a peer began by charon's half_open_timeout; in "
+            "version 1 as XAUTH or mode config client charon also has a fixed 30 s"
+        ),
         shown=(
-            "lab: negotiation_timeout; "
+            "lab: negotiation_timeout; tests/test_daemon_settings.py::test_each_object_is_one_setting; "
             "tests/test_monitor_states.py::test_a_negotiation_that_takes_too_long_is_given_up_and_the_reason_says_so"
         ),
     ),

@@ -45,7 +45,7 @@ TRAITS = {
             "IKEv2 needed, row says so"
         ),
         disturbs="renegotiates peer",
-        shown="lab: name_moves; lab: unknown_address",
+        shown="lab: name_moves; lab: responder_only; lab: unknown_address",
     ),
     "ipsecPeerVirtualInterface": Traits(
         effect="An interface with number peer + 100000 appears; all that is routed to it is encrypted",
@@ -53,7 +53,8 @@ TRAITS = {
         limit=(
             "Kernel without xfrm_interface (User Mode Linux): row failed with reason; peers 1..2147383647; what"
             " is forwarded out of it passes a default rule of drop only where there is nftables, and IPv6 from this"
-            " host into it only with a pass rule"
+            " host into it only with a pass rule (the kernel asks before it knows the interface); a rule of another"
+            " peer that fits such packets has them"
         ),
         disturbs="renegotiates peer",
         shown=(
@@ -87,7 +88,7 @@ TRAITS = {
         mechanism="none",
         limit=(
             "No ISDN hardware; nearest equivalent is a SIP call (RFC 7433 user-to-user data) as trigger, planned "
-            "later; today anything but disabled makes the row `failed`: 'no call service'"
+            "later; until then anything but disabled is refused"
         ),
     ),
     "ipsecPeerPriority": Traits(

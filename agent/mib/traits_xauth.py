@@ -130,6 +130,7 @@ TRAITS = {
         mechanism="store",
         limit="Used rows cannot be deleted",
         disturbs="renegotiates peer",
+        shown="tests/test_mib_facts.py::test_rows_go_by_the_published_value",
     ),
     "xauthUserListIndex": Traits(
         role=Role.INDEX_CREATING,
@@ -169,5 +170,6 @@ TRAITS = {
         effect="delete removes the user, who can log in no more",
         mechanism="store",
         limit="A logged-in user stays until rekey unless the monitor ends him (it does)",
+        shown="tests/test_mib_facts.py::test_rows_go_by_the_published_value",
     ),
 }

@@ -17,6 +17,7 @@ PHASE1: Final = re.compile(r"received lifetime (\d+)s does not match configured 
 PHASE2: Final = re.compile(r"received (\d+)(s lifetime| lifebytes), configured (\d+)s?")
 
 LOOSE, STRICT, USE_DEFAULT = 1, 2, 4
+VIRTUAL: Final = 2  # ipsecPeerVirtualInterface enabled
 
 
 class Mismatch(NamedTuple):
@@ -54,7 +55,10 @@ def ike_policy(configuration: ConfigurationView, peer: int) -> int:
 
 
 def child_policy(configuration: ConfigurationView, peer: int, rule: int) -> int:
-    """The phase 2 policy of a peer's rule: profile of the rule, else of the peer, else the global one."""
+    """The phase 2 policy of a peer's rule: profile of the rule, else of the peer, else the global one. Of a peer with a
+    virtual interface `rule` is none of ipsecTrafficTable, and has no profile."""
+    if _number(configuration, "ipsecPeerTable", peer, "ipsecPeerVirtualInterface") == VIRTUAL:
+        rule = 0
     profile = _number(configuration, "ipsecTrafficTable", rule, "ipsecTrProfile") or _number(
         configuration, "ipsecPeerTable", peer, "ipsecPeerIpsecProfile"
     )

@@ -31,6 +31,7 @@ from agent.monitor.states import Oper
 from agent.monitor.tables import STAT_TABLE, Tables
 from agent.monitor.totals import Totals
 from agent.plan import numbers
+from agent.plan.daemon import daemon_settings
 from agent.plan.model import Tunnel
 from agent.plan.planner import Plan
 from agent.plan.upkeep import Upkeep, Upkeeps
@@ -110,7 +111,7 @@ class Monitor:
         self.endings = Endings(self.registry, ike, lambda request: self._begin(self._ask(request)))
         self._leaving: Row | None = None  # a peer that has just been removed
         self.totals = Totals(spd.statistics())
-        seen = lookout or NoLookout()
+        seen = self._lookout = lookout or NoLookout()
         self._tables = Tables(
             Publisher(schema, store.live),
             self.registry,
@@ -206,6 +207,7 @@ class Monitor:
         """A commit; the store's hook."""
         self._configuration = change.after
         self._upkeeps = Upkeeps(change.after)
+        self._lookout.use_port(daemon_settings(change.after).ike_port)
         if change.replay:
             self._replay(change)
         else:

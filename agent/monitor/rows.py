@@ -17,6 +17,8 @@ from agent.monitor.algorithms import GROUPS, IKE_CIPHERS, IKE_HASHES, IKE_PRFS, 
 from agent.monitor.counters import Tally, Traffic
 from agent.monitor.sas import ENDING, STANDING, Bundle, IkeRow
 from agent.monitor.states import Oper
+from agent.plan.daemon import NAT_T_PORT
+from agent.plan.lifetimes import volume_of
 from agent.plan.model import Connection, ViciValue
 
 Values = dict[str, Value]
@@ -33,6 +35,8 @@ NAT: Final[Mapping[tuple[bool, bool], int]] = {  # ipsecPeerStatNatDetect by (we
 }
 NAT_UNKNOWN: Final = 8
 AUTHENTICATION: Final[Mapping[str, int]] = {"psk": 1, "pubkey": 3}
+UNKNOWN: Final = 0
+ANY_NAME: Final = "%any"  # charon's word for an identity that it does not know yet
 ANY_PROTOCOL: Final = 255
 PROTOCOLS: Final[Mapping[str, int]] = {
     "icmp": 1,
@@ -88,7 +92,8 @@ def bundle_state(state: str) -> int:
 
 
 def ike_row(row: IkeRow, connection: Connection | None, octets: int, now: Now) -> Values:
-    """A row of ikeSaTable. `octets`: IKE messages of it as far as they are counted."""
+    """A row of ikeSaTable. `octets`: IKE messages of it as far as they are counted. What is still being negotiated,
+    and what the vendor's enumeration has no number for, reads 0, as in ikev2SaTable."""
     sa = row.sa
     created = int(now.wall - sa.established) if sa.established else int(now.wall - (now.clock - row.seen))
     settings: Mapping[str, ViciValue] = connection.settings if connection is not None else {}
@@ -100,8 +105,8 @@ def ike_row(row: IkeRow, connection: Connection | None, octets: int, now: Now) -
         "ikeSaXchType": 4 if settings.get("aggressive") == "yes" else 2,
         "ikeSaAuthMethod": authentication(settings) or 1,
         "ikeSaRole": 1 if sa.initiator else 2,
-        "ikeSaLocalId": label_text(sa.local_id),
-        "ikeSaRemoteId": label_text(sa.remote_id),
+        "ikeSaLocalId": name_text(sa.local_id),
+        "ikeSaRemoteId": name_text(sa.remote_id),
         "ikeSaLocalIp": ipv4(sa.local),
         "ikeSaRemoteIp": ipv4(sa.remote),
         "ikeSaCookieI": sa.initiator_spi,
@@ -122,9 +127,13 @@ def ike_row(row: IkeRow, connection: Connection | None, octets: int, now: Now) -
         ("ikeSaPrfAlg", IKE_PRFS.get(sa.prf)),
         ("ikeSaGroup", GROUPS.get(sa.group)),
     ):
-        if found is not None:
-            values[column] = found
+        values[column] = found or UNKNOWN
     return values
+
+
+def name_text(name: str) -> bytes:
+    """An identity; empty as long as the peer has not said who it is."""
+    return b"" if name == ANY_NAME else label_text(name)
 
 
 def expires(reauth_in: int, rekey_in: int, settings: Mapping[str, ViciValue], now: Now) -> int:
@@ -142,7 +151,7 @@ def bundle_row(bundle: Bundle, connection: Connection | None, now: Now) -> Value
     values: Values = {
         "ipsecBundleIndex": bundle.number,
         "ipsecBundlePeerIndex": bundle.peer,
-        "ipsecBundleTrafficIndex": bundle.rule,
+        "ipsecBundleTrafficIndex": 0 if "if_id_in" in settings else bundle.rule,  # of a virtual interface: no rule
         "ipsecBundleState": bundle_state(child.state),
         "ipsecBundleNumSas": sum(any(spi) for spi in (child.spi_in, child.spi_out)) * (2 if child.ipcomp else 1),
         "ipsecBundleRole": 1 if ike.initiator else 2,
@@ -155,7 +164,7 @@ def bundle_row(bundle: Bundle, connection: Connection | None, now: Now) -> Value
         "ipsecBundleVerifyPad": 1,
         "ipsecBundleKeepAlive": 1 if settings and "inactivity" not in settings else 2,
         "ipsecBundleLifeSeconds": seconds(settings.get("life_time")),
-        "ipsecBundleLifeKBytes": seconds(settings.get("life_bytes")) // KILO,
+        "ipsecBundleLifeKBytes": volume_of(seconds(settings.get("life_bytes")), seconds(settings.get("life_time"))),
         "ipsecBundleRekeySeconds": seconds(settings.get("rekey_time")),
         "ipsecBundleRekeyKBytes": seconds(settings.get("rekey_bytes")) // KILO,
         "ipsecBundleProto": local.protocol,
@@ -217,7 +226,7 @@ def peer_row(
         values["ipsecPeerStatCurrentLocalAddress"] = ipv4(sa.local)
         values["ipsecPeerStatCurrentRemoteAddress"] = ipv4(sa.remote)
         values["ipsecPeerStatNatDetect"] = NAT[sa.nat_local, sa.nat_remote]
-        if sa.local_port != 500 or sa.remote_port != 500:
+        if sa.local_port == NAT_T_PORT:
             values["ipsecPeerStatNatTLocalPort"] = sa.local_port
             values["ipsecPeerStatNatTRemotePort"] = sa.remote_port
         if connection is not None and seconds(connection.settings.get("dpd_delay")):

@@ -31,7 +31,7 @@ from agent.monitor.rows import (
     expires,
     ike_state,
     ipv4,
-    label_text,
+    name_text,
     selector,
 )
 from agent.monitor.sas import ENDING, IPCOMP, PRESENT, Bundle, IkeRow, SaRow
@@ -104,8 +104,8 @@ def ikev2_row(row: IkeRow, connection: Connection | None, octets: int, now: Now)
         "ikev2SaPrfAlg": IKEV2_PRFS.get(sa.prf, 0),
         "ikev2SaGroup": GROUPS.get(sa.group, 0),
         "ikev2SaRole": 1 if sa.initiator else 2,
-        "ikev2SaLocalId": label_text(sa.local_id),
-        "ikev2SaRemoteId": label_text(sa.remote_id),
+        "ikev2SaLocalId": name_text(sa.local_id),
+        "ikev2SaRemoteId": name_text(sa.remote_id),
         "ikev2SaLocalIp": ipv4(sa.local),
         "ikev2SaRemoteIp": ipv4(sa.remote),
         "ikev2SaSpiI": sa.initiator_spi,

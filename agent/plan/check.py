@@ -323,7 +323,7 @@ def check_rules(
         text = VALUES[column](value, capabilities)
         if text:
             raise RuleError(position, text)
-    surrounding = After(after)
+    surrounding = After(after, before, changes)
     names_of: dict[tuple[str, int], set[str]] = {}  # a load names a hundred thousand values
     for table, number, column, _ in named:
         if table in ROW_RULES:

@@ -118,7 +118,7 @@ class Interfaces:
             name = numbers.child_name(number, one.number)
             reqid = self._kinship.reqid(name)
             child = Child(
-                name, number, one.number, reqid, phase2.compressed, phase2.heartbeats, one.starts, one.answers
+                name, number, one.number, reqid, phase2.compressed, phase2.heartbeats, one.starts, one.answers, True
             )
             self._kinship.set_child(number, name, child, virtual.child_settings(peer, one, phase2, reqid))
             names.append(name)

@@ -9,7 +9,8 @@ Sources: ipsecPeerVirtualInterface, guide 3.4; XFRM interfaces: ip-link(8).
 from __future__ import annotations
 
 import enum
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Final, NamedTuple
 
 from agent.plan.model import Prefix
 
@@ -32,8 +33,13 @@ class Address(NamedTuple):
     remote: bytes = b""
 
 
+NOWHERE: Final = 0  # in place of a link: what is routed there is refused
+GUARD_METRIC: Final = 0xFFFF_FFFE  # of all routes to the same net the last
+
+
 class Route(NamedTuple):
-    """A route through a link. `gateway` empty: the destination is on the link, or the link has no neighbours."""
+    """A route through a link, or NOWHERE. `gateway` empty: the destination is on the link, or the link has no
+    neighbours."""
 
     destination: Prefix
     interface: int
@@ -53,6 +59,18 @@ class VirtualLink(NamedTuple):
     mtu: int
     addresses: tuple[Address, ...] = ()
     routes: tuple[Route, ...] = ()
+
+
+def guards(links: Iterable[VirtualLink]) -> dict[Route, int]:
+    """What holds packets back that a link should have taken while it is down, or cannot be made: a route to nowhere
+    behind each of its routes, by peer. Without it they would leave in plain by a route to a larger net. Another route
+    to the same net, the administrator's, goes before; behind a default route there is no larger one."""
+    return {
+        Route(route.destination, NOWHERE, GUARD_METRIC): link.peer
+        for link in links
+        for route in link.routes
+        if route.destination.length
+    }
 
 
 class CallRoute(NamedTuple):

@@ -30,6 +30,7 @@ class ConfigurationView(Protocol):
     def generation(self) -> int: ...
     def rows(self, table: str) -> Iterable[RowView]: ...
     def row(self, table: str, number: int) -> RowView | None: ...
+    def used(self, table: str, number: int) -> bool: ...  # by a row of any status
     def scalar(self, name: str) -> Value: ...
 
 
@@ -156,8 +157,8 @@ ViciValue = str | list[str] | Mapping[str, "ViciValue"]
 class Child:
     """One CHILD_SA configuration: one protect rule of one peer, or with `rule` 0 all of them. `compressed`: it is
     nothing without IPComp; `heartbeats`: ipsecPrfHeartbeats as resolved, 0 where no profile says any. `starts`,
-    `answers`: whether we may begin it, and the peer (ipsecPeerTrafficPolicy). Of a peer with a virtual interface
-    `rule` is a row of ipsecPeerTrafficTable."""
+    `answers`: whether we may begin it, and the peer (ipsecPeerTrafficPolicy). `virtual`: of a peer with a virtual
+    interface, and then `rule` is a row of ipsecPeerTrafficTable."""
 
     name: str
     peer: int
@@ -167,6 +168,7 @@ class Child:
     heartbeats: int = 0
     starts: bool = True
     answers: bool = True
+    virtual: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,7 @@ def resolve(world: Resolution, own: RowView | None, global_: RowView | None, ver
     }
     if its_life.kbytes:
         settings |= {
-            "life_bytes": str(its_life.octets()),
+            "life_bytes": str(its_life.last_octets()),
             "rekey_bytes": str(its_life.renewal_octets()),
             "rand_bytes": str(its_life.spread_octets()),
         }

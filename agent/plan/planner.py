@@ -148,8 +148,9 @@ def _look_at_world(draft: Draft, environment: Environment, previous: Plan) -> No
         draft.instance(*numbers.peer_and_rule_of_child(child))
     for number in _different(known.turns, environment.turns):
         draft.peer(number)
-    for primary, backup in {**known.takeovers, **environment.takeovers}.items():
-        draft.takeover(primary, backup)
+    for takeovers in (known.takeovers, environment.takeovers):  # who stood for it until now, and who does from now on
+        for primary, backup in takeovers.items():
+            draft.takeover(primary, backup)
     for index in known.interfaces.keys() ^ environment.interfaces.keys():
         draft.bound(index)
     if known.default_sources != environment.default_sources:

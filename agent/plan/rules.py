@@ -18,7 +18,7 @@ from agent.plan.capabilities import ESP_CIPHERS, ESP_KEY_SIZES
 from agent.plan.certificates import CA, CERTIFICATES, LIST, OWN, ListError, authority_numbers
 from agent.plan.identities import IdentityError, identities, is_group
 from agent.plan.lifetimes import INHERIT_LIFE
-from agent.plan.model import ConfigurationView, RowView
+from agent.plan.model import ConfigurationView, RowChangeView, RowView
 from agent.plan.phase1 import IKE_PROFILES
 from agent.plan.phase2 import IPSEC_PROFILES
 from agent.plan.proposals import IKE_PROPOSALS, IPSEC_PROPOSALS, NO_AEAD, V2
@@ -36,14 +36,43 @@ INCOMING: Final = 1  # ipsecDialDirection
 SERVER_SCHEMES: Final = ("http://", "ldap://")
 NOWHERE: Final = bytes(4)
 OUTSIDE: Final = MappingProxyType({"pre": "ipsecGlobContPreIpsecRules", "post": "ipsecGlobContPostIpsecRules"})
+LEADS: Final = frozenset({*OUTSIDE.values(), "ipsecTrNextIndex"})
 PLAIN_ACTIONS: Final = "accepted: ipsecTrAction pass(3), drop(5), always-plain(2)"
 
 
 class After:
-    """The configuration as it would be, with what several rules need of it, found once."""
+    """The configuration as it would be, with what several rules need of it, found once.
 
-    def __init__(self, configuration: ConfigurationView) -> None:
+    Lists may be ten thousand rules long and a SET touches one or two: what was judged before it is not walked again.
+    """
+
+    def __init__(
+        self, configuration: ConfigurationView, before: ConfigurationView, changes: Iterable[RowChangeView]
+    ) -> None:
         self.configuration = configuration
+        self._before = before
+        self._changes = changes
+
+    @cached_property
+    def unreached(self) -> frozenset[int]:
+        """New rules of a SET that changes neither the link of a rule that was there nor the head of a list: no list
+        leads to them."""
+        new = set[int]()
+        for change in self._changes:
+            if change.table == TRAFFIC and not self._before.used(TRAFFIC, change.number):
+                new.add(change.number)
+            elif change.columns.intersection(LEADS):
+                return frozenset()
+        return frozenset(new)
+
+    def list_of(self, rule: int) -> str:
+        """`pre` or `post` where that list leads to the rule, else ''."""
+        return "" if rule in self.unreached else self.outside.get(rule, "")
+
+    def head_before(self, column: str) -> int:
+        value = self._before.scalar(column)
+        assert isinstance(value, int)
+        return value
 
     @cached_property
     def outside(self) -> Mapping[int, str]:
@@ -177,21 +206,25 @@ def _dhcp(row: RowView, after: After) -> str:
 
 def _own_action(row: RowView, after: After) -> str:
     """Guide 2.1 and 4.1 offer pass and drop; a protect rule would be skipped, and its operator feel safe."""
-    if cells.number(row, "ipsecTrAction") != RuleAction.PROTECT or row.number not in after.outside:
+    if cells.number(row, "ipsecTrAction") != RuleAction.PROTECT or not (list_ := after.list_of(row.number)):
         return ""
-    list_ = after.outside[row.number]
     return f"rule {row.number} is in the {list_} list, where nothing is protected; {PLAIN_ACTIONS}"
 
 
 def _leads_on(row: RowView, after: After) -> str:
     following = cells.number(row, "ipsecTrNextIndex")
-    if not following or row.number not in after.outside:
+    if not following or not (list_ := after.list_of(row.number)):
         return ""
-    return _protecting(after, following, after.outside[row.number])
+    return _protecting(after, following, list_)
 
 
 def _protecting(after: After, head: int, list_: str) -> str:
+    """Why the rules from `head` on cannot be in a list. From where it began before the SET on they were judged then,
+    and what the SET changes of them is judged at them."""
+    known = after.head_before(OUTSIDE[list_])
     for row in after.chain(head):
+        if row.number == known:
+            break
         if cells.number(row, "ipsecTrAction") == RuleAction.PROTECT:
             return (
                 f"rule {row.number} protects, which only rules in peers' lists can; {PLAIN_ACTIONS} in the {list_} list"

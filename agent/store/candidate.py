@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from agent.mib.ber import Value
 from agent.mib.schema import MAKERS, Column, Role, Schema, Table
+from agent.mib.waiting import why_waiting
 from agent.store.edits import check_edit, refusal
 from agent.store.errors import ErrorStatus, Refused
 from agent.store.hooks import Edit, Expander, Origin, Placed, RowChange, row_change
@@ -343,7 +344,7 @@ def check_stage(at: int, edit: Edit, cells: Sequence[bytes]) -> None:
         return
     if column.encode(edit.value) != cells[column.position]:
         accepted = '""' if column.traits.role is Role.SECRET else column.show(column.default)
-        raise refusal(ErrorStatus.INCONSISTENT_VALUE, at, edit, "not supported yet", accepted)
+        raise refusal(ErrorStatus.INCONSISTENT_VALUE, at, edit, why_waiting(column.name), accepted)
 
 
 def _leads_to(before: Configuration, column: Column, source: int, user: Draft | None, table: str) -> bool:

@@ -16,6 +16,7 @@ from typing import Final
 
 from agent.mib.ber import Value
 from agent.mib.schema import MAKERS, Column, Keeping, Role, Table
+from agent.mib.waiting import why_waiting
 from agent.store.candidate import MASK, STAMP_BITS, Candidate, Draft, moves_of
 from agent.store.edits import highest_number, refusal
 from agent.store.errors import ErrorStatus, Refused
@@ -189,7 +190,7 @@ class _Work:
             and value != column.default
             and (before is None or encoded(column, value) != before[column.position])
         ):
-            self._refuse(edit, "not supported yet", column.show(column.default))
+            self._refuse(edit, why_waiting(column.name), column.show(column.default))
         else:
             return False
         return True
@@ -218,7 +219,7 @@ class _Work:
         edit = Edit(column, number, value)
         problem = column.problem(value)
         if column.traits.stage != "skeleton":
-            self._refuse(edit, "not supported yet", '""')
+            self._refuse(edit, why_waiting(column.name), '""')
         elif column.table == USERS:
             self._refuse(edit, "keys of users are not made by a load", "* here, and the password by a SET")
         elif problem or not isinstance(value, bytes):

@@ -21,8 +21,10 @@ def find_ring(changed: Mapping[int, int], before: Callable[[int], int], fresh: C
     `changed`: row → its next row now (0 ends), for all rows whose link is another one than before, new rows
     included; `before`: next row of any row before, 0 for none; `fresh`: the row was not there before."""
 
+    new_only = all(map(fresh, changed))  # no link that was there leads to a row that was not
+
     def ends(at: int) -> bool:
-        return all(fresh(row) or _leads(before, row, at) for row in changed)
+        return new_only or (len(changed) <= FEW_LINKS and all(fresh(row) or _leads(before, row, at) for row in changed))
 
     sound: set[int] = set()
     for start in changed:
@@ -37,7 +39,7 @@ def find_ring(changed: Mapping[int, int], before: Callable[[int], int], fresh: C
                 at = before(at)
                 continue
             at = changed[at]
-            if at and at not in changed and len(changed) <= FEW_LINKS and ends(at):
+            if at and at not in changed and ends(at):
                 break
         sound.update(trail)
     return []

@@ -22,7 +22,7 @@ A, B, C = SITES["a"], SITES["b"], SITES["c"]
 TO_B, TO_C = 1, 2  # peers of gwa, and their rules
 UP, DORMANT, BLOCKED, GOING_UP = "1", "5", "6", "36"
 ECHO = 84  # octets of ping's packet
-BLOCK, BLOCK_LIMIT, LIMIT = 20, 3, 4  # seconds
+BLOCK, BLOCK_LIMIT, LIMIT = 20, 2, 3  # seconds
 WRONG = "not the secret"
 
 
@@ -193,13 +193,13 @@ def renewals(world: World, begin: Callable[[], None], seconds: float) -> tuple[s
 def fresh_identity(world: World) -> None:
     """With identity PFS phase 1 is renewed after phase 2, so many seconds later, and no packet is lost."""
     settled(world)
-    world.a.station.set({"ikePrfPfsIdentity.1": "true", "ipsecGlobContPfsIdentityDelay.0": 2})
+    world.a.station.set({"ikePrfPfsIdentity.1": "true", "ipsecGlobContPfsIdentityDelay.0": 1})
     number = next(row for row in world.a.station.rows("ipsecBundleTable"))
 
     def anew() -> None:
         world.a.station.set({f"ipsecBundleState.{number}": "delete"})
 
-    cookies, _, sent, answered = renewals(world, anew, 5)
+    cookies, _, sent, answered = renewals(world, anew, 4)
     world.check(len(cookies) == 2, "the new phase 2 was followed by a new phase 1", cookies)
     world.check(answered >= sent - 25, "the ping went on", f"{answered} of {sent}")
     world.a.station.set({"ikePrfPfsIdentity.1": "default"})
@@ -274,7 +274,7 @@ def block_time(world: World) -> None:
     error = world.a.station.get(f"ipsecGwPeerLastError.{TO_B}")
     world.check("keys" in error and "ipsecGlobBlockTimeout" in error, "the row says why", error)
     capture = world.capture()
-    ping(A, B.address, 7, interval=0.4)
+    ping(A, B.address, 6, interval=0.4)
     packets = [each for each in ike_packets(capture.take()) if each.source == A.outer]
     capture.close()
     world.check(not packets, "no IKE packet leaves", packets)
@@ -323,7 +323,7 @@ def trusted_icmp(world: World) -> None:
         time.sleep(0.3)
         ping(A, B.address, 1)
         world.eventually(lambda: "" if status(world.a, TO_B) == GOING_UP else "not yet", "the peer is going up", 5, 0.1)
-        time.sleep(1.5)
+        time.sleep(1)
         world.check(status(world.a, TO_B) == GOING_UP, "without trust it goes on trying", status(world.a, TO_B))
         ended(world)
         world.a.station.set({"ipsecGlobTrustIcmpMsg.0": "true"})
