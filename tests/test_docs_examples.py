@@ -1,4 +1,4 @@
-"""The examples of docs/peers.md and docs/certificates.md, in their order and as they stand, on the memory backend."""
+"""The examples of docs/peers.md, certificates.md and memory-backend.md as they stand, on the memory backend."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from tests.test_memory_agent import UP, Tools, status, until
 PROJECT = Path(__file__).resolve().parents[1]
 SHELL = [str(Path(sys.executable).parent / "ipsec-agent"), "shell", "--state"]
 PROMPT = re.compile(r"^gate:\w*> ")
+COUNT = re.compile(r"(?<=Counter64: )\d+")
 APPLIED, DONE = "2", "3"
 BLOCK = re.compile(r"^```\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -78,6 +79,30 @@ def test_the_examples_about_peers_work_as_they_stand(agent: Agent) -> None:
     until(lambda: status(tools, 3), UP)
     until(lambda: tools.rows("ipsecGwPeerApplyState"), dict.fromkeys((1, 3, 4, 5), APPLIED))
     assert tools.get("ikePropEncKeySize", 1) == "256" and tools.get("ipsecPeerIkeProfile", 1) == "1"
+
+
+def test_the_first_look_at_the_memory_backend_is_as_the_page_shows_it(agent: Agent) -> None:
+    tools = Tools(agent.port)
+    for page in ("README.md", "docs/memory-backend.md"):
+        for block in BLOCK.findall((PROJECT / page).read_text()):
+            for part in re.findall(r"^\$ snmp(?:set|walk)(?:.*\\\n)*.*\n(?:[A-Z].*\n?)+", block, re.MULTILINE):
+                if "Error in packet" in part or "ApplyTable" in part:
+                    continue
+                shown, answered = answer(agent, part)
+                assert COUNT.sub("", answered) == COUNT.sub("", shown)
+                if "dialup" in part:
+                    until(lambda: tools.rows("ipsecBundleOutPkt").get(1, "0").startswith("0"), False)
+    until(lambda: tools.rows("ipsecBundleState"), {})
+
+
+def answer(agent: Agent, part: str) -> tuple[str, str]:
+    """What the page shows of a command of SNMPv2c, and what it answers."""
+    command = re.match(r"(?:.*\\\n)*.*\n", part)
+    assert command is not None
+    script = command[0].removeprefix("$ ").replace("127.0.0.1:1161", f"127.0.0.1:{agent.port}")
+    exported = "export MIBDIRS=mibs:mibs/base MIBS=IPSEC-GATEWAY-MIB:IPSEC-GATEWAY-EXT-MIB\n"
+    done = subprocess.run(["bash", "-c", exported + script], cwd=PROJECT, capture_output=True, text=True, check=False)
+    return part[command.end() :].strip(), done.stdout.strip()
 
 
 def test_the_examples_about_certificates_work_as_they_stand(agent: Agent, tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ class Vocabulary:
         key = start.lower()
         own = [self.short(column) for column in self.columns(selected)] if selected is not None else []
         found = [name for name in (*own, *(table.name for table in self.tables)) if name.lower().startswith(key)]
-        common = os.path.commonprefix([name.lower() for name in found])
+        common = os.path.commonprefix([name.lower() for name in found])  # noqa: RUF071 - letters are meant, not folders
         names = (c.name for c in self.schema.columns.values() if c.access is not _HIDDEN)
         columns = [name for name in names if name.lower().startswith(key)]
         if not all(name.lower().startswith(common) for name in columns) or not found:
