@@ -15,10 +15,11 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Mapping, Sequence
-from operator import attrgetter
 from pathlib import Path
 
 from agent.backends.engine import EngineError, Host, Route
+from agent.backends.installing import in_order
+from agent.backends.links import KernelLinks
 from agent.backends.reconcile import flush, show_selector
 from agent.backends.sole import Sole
 from agent.backends.surroundings import Surroundings
@@ -26,6 +27,7 @@ from agent.config import Settings
 from agent.mib import load_schema
 from agent.plan import inbound
 from agent.plan.explain import explain
+from agent.plan.links import VirtualLink
 from agent.plan.model import Capabilities, Flow, PolicyKey
 from agent.plan.planner import Plan, make_plan
 from agent.serve import CHARON_FOLDER, capabilities_here
@@ -183,14 +185,27 @@ async def _load(state: StoredState) -> tuple[int, Mapping[PolicyKey, str]]:
                 for key, policy in plan.policies.items()
                 if (there := held.get(key)) is None or there[2:] != (*policy[1:4], True)
             ]
-            missing.sort(key=attrgetter("priority"))  # in the order in which packets meet them: exemptions first
-            failed = await spd.apply(strays, missing)
+            failed = await spd.apply(strays, in_order(missing, held))
             await _mark(plan)
+            await lead(plan.links, KernelLinks())
             return len(plan.policies), failed
         finally:
             await spd.stop()
     finally:
         sole.release()
+
+
+async def lead(wanted: Mapping[int, VirtualLink], links: KernelLinks) -> None:
+    """Have virtual interfaces, their routes, and what stands behind these, there before the network is. Raises
+    EngineError. What cannot be made is told by the agent."""
+    if not wanted:
+        return
+    await links.start()
+    try:
+        links.want(wanted, (), removing=False)
+        await links.idle.wait()
+    finally:
+        await links.stop()
 
 
 async def _mark(plan: Plan) -> None:

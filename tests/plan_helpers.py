@@ -76,6 +76,9 @@ class DictConfiguration:
     def row(self, table: str, number: int) -> DictRow | None:
         return None if (table, number) in self.inactive else self.tables.get(table, {}).get(number)
 
+    def row_any_status(self, table: str, number: int) -> DictRow | None:
+        return self.tables.get(table, {}).get(number)
+
     def used(self, table: str, number: int) -> bool:
         return number in self.tables.get(table, {})
 

@@ -12,6 +12,7 @@ import pytest
 from agent.backends.kernel_settings import KernelSettings
 from agent.mib.ber import Value
 from agent.plan.kernel_settings import FOREVER, wanted
+from agent.store.errors import StoreError
 from tests.plan_helpers import DictConfiguration
 from tests.xfrm_namespace import Namespace, cable, namespaces
 
@@ -60,6 +61,44 @@ def value(ns: Namespace, file: str) -> int:
 
 def apply(ns: Namespace, notes: Notes, values: Mapping[str, int]) -> dict[str, str]:
     return ns.run(lambda: asyncio.run(KernelSettings(notes, notes.remember).apply(values)))
+
+
+class Refusing(Notes):
+    """A disk that is full for a while."""
+
+    full = True
+
+    async def remember(self, news: Mapping[str, int | None]) -> None:
+        if self.full:
+            raise StoreError("no space left")
+        await super().remember(news)
+
+
+async def test_nothing_is_written_before_what_was_there_is_kept(tmp_path: Path) -> None:
+    file = tmp_path / EXPIRES
+    file.parent.mkdir(parents=True)
+    file.write_text("600\n")
+    notes = Refusing()
+    kept = KernelSettings(notes, notes.remember, tmp_path)
+    for _ in range(2):
+        with pytest.raises(StoreError):
+            await kept.apply({EXPIRES: 120})
+        assert file.read_text() == "600\n"
+    notes.full = False
+    assert await kept.apply({EXPIRES: 120}) == {} and notes == {EXPIRES: 600} and file.read_text() == "120\n"
+
+
+async def test_what_could_not_be_given_back_is_not_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / EXPIRES
+    file.parent.mkdir(parents=True)
+    file.write_text("120\n")
+    notes = Notes({EXPIRES: 600})
+    kept = KernelSettings(notes, notes.remember, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(kept, "_write", lambda file, value: "Read-only file system")
+        assert EXPIRES in await kept.apply({})
+    assert notes == {EXPIRES: 600}
+    assert await kept.apply({}) == {} and notes == {} and file.read_text() == "600\n"
 
 
 def test_values_are_written_and_the_hosts_own_come_back(spaces: tuple[Namespace, Namespace]) -> None:

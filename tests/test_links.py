@@ -11,6 +11,7 @@ import pytest
 
 from agent.backends.links import NO_KIND, KernelLinks, probe
 from agent.backends.rtnetlink import XFRM_KIND
+from agent.inspect import lead
 from agent.plan.links import Address, CallRoute, Route, Standing, VirtualLink
 from agent.plan.model import Prefix
 from tests.xfrm_namespace import Namespace, cable, namespaces, until
@@ -253,6 +254,58 @@ def test_what_a_link_that_is_down_would_take_does_not_leave_by_a_larger_net(
             links.want({}, ())
             await quiet(links)
             assert (way(there), way(there6), way("172.21.1.1")) == ("plain", "plain", "plain")
+
+    asyncio.run(scenario())
+
+
+def test_interfaces_and_routes_are_there_before_the_network_is(spaces: tuple[Namespace, Namespace]) -> None:
+    """`load-spd` makes them; the agent finds nothing to do. What is there already stays for the agent to judge."""
+    ns = spaces[0]
+
+    async def scenario() -> None:
+        async with links_in(ns) as links:
+            links.want({8: VirtualLink(8, NUMBER + 1, "ipsec8", 0)}, ())
+            await quiet(links)
+        await lead({7: LINK}, KernelLinks(open_socket=ns.route_socket, kind=kind_in(ns)))
+        assert f"172.20.0.0/16 dev {NAME}" in ns.ip("route show")
+        assert "unreachable 172.20.0.0/16" in ns.ip("route show") and "ipsec8" in ns.ip("link show")
+        before = ns.ip("-d addr show")
+        async with links_in(ns) as links:
+            links.want({7: LINK}, ())
+            await quiet(links)
+            assert "ipsec8" not in ns.ip("link show")
+        assert ns.ip(f"-d addr show {NAME}") in before
+
+    asyncio.run(scenario())
+
+
+def test_routes_of_others_may_come_and_go(spaces: tuple[Namespace, Namespace], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A router's table changes many times a second; each time ours would be listed."""
+    ns = spaces[0]
+
+    async def scenario() -> None:
+        cable(*spaces, name="plain")
+        async with links_in(ns) as links:
+            links.want({7: LINK}, ())
+            await quiet(links)
+            await asyncio.sleep(0.3)
+            looked = 0
+            reconcile = links._reconcile
+
+            async def counted() -> None:
+                nonlocal looked
+                looked += 1
+                await reconcile()
+
+            monkeypatch.setattr(links, "_reconcile", counted)
+            for number in range(5):
+                ns.ip(f"route add 198.51.{number}.0/24 dev plain")
+                await asyncio.sleep(0.15)
+            ns.ip("addr add 203.0.113.1/24 dev plain")
+            await asyncio.sleep(0.3)
+            assert looked == 0
+            ns.ip(f"route del 172.20.0.0/16 dev {NAME}")
+            await until(lambda: f"172.20.0.0/16 dev {NAME}" in ns.ip("route show"))
 
     asyncio.run(scenario())
 

@@ -27,6 +27,7 @@ from agent.monitor import Monitor
 from agent.monitor.lifetimes import child_policy, ike_policy, mismatch
 from agent.plan import numbers
 from agent.plan.model import Child, Connection, Template, Tunnel, ViciValue
+from agent.store.events import Event, Kind
 from agent.store.hooks import AGENT, Edit
 from agent.store.store import Store, default_url
 from tests.planned import Planned
@@ -358,3 +359,20 @@ async def test_columns_that_older_releases_had_in_the_peer_s_row(bench: Bench) -
     await bench.reads("ipsecPeerStatNextIndex", 1, row=2)
     await bench.set(ipsecGlobContDefaultPfsIdentity=1)
     await bench.reads("ipsecPeerStatPfsIdentity", 1)
+
+
+async def test_a_removed_peer_whose_tunnel_still_carries_something_does_not_come_up_again(bench: Bench) -> None:
+    """Until charon has ended it; else a station would hear of a peer up that there is not."""
+    bench.ike.emit(happened(IkeEventKind.CHILD_UP, ike(), child()))
+    await bench.reads("ipsecPeerStatOperStatus", 1)
+    told: list[Event] = []
+    bench.store.events.subscribe(told.append)
+    told.clear()
+    await bench.store.commit([Edit(SCHEMA.columns["ipsecPeerAdminStatus"], 1, 15)], AGENT)
+    await asyncio.sleep(0)
+    bench.ike.emit(happened(IkeEventKind.CHILD_REKEY, ike(), child(octets_in=84, packets_in=1)))
+    bench.monitor.planned(Planned(bench.store.running.generation, {}, {}), plan(1))
+    bench.ike.emit(happened(IkeEventKind.CHILD_UP, ike(), child(octets_in=168, packets_in=2)))
+    bench.ike.emit(happened(IkeEventKind.CHILD_DOWN, ike(), child(octets_in=168, packets_in=2)))
+    await bench.reads("ipsecPeerStatOperStatus", None)
+    assert [event.kind for event in told if event.kind in (Kind.PEER_UP, Kind.PEER_DOWN)] == [Kind.PEER_DOWN]

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from agent.backends.engine import EngineError
 from agent.backends.nftables import GROUP_NFTABLES, NETLINK_NETFILTER, NftTable, find_nft, first_error, probe
 from agent.backends.xfrm.netlink import NetlinkSocket
 from agent.plan.filtering import PRIORITY_FILTER, PRIORITY_RAW, Chain, NamedSet, Part, quoted
@@ -126,6 +127,59 @@ def test_a_part_that_the_kernel_refuses_does_not_take_the_others_along(ns: Names
             table.want("wrong", None)
             await table.idle.wait()
             assert table.problem("wrong") == "" and len(told) == 2
+
+    asyncio.run(scenario())
+
+
+def test_tables_of_others_may_be_busy(ns: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hosts ban and unban many times a second; each time `nft` would be run."""
+
+    async def scenario() -> None:
+        async with table_in(ns) as table:
+            table.want("seen", COUNTING)
+            await table.idle.wait()
+            await asyncio.sleep(0.2)
+            asked = 0
+            listed = table._list
+
+            async def counted() -> object:
+                nonlocal asked
+                asked += 1
+                return await listed()
+
+            monkeypatch.setattr(table, "_list", counted)
+            ns.command("nft", "add table inet others; add set inet others s { type ipv4_addr; }")
+            for number in range(5):
+                ns.command("nft", f"add element inet others s {{ 192.0.2.{number} }}")
+                await asyncio.sleep(0.1)
+            assert asked == 0
+            ns.command("nft", "flush chain inet ipsec_agent seen_in")
+            await until(lambda: "protocol icmp" in rules(ns))
+            assert asked
+
+    asyncio.run(scenario())
+
+
+def test_a_table_that_could_not_be_removed_is_tried_again(ns: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with table_in(ns) as table:
+            table.want("seen", COUNTING)
+            await table.idle.wait()
+            asked = table._nft
+
+            async def fails(text: str, *arguments: str) -> str:
+                if text:
+                    raise EngineError("Device or resource busy")
+                return await asked(text, *arguments)
+
+            monkeypatch.setattr(table, "_nft", fails)
+            table.want("seen", None)
+            await table.idle.wait()
+            monkeypatch.setattr(table, "_nft", asked)
+            assert rules(ns)
+            table.look_again()
+            await table.idle.wait()
+            assert rules(ns) == ""
 
     asyncio.run(scenario())
 

@@ -18,7 +18,7 @@ from agent.plan.capabilities import CHARON
 from agent.plan.model import Environment, PolicyKey, Tunnel
 from agent.plan.planner import make_plan
 from agent.plan.result import Plan
-from tests.plan_helpers import DictConfiguration, configuration, environment, packed, rule_cells
+from tests.plan_helpers import DictChange, DictConfiguration, configuration, environment, packed, rule_cells
 
 PEERS, RULES, ROUTES, SELECTORS = (
     "ipsecPeerTable",
@@ -114,6 +114,39 @@ def seen(plan: Plan) -> dict[str, object]:
         "children": dict(plan.children),
         "verdicts": dict(plan.verdicts),
     }
+
+
+def rested(made: DictConfiguration, idle: set[int]) -> tuple[DictConfiguration, tuple[DictChange, ...]]:
+    """With these rules out of service."""
+    after = DictConfiguration(
+        made.tables, made.scalars, made.generation + 1, frozenset((RULES, number) for number in idle)
+    )
+    changes = []
+    for number in made.tables[RULES]:
+        before, now = made.row(RULES, number), after.row(RULES, number)
+        if (before is None) != (now is None):
+            changes.append(DictChange(RULES, number, before, now, frozenset({"ipsecGwTrafficRowStatus"})))
+    return after, tuple(changes)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sets(st.sampled_from((701, 702, 801, 901, 902))), st.lists(edit_of_a_row(), max_size=2)),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_rules_out_of_service_as_from_nothing(steps: list[tuple[set[int], list[Edited]]]) -> None:
+    made = start()
+    plan = make_plan(made, WORLD)
+    for idle, edits in steps:
+        made, changes = rested(made, idle)
+        plan = make_plan(made, replace(WORLD, reqids=plan.reqids), plan, changes)
+        assert seen(plan) == seen(make_plan(made, replace(WORLD, reqids=plan.reqids)))
+        made, changes = made.edited(*edits)
+        plan = make_plan(made, replace(WORLD, reqids=plan.reqids), plan, changes)
+        assert seen(plan) == seen(make_plan(made, replace(WORLD, reqids=plan.reqids)))
 
 
 @settings(max_examples=80, deadline=None)

@@ -179,6 +179,29 @@ async def test_a_row_out_of_service_says_so(bench: Bench) -> None:
     assert bench.state("ipsecTrafficTable", 2)[:2] == (ApplyState.UNUSED, "the row is not in service")
 
 
+async def test_rules_behind_one_that_is_out_of_service_go_on(bench: Bench) -> None:
+    """Else what they protect would leave in plain while an operator edits the one before."""
+    spd, ike = memory(bench)
+    status = "ipsecGwTrafficRowStatus"
+
+    def protecting() -> set[int]:
+        return {held.key.selector.source.address[2] for held in spd.policies.values() if held.templates} - {0}
+
+    await bench.set(rule(1, 4, 2), rule(2, 4, 3), rule(3, 4), rule(4, 4), peer(1, 1))
+    assert protecting() == {1, 2, 3}
+    await bench.set(("ipsecTrafficTable", 2, {status: 2}))
+    assert protecting() == {1, 3}
+    assert [child.rule for child in ike.connections["peer-1"].children] == [1, 3]  # type: ignore[union-attr]
+    assert bench.state("ipsecTrafficTable", 2)[:2] == (ApplyState.UNUSED, "the row is not in service")
+    await bench.set(("ipsecTrafficTable", 2, {"ipsecTrNextIndex": 4}))
+    assert protecting() == {1, 4}
+    await bench.set(("ipsecTrafficTable", 1, {status: 2}))
+    assert protecting() == {4}
+    await bench.set(("ipsecTrafficTable", 1, {status: ACTIVE}), ("ipsecTrafficTable", 2, {status: ACTIVE}))
+    assert protecting() == {1, 2, 4}
+    assert wanted(bench) == held(spd.policies)
+
+
 async def test_a_peer_is_loaded_and_its_rule_protects(bench: Bench) -> None:
     spd, ike = memory(bench)
     await bench.set(rule(1, 4), peer(7, 1))

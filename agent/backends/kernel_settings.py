@@ -42,28 +42,33 @@ class KernelSettings:
         """Make it so; by file why it is not."""
         problems: dict[str, str] = {}
         target: dict[str, int] = {}
-        news: dict[str, int | None] = {}
+        fresh: dict[str, int | None] = {}
         for file in FILES:
             if file in values:
                 if file not in self._own:
                     own = self._read(file)
                     if own is None:
                         continue
-                    self._own[file] = news[file] = own
+                    fresh[file] = own
                 target[file] = values[file]
             elif file in self._own:
-                target[file] = self._own.pop(file)
-                news[file] = None
-        if any(value is not None for value in news.values()):
-            await self._remember({file: value for file, value in news.items() if value is not None})
+                target[file] = self._own[file]
+        if fresh:  # nothing is written before what was there is kept
+            await self._remember(fresh)
+            self._own |= {file: value for file, value in fresh.items() if value is not None}
         # of two bounds the lower may not pass the upper: what is refused is tried again once the other has moved
         late = {file: value for file, value in target.items() if self._write(file, value)}
         for file, value in late.items():
             problem = self._write(file, value)
             if problem:
                 problems[file] = problem
-        if any(value is None for value in news.values()):
-            await self._remember({file: None for file, value in news.items() if value is None})
+        given_back: dict[str, int | None] = {
+            file: None for file in target if file not in values and file not in problems
+        }
+        if given_back:
+            await self._remember(given_back)
+            for file in given_back:
+                del self._own[file]
         for file, problem in problems.items():
             if self._told.get(file) != problem:
                 logger.warning("%s/%s: %s", self._root, file, problem)

@@ -45,8 +45,10 @@ from agent.backends.rtnetlink import (
     LinkSeen,
     RouteSeen,
     address_body,
+    found,
     link_by_index,
     new_link,
+    number,
     read_address,
     read_link,
     route_body,
@@ -173,16 +175,29 @@ class KernelLinks:
 
     def _readable(self) -> None:
         assert self._events is not None
+        news = bool(self._problems)  # somebody else's change may be what solves them
         try:
-            while self._events.receive():
-                pass
+            while messages := self._events.receive():
+                news = news or any(map(self._concerns_us, messages))
         except Overrun:
-            pass
+            news = True
         except EngineError:
             asyncio.get_running_loop().remove_reader(self._events.fileno())
             return
-        if self._links or self._calls:
+        if news and (self._links or self._calls):
             self._awaken()
+
+    def _concerns_us(self, message: Message) -> bool:
+        """Whether an announcement is about what we keep, or a link that peers are called through; a router announces
+        thousands of routes that are neither."""
+        called = {call.interface for call in self._calls}
+        if message.type in (RTM_NEWROUTE, RTM_DELROUTE):
+            head = ROUTE_MESSAGE.decode(message.data, message.start)
+            by = number(found(message, ROUTE_MESSAGE.size).get(RTA_OIF))
+            return head["protocol"] == ROUTE_PROTOCOL or by > INTERFACE_BASE or by in called
+        layout = LINK_MESSAGE if message.type in (RTM_NEWLINK, RTM_DELLINK) else ADDRESS_MESSAGE
+        index = layout.decode(message.data, message.start)["index"]
+        return index > INTERFACE_BASE or index in called
 
     async def _run(self) -> None:
         while True:
@@ -222,9 +237,9 @@ class KernelLinks:
                 up.add(link.number)
             if count % LINKS_PER_TURN == 0:
                 await asyncio.sleep(0)
-        made = {number: link for number, link in wanted.items() if link.peer not in problems}
+        made = {index: link for index, link in wanted.items() if link.peer not in problems}
         await self._keep_addresses(made, problems)
-        await self._keep_routes({number: made[number] for number in up}, seen, problems)
+        await self._keep_routes({index: made[index] for index in up}, seen, problems)
         self._say(problems)
 
     def _is_ours(self, link: LinkSeen) -> bool:
@@ -266,15 +281,15 @@ class KernelLinks:
             seen = read_address(message)
             if seen is not None and seen.link in wanted:
                 held.setdefault(seen.link, {})[seen.address] = seen
-        for number, link in wanted.items():
-            there = held.get(number, {})
+        for index, link in wanted.items():
+            there = held.get(index, {})
             for address, seen in there.items():
                 if seen.ours and address not in link.addresses:
-                    self._do(RTM_DELADDR, address_body(number, address))
+                    self._do(RTM_DELADDR, address_body(index, address))
             for address in link.addresses:
                 if address in there:
                     continue
-                problem = self._do(RTM_NEWADDR, address_body(number, address), flags=CREATE | EXCLUSIVE)
+                problem = self._do(RTM_NEWADDR, address_body(index, address), flags=CREATE | EXCLUSIVE)
                 if problem:
                     problems.setdefault(link.peer, f"address {show(address.address, address.length)}: {problem}")
 
@@ -289,9 +304,14 @@ class KernelLinks:
                 continue
             wanted[_as_listed(await self._route_for(call))] = call.peer
         ours = {one.route for one in await self._our_routes()}
-        for route in ours - wanted.keys() if self._removing else ():
+        for count, route in enumerate(ours - wanted.keys() if self._removing else (), 1):
             self._do(RTM_DELROUTE, route_body(route))
-        for route in sorted(wanted.keys() - ours, key=lambda route: route.interface):  # guards first
+            if count % LINKS_PER_TURN == 0:
+                await asyncio.sleep(0)
+        new = sorted(wanted.keys() - ours, key=lambda route: route.interface)  # guards first
+        for count, route in enumerate(new, 1):
+            if count % LINKS_PER_TURN == 0:
+                await asyncio.sleep(0)
             problem = self._do(RTM_NEWROUTE, route_body(route), flags=CREATE | EXCLUSIVE)
             if problem:
                 where = show(route.destination.address, route.destination.length)

@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from agent.backends.engine import Counted, EngineError, FilterListener
-from agent.backends.xfrm.netlink import NetlinkSocket, Overrun
+from agent.backends.xfrm.messages import attributes
+from agent.backends.xfrm.netlink import Message, NetlinkSocket, Overrun
 from agent.plan.filtering import Part, check_names, script
 from agent.plan.numbers import NFT_TABLE
 
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 FAMILY: Final = "inet"
 NETLINK_NETFILTER: Final = 12
 GROUP_NFTABLES: Final = 7  # NFNLGRP_NFTABLES
+TABLE_NAME: Final = 1  # NFTA_TABLE_NAME, NFTA_RULE_TABLE, NFTA_SET_ELEM_LIST_TABLE …
+GENERIC_OCTETS: Final = 4
 SETTLE_SECONDS: Final = 0.05  # wishes that come together are one transaction
 COMMAND_SECONDS: Final = 20.0
 NO_NFTABLES: Final = "Operation not supported"  # what nft says of a kernel without it: then there is no table either
@@ -87,6 +90,7 @@ class NftTable:
         self._wake, self.idle = asyncio.Event(), asyncio.Event()
         self.idle.set()
         self._anew = False  # not only compare: make it again
+        self._again = False  # making or removing it failed
         self._reference: list[str] | None = None  # how nft lists what we made last
         self._task: asyncio.Task[None] | None = None
 
@@ -132,8 +136,8 @@ class NftTable:
 
     def look_again(self) -> None:
         """Compare with what is there, and try again what failed."""
-        if self._problems:
-            self._anew = True
+        if self._problems or self._again:
+            self._anew, self._again = True, False
         self._awaken()
 
     async def counters(self) -> Mapping[str, Counted]:
@@ -161,16 +165,18 @@ class NftTable:
         self._wake.set()
 
     def _readable(self) -> None:
+        """Of busy hosts' tables (bans that come and go, containers) much is announced; only ours is looked at."""
         assert self._events is not None
+        concerns_us = False
         try:
-            while self._events.receive():
-                pass
+            while messages := self._events.receive():
+                concerns_us = concerns_us or any(map(is_ours, messages))
         except Overrun:
-            pass
+            concerns_us = True
         except EngineError:
             asyncio.get_running_loop().remove_reader(self._events.fileno())
             return
-        if self._reference is not None:
+        if concerns_us and self._reference is not None:
             self._awaken()
 
     async def _run(self) -> None:
@@ -183,9 +189,12 @@ class NftTable:
                     self._anew = False
                     await self._make()
             except EngineError as error:
+                self._again = True
                 self._say(dict.fromkeys(self._wanted, str(error)))
-            except Exception:
+            except Exception as defect:
                 logger.exception("nftables: our table could not be made")
+                self._again = True
+                self._say(dict.fromkeys(self._wanted, f"nftables: {defect}"))
             if not self._wake.is_set():
                 self.idle.set()
 
@@ -290,6 +299,16 @@ class NftTable:
         if process.returncode:
             raise EngineError(first_error(err.decode("utf-8", "replace")))
         return out.decode()
+
+
+def is_ours(message: Message) -> bool:
+    """Whether an announcement is about our table: its name is the first attribute of all of them
+    (linux/netfilter/nf_tables.h) behind four octets of struct nfgenmsg."""
+    name = NFT_TABLE.encode() + b"\0"
+    return any(
+        type == TABLE_NAME and message.data[start:end] == name
+        for type, start, end in attributes(message.data, message.start + GENERIC_OCTETS, message.end)
+    )
 
 
 def listing(entries: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str]:

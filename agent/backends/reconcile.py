@@ -17,7 +17,6 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
 from typing import Final
 
 from agent.backends.backoff import Backoff
@@ -35,6 +34,7 @@ from agent.backends.engine import (
     PacketFilter,
     Spd,
 )
+from agent.backends.installing import in_order
 from agent.backends.leftovers import LARVAL, Leftovers
 from agent.backends.memory import MemoryFilter, MemoryLinks
 from agent.backends.peer_states import PeerStates
@@ -461,8 +461,8 @@ class Reconciler:
         )
 
     async def _compare(self, plan: Plan, keys: Iterable[PolicyKey]) -> tuple[list[PolicyKey], list[Policy]]:
-        """What to remove and what to install of the keys that may differ, in the order in which packets meet the
-        policies: the exemptions come first, a default rule last."""
+        """What to remove and what to install of the keys that may differ, new ones in the order in which packets meet
+        them: the exemptions come first, a default rule last."""
         remove: list[PolicyKey] = []
         install: list[Policy] = []
         for count, key in enumerate(keys, 1):
@@ -474,8 +474,7 @@ class Reconciler:
                 install.append(wanted)
             if count % KEYS_PER_TURN == 0:
                 await asyncio.sleep(0)
-        install.sort(key=attrgetter("priority"))
-        return remove, install
+        return remove, in_order(install, self._observed)
 
     async def _strays(self, plan: Plan) -> list[PolicyKey]:
         """What is ours in the kernel and not wanted."""

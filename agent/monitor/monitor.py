@@ -107,6 +107,7 @@ class Monitor:
             witness,
             give_up=self._give_up,
             upkeep=self._upkeep,
+            exists=lambda peer: self._configuration.row(PEER_TABLE, peer) is not None,
         )
         self.endings = Endings(self.registry, ike, lambda request: self._begin(self._ask(request)))
         self._leaving: Row | None = None  # a peer that has just been removed
@@ -246,6 +247,7 @@ class Monitor:
         else:
             self._tables.chain.put(row.number, _number(row.after[PRIORITY]))
             if row.before is None:
+                self.registry.forget_peer(row.number)  # what came of another's tunnels after its row had gone
                 self._discontinuous(row.number)
             self._peer_settings(row.number, row.after[ADMIN], row.after[START_MODE], generation)
 

@@ -90,7 +90,7 @@ class Peers:
     """`initiate(child, connection, reason)` begins a negotiation; `stands(peer, child)` tells whether it is there
     already; `changed(peer)` is called when its state or error is another; `witness` is told of states and failures;
     `give_up(peer)` ends a negotiation that takes too long, `upkeep(peer)` says how long that is, and how long the peer
-    is left alone after a failure."""
+    is left alone after a failure; `exists(peer)`: its row is there, for tunnels outlive it by a moment."""
 
     def __init__(
         self,
@@ -101,10 +101,11 @@ class Peers:
         witness: Witness | None = None,
         give_up: Callable[[int], None] = lambda peer: None,
         upkeep: Callable[[int], Upkeep] = lambda peer: Upkeep(),
+        exists: Callable[[int], bool] = lambda peer: True,
     ) -> None:
         self._initiate, self._stands, self._changed, self._clock = initiate, stands, changed, clock
         self._witness = witness
-        self._give_up, self._upkeep = give_up, upkeep
+        self._give_up, self._upkeep, self._exists = give_up, upkeep, exists
         self._plan: PlanView | None = None
         self._by_reqid: dict[int, Child] = {}
         self._by_reqid_of: PlanView | None = None
@@ -157,7 +158,7 @@ class Peers:
         self._changed(peer)
 
     def _usable(self, peer: int) -> bool:
-        return self._enabled and self._settings.get(peer, USUAL).usable
+        return self._enabled and self._settings.get(peer, USUAL).usable and self._exists(peer)
 
     def connection(self, peer: int) -> Connection | None:
         """The one for initiating."""
@@ -239,7 +240,7 @@ class Peers:
             if record.error:
                 record.error = ""
                 self._changed(peer)
-            if self._usable(peer):
+            if self._fitness(peer) is not Happening.UNUSABLE:  # else what stands is about to be ended
                 self._move(peer, record, Happening.TUNNEL_UP)
                 self._next(peer, record)
         elif record.state is Oper.UP and record.blocked > self._clock():

@@ -16,8 +16,8 @@ POST: Final = -2
 
 
 class Chain(NamedTuple):
-    """A list: its rules in order, their labels, and the number at which it breaks off because no row in service is
-    there (0: it ends as it should)."""
+    """A list: its rules in order, their labels, and the number at which it breaks off because no row is there (0: it
+    ends as it should)."""
 
     rules: tuple[int, ...] = ()
     labels: tuple[int, ...] = ()
@@ -27,7 +27,7 @@ class Chain(NamedTuple):
 EMPTY: Final = Chain()
 
 Follow = Callable[[int], int | None]
-"""The number of the next rule, 0 at the end; None when there is no such rule in service."""
+"""The number of the next rule, 0 at the end; None when there is no such rule."""
 
 SINGLY: Final = 8  # with more changed links than this the list is followed from its head
 

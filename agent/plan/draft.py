@@ -317,6 +317,8 @@ class Draft:
         verdict: Verdict | None = None
         if rule.problem:
             verdict = Verdict(ApplyState.FAILED, rule.problem)
+        elif rule.action == RuleAction.NOTHING:
+            verdict = verdicts.OUT_OF_SERVICE
         elif rule.action != RuleAction.PROTECT:
             verdict = verdicts.of_world(owner, rule, self._environment)
             if told or rule.action == RuleAction.DROP or rule.direction == RuleDirection.OUTBOUND:

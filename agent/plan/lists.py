@@ -19,7 +19,7 @@ from agent.plan.order import assign, between
 from agent.plan.placing import Instance
 from agent.plan.spd import TRAFFIC
 from agent.plan.state import Bags, Made, State, Todo
-from agent.plan.traffic import Rule, read_rule
+from agent.plan.traffic import Rule, out_of_service, read_rule
 
 FEW: Final = 8  # rules of one list whose labels are looked up one by one, new peers put in order one by one
 
@@ -65,8 +65,7 @@ class Lists:
         if not users and not waiting:
             return
         old = self.rules.get(number)
-        row = self._configuration.row(TRAFFIC, number)
-        new = read_rule(row) if row is not None else None
+        new = self._read(number)
         if new == old:
             return
         self.rules.put(number, new)
@@ -107,12 +106,18 @@ class Lists:
     def _following(self, number: int) -> int | None:
         rule = self.rules.get(number)
         if rule is None:
-            row = self._configuration.row(TRAFFIC, number)
-            if row is None:
+            rule = self._read(number)
+            if rule is None:
                 return None
-            rule = read_rule(row)
             self.rules.put(number, rule)
         return rule.next
+
+    def _read(self, number: int) -> Rule | None:
+        row = self._configuration.row(TRAFFIC, number)
+        if row is not None:
+            return read_rule(row)
+        row = self._configuration.row_any_status(TRAFFIC, number)
+        return out_of_service(row) if row is not None else None
 
     def _head(self, owner: int) -> int:
         if owner > 0:

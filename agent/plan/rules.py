@@ -84,14 +84,15 @@ class After:
         return found
 
     def chain(self, head: int) -> Iterator[RowView]:
-        """Rules in service from `head` on; a ring, which the store refuses, ends."""
+        """Rules in service from `head` on, past those that are not; a ring, which the store refuses, ends."""
         seen = set[int]()
         while head and head not in seen:
             seen.add(head)
-            row = self.configuration.row(TRAFFIC, head)
+            row = self.configuration.row_any_status(TRAFFIC, head)
             if row is None:
                 return
-            yield row
+            if self.configuration.row(TRAFFIC, head) is not None:
+                yield row
             head = cells.number(row, "ipsecTrNextIndex")
 
     def scalar(self, name: str) -> int:

@@ -30,8 +30,9 @@ both badly aligned, take more."""
 
 
 class RuleAction(IntEnum):
-    """ipsecTrAction."""
+    """ipsecTrAction; NOTHING is ours, of a rule that is not in service."""
 
+    NOTHING = 0
     DELETE = 1
     ALWAYS_PLAIN = 2
     PASS = 3
@@ -181,6 +182,17 @@ def read_rule(row: RowView) -> Rule:
         (),
     )
     return rule if problem else rule._replace(parts=_parts(rule))
+
+
+def out_of_service(row: RowView) -> Rule:
+    """A rule whose row is not in service: it does nothing but lead on to the next one, as if it were deleted. The list
+    must not end with it, for what the rules behind it protect would leave in plain."""
+    nothing = Side(SideKind.FIXED, ())
+    following = cells.number(row, "ipsecTrNextIndex")
+    return Rule(
+        *(row.number, following, RuleAction.NOTHING, RuleDirection.BOTH, nothing, nothing, 0, ANY_PORT, ANY_PORT),
+        *(0, 0, "", ()),
+    )
 
 
 def is_ipv6(row: RowView) -> bool:

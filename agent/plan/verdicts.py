@@ -16,7 +16,8 @@ from agent.plan.traffic import Rule, RuleAction, RuleDirection, SideKind
 
 TOLD: Final = 2  # lists of which a rule's verdict says what is special there
 NO_LIST: Final = Verdict(ApplyState.UNUSED, "in no list: neither a peer nor the pre or post list leads to it")
-NOT_IN_SERVICE: Final = "the list breaks off here: the next rule is not in service"
+BREAKS_OFF: Final = "the list breaks off here: there is no next rule"
+OUT_OF_SERVICE: Final = Verdict(ApplyState.UNUSED, "not in service")
 PROTECT_OUTSIDE: Final = Verdict(ApplyState.UNUSED, "protect rules count in the lists of peers only")
 NO_PEER_OUTSIDE: Final = Verdict(
     ApplyState.UNUSED, "the peer's address means nothing in the pre and post lists; it counts in the lists of peers"
@@ -126,5 +127,5 @@ def in_list(owner: int, made: Made, holders: Edit[PolicyKey, Policy], chain: Cha
             return Verdict(ApplyState.SHADOWED, f"same selector as {who}, which comes first{list_}")
         return Verdict(ApplyState.APPLIED, f"{where} belongs to {who}, which comes first")
     if made.verdict is None and chain.broken and chain.rules[-1:] == (made.rule.number,):
-        return Verdict(ApplyState.APPLIED, f"{NOT_IN_SERVICE} ({chain.broken})")
+        return Verdict(ApplyState.APPLIED, f"{BREAKS_OFF} ({chain.broken})")
     return made.verdict
