@@ -191,6 +191,19 @@ async def test_a_default_rule_that_drops_ssh_unless_a_pre_rule_passes_it(tmp_pat
     assert await configured(tmp_path / "with", {**BRANCH, **pre, **ON}) == {}
 
 
+@pytest.mark.parametrize(("address", "found"), [(b"192.0.2.7", Severity.NOTE), (b"gw.invalid", Severity.WARNING)])
+async def test_a_default_rule_that_drops_dns_matters_where_a_peer_has_a_name(
+    tmp_path: Path, address: bytes, found: Severity
+) -> None:
+    rows = {**BRANCH, ("ipsecPeerTable", 1): {**PEER, "ipsecPeerDynamicAddress": address}, **ON}
+    settings = load_settings({"state": tmp_path})
+    await configured(tmp_path, rows)
+    plan, _ = await plan_of(settings, stored(settings))
+    told = {f.what: f for look in CONFIGURATION for f in look(Facts(settings, plan)) if f.name == "default-drop"}
+    dns = told["the default rule drops DNS, of this gateway"]
+    assert dns.severity is found and ("peer 1 has a name" in dns.why) is (found is Severity.WARNING)
+
+
 async def test_a_default_rule_that_drops_the_shell_over_ssh(tmp_path: Path) -> None:
     ssh: dict[str, Value] = {"ipsecTrProto": 6, "ipsecTrRemotePort": 0, "ipsecTrLocalPort": 22, "ipsecTrAction": 3}
     out: dict[str, Value] = {"ipsecTrProto": 17, "ipsecTrAction": 3}

@@ -264,6 +264,7 @@ async def test_ours_are_replaced_and_others_stay(tmp_path: Path, pair: tuple[Nam
     assert ours(gateway) == 0 and "10.66.0.0/16" in gateway.ip("xfrm policy")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gone", [False, True], ids=["damaged", "gone"])
 async def test_of_a_damaged_store_the_newest_copy_is_loaded(
     tmp_path: Path, pair: tuple[Namespace, Namespace], gone: bool

@@ -190,6 +190,27 @@ async def test_addresses_and_names_of_peers_get_their_source_and_follow_the_host
     await surroundings.stop()
 
 
+async def test_a_name_that_does_not_resolve_is_no_longer_being_looked_up() -> None:
+    told: list[None] = []
+    host = MemoryHost(own=[HERE])
+    surroundings = Surroundings(host, Capabilities(), lambda: told.append(None))
+    configuration, made = changed(
+        Configuration.empty(load_schema()), "ipsecPeerTable", 1, {"ipsecPeerDynamicAddress": b"gw.example"}
+    )
+    await surroundings.rebuild(configuration)
+    assert told and surroundings.environment({}).names == {"gw.example": ()}
+    told.clear()
+    surroundings.resolve_again()
+    await asyncio.sleep(0.02)
+    assert not told
+    surroundings.moved([RowChange(made.table, made.number, made.after, None, made.columns)])
+    host.names["gw.example"] = (THERE,)
+    surroundings.moved([made])  # made again, it is looked up at once
+    await until(lambda: told)
+    assert surroundings.environment({}).names == {"gw.example": (THERE,)}
+    await surroundings.stop()
+
+
 async def test_a_peer_made_again_gets_the_source_of_now() -> None:
     configuration = Configuration.empty(load_schema())
     host = MemoryHost(own=[HERE], sources={THERE: HERE})

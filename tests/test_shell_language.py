@@ -200,6 +200,9 @@ def completed(typed: str, table: str = "") -> set[str]:
 
 def test_completion() -> None:
     assert completed("ipsecPeerTa") == {"ipsecPeerTable"}
+    assert {"ipsecPeerStartMode", "ipsecPeerStatTable"} <= completed("ipsecPeerSt"), "no column is led past"
+    assert completed("ipsecPeerTrafficL") >= {"ipsecPeerTrafficList"} <= completed("ipsecPeerTraffic")
+    assert completed("ipsecTraf") == {"ipsecTrafficTable", "ipsecTrafficSelectorTable"}
     assert completed("l; help ipsecPeerTa") == {"l; help ipsecPeerTable"}
     assert "expl" + "ain" in completed("ex") and "exit" in completed("ex")
     assert completed('Description:0="a; b" StartM', "ipsecPeerTable") == {

@@ -23,6 +23,9 @@ SESSIONS = 50
 SNMP_PATIENCE = 1.0  # seconds that an answer may take while all of them log in at once, on a busy machine
 
 
+pytestmark = pytest.mark.slow  # a whole agent and dozens of clients; the parts are in test_shell_ssh_parts.py
+
+
 @pytest.fixture(scope="module")
 def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     with gateway(tmp_path_factory.mktemp("ssh"), "--log-level", "debug") as made:
@@ -46,7 +49,6 @@ def test_a_command_answers_as_the_shell_here_does(box: Gateway) -> None:
         assert there.stdout == box.shell(line)
 
 
-@pytest.mark.slow
 def test_the_exit_status_tells(box: Gateway) -> None:
     assert box.ssh("boss", "nonsense").returncode == 2
     refused = box.ssh("boss", "ipsecPeerIkeProfile.1=77")
@@ -64,7 +66,6 @@ def test_a_script_ends_at_the_line_that_fails(box: Gateway) -> None:
     assert "Scripted" in box.shell("ipsecPeerDescription.1")
 
 
-@pytest.mark.slow
 def test_what_is_typed_is_in_no_log(box: Gateway) -> None:
     assert box.ssh("boss", 'ipsecPeerPreSharedKey.1="quite a secret"').returncode == 0
     assert box.ssh("boss", "ipsecGlobEnabled", password="a slip of the pen").returncode == REFUSED
@@ -77,7 +78,6 @@ def test_what_is_typed_is_in_no_log(box: Gateway) -> None:
 # ---- who gets in, and what he may do --------------------------------------------------
 
 
-@pytest.mark.slow
 def test_a_key_opens_the_shell_and_no_other_does(box: Gateway, tmp_path: Path) -> None:
     for row, kind in enumerate(("ed25519", "ecdsa"), 1):
         text = make_key(tmp_path / kind, kind)
@@ -94,7 +94,6 @@ def test_a_key_opens_the_shell_and_no_other_does(box: Gateway, tmp_path: Path) -
     assert box.ssh("operator", "ipsecGlobEnabled", key=tmp_path / "ecdsa").returncode == 0
 
 
-@pytest.mark.slow
 def test_a_user_has_the_rights_of_his_snmp_user(box: Gateway) -> None:
     assert box.ssh("noc", "ipsecPeerDescription.1").returncode == 0
     refused = box.ssh("noc", "ipsecPeerDescription.1=mine")
@@ -113,7 +112,6 @@ def test_a_user_has_the_rights_of_his_snmp_user(box: Gateway) -> None:
         assert box.ssh("boss", command).returncode == 2, command
 
 
-@pytest.mark.slow
 def test_wrong_passwords_take_time_are_told_and_bar_their_source(box: Gateway) -> None:
     def guesses(name: str, passwords: int) -> Ran:
         options = ["-b", "127.0.0.7", "-o", f"NumberOfPasswordPrompts={passwords}"]
@@ -136,7 +134,6 @@ def test_wrong_passwords_take_time_are_told_and_bar_their_source(box: Gateway) -
     assert "ssh: user boss from 127.0.0.1 logged in by password" in box.shell("debug show other")
 
 
-@pytest.mark.slow
 def test_strangers_who_say_nothing_crowd_out_themselves(box: Gateway) -> None:
     """Two hundred connections from one address; then somebody from another one logs in, and SNMP is answered."""
     held = []
@@ -167,7 +164,6 @@ def dead(made: socket.socket) -> bool:
     return True
 
 
-@pytest.mark.slow
 def test_a_session_ends_when_its_user_is_another_one(box: Gateway, tmp_path: Path) -> None:
     for name in ("leaver", "loser"):
         (tmp_path / name).write_text("the first password\n")
@@ -318,7 +314,6 @@ class Held:
         return found
 
 
-@pytest.mark.slow
 def test_fifty_sessions_while_the_agent_answers(box: Gateway) -> None:
     station = Station(box.port)
     waits: list[float] = []
@@ -352,7 +347,6 @@ def test_fifty_sessions_while_the_agent_answers(box: Gateway) -> None:
     print(f"logging in: {max(waits[:logins]):.3f} s at most; showing tables: {max(waits[logins:]):.3f} s")
 
 
-@pytest.mark.slow
 def test_who_does_nothing_is_logged_out(tmp_path: Path) -> None:
     with gateway(tmp_path, "--ssh-idle", "2") as box, Held(box, "noc") as idle, Held(box, "noc") as busy:
         began = time.monotonic()
@@ -378,7 +372,6 @@ def test_who_does_nothing_is_logged_out(tmp_path: Path) -> None:
             shown.close()
 
 
-@pytest.mark.slow
 def test_an_agent_that_ends_ends_its_sessions(tmp_path: Path) -> None:
     box = Gateway(tmp_path)
     box.begin()
@@ -394,7 +387,6 @@ def test_an_agent_that_ends_ends_its_sessions(tmp_path: Path) -> None:
 # ---- what is not to be had ------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_the_host_key_stays(tmp_path: Path) -> None:
     box = Gateway(tmp_path)
     box.begin()

@@ -67,7 +67,7 @@ class LinuxHost:
         """Raises EngineError."""
         self._requests = self._open(())
         self._events = self._open(GROUPS)
-        asyncio.get_running_loop().add_reader(self._events.fileno(), self._readable)
+        self._events.watch(self._changed)
 
     async def stop(self) -> None:
         if self._settling is not None:
@@ -170,16 +170,7 @@ class LinuxHost:
         except Overrun:  # as above
             return
 
-    def _readable(self) -> None:
-        assert self._events is not None
-        try:
-            while self._events.receive():
-                pass
-        except Overrun:
-            pass
-        except EngineError:
-            asyncio.get_running_loop().remove_reader(self._events.fileno())
-            return
+    def _changed(self) -> None:
         self._known = self._interfaces = None
         if self._settling is None:
             self._settling = asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._settled)

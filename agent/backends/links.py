@@ -122,7 +122,7 @@ class KernelLinks:
         self._requests = self._open(())
         self._events = self._open(GROUPS)
         loop = asyncio.get_running_loop()
-        loop.add_reader(self._events.fileno(), self._readable)
+        self._events.watch(self._changed, self._told_of)
         self._task = loop.create_task(self._run())
 
     async def stop(self) -> None:
@@ -173,18 +173,11 @@ class KernelLinks:
             self.idle.clear()
             self._wake.set()
 
-    def _readable(self) -> None:
-        assert self._events is not None
-        news = bool(self._problems)  # somebody else's change may be what solves them
-        try:
-            while messages := self._events.receive():
-                news = news or any(map(self._concerns_us, messages))
-        except Overrun:
-            news = True
-        except EngineError:
-            asyncio.get_running_loop().remove_reader(self._events.fileno())
-            return
-        if news and (self._links or self._calls):
+    def _told_of(self, message: Message) -> bool:
+        return bool(self._problems) or self._concerns_us(message)  # somebody else's change may be what solves them
+
+    def _changed(self) -> None:
+        if self._links or self._calls:
             self._awaken()
 
     def _concerns_us(self, message: Message) -> bool:

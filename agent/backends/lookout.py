@@ -137,7 +137,7 @@ class LinuxLookout:
         loop = asyncio.get_running_loop()
         self._events = self._open(LINK_GROUPS)
         self._links = self._dump_links()
-        loop.add_reader(self._events.fileno(), self._links_changed)
+        self._events.watch(self._links_changed)
         self._wire = self._packets()
         if self._wire is not None:
             loop.add_reader(self._wire.fileno(), self._packet_came, self._wire)
@@ -199,15 +199,6 @@ class LinuxLookout:
 
     def _links_changed(self) -> None:
         """What it was about is asked for anew: events may be lost."""
-        assert self._events is not None
-        try:
-            while self._events.receive():
-                pass
-        except Overrun:
-            pass
-        except EngineError:
-            asyncio.get_running_loop().remove_reader(self._events.fileno())
-            return
         self._own = None
         before, self._links = self._links, self._dump_links()
         stopped = {index for index, ran in before.items() if ran and not self._links.get(index, False)}

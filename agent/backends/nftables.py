@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from agent.backends.engine import Counted, EngineError, FilterListener
 from agent.backends.xfrm.messages import attributes
-from agent.backends.xfrm.netlink import Message, NetlinkSocket, Overrun
+from agent.backends.xfrm.netlink import Message, NetlinkSocket
 from agent.plan.filtering import Part, check_names, script
 from agent.plan.numbers import NFT_TABLE
 
@@ -98,7 +98,8 @@ class NftTable:
         """Nothing is touched before the first `want`. Where nftables is missing, that is told by `problem`."""
         with contextlib.suppress(EngineError):
             self._events = self._open_events()
-            asyncio.get_running_loop().add_reader(self._events.fileno(), self._readable)
+            # of busy hosts' tables (bans that come and go, containers) much is announced; only ours is looked at
+            self._events.watch(self._changed, is_ours)
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def stop(self) -> None:
@@ -164,19 +165,8 @@ class NftTable:
         self.idle.clear()
         self._wake.set()
 
-    def _readable(self) -> None:
-        """Of busy hosts' tables (bans that come and go, containers) much is announced; only ours is looked at."""
-        assert self._events is not None
-        concerns_us = False
-        try:
-            while messages := self._events.receive():
-                concerns_us = concerns_us or any(map(is_ours, messages))
-        except Overrun:
-            concerns_us = True
-        except EngineError:
-            asyncio.get_running_loop().remove_reader(self._events.fileno())
-            return
-        if concerns_us and self._reference is not None:
+    def _changed(self) -> None:
+        if self._reference is not None:
             self._awaken()
 
     async def _run(self) -> None:

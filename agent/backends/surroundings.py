@@ -137,7 +137,7 @@ class Surroundings:
     def _learn(self, text: str) -> None:
         address = literal(text)
         if address is None:
-            if text not in self._names:
+            if not self._names.get(text):
                 self._start(self._resolve(text))
         else:
             source = self._host.source_for(address)
@@ -217,7 +217,7 @@ class Surroundings:
         if not found and self._names.get(text):
             logger.warning("%s does not resolve now; its last address is kept", text)
             return
-        if self._names.get(text, ()) == found:
+        if self._names.get(text) == found:  # none at all is an answer too
             return
         for address in found:
             source = self._host.source_for(address)

@@ -13,6 +13,7 @@ from agent.plan import cells
 from agent.plan.capabilities import CHARON
 from agent.plan.explain import DROP, explain_all
 from agent.plan.model import ApplyState, Flow, RowRef, RowView
+from agent.plan.peers import literal
 from agent.plan.phase1 import RSA
 from agent.plan.planner import Plan
 from agent.plan.profiles import Profiles
@@ -46,9 +47,10 @@ class Service(NamedTuple):
     way: str
 
 
+DNS: Final = 53
 SERVICES: Final = (
     Service("ssh", TCP, 22, "in"),
-    Service("DNS", UDP, 53, "out"),
+    Service("DNS", UDP, DNS, "out"),
     Service("NTP", UDP, 123, "out"),
 )
 
@@ -237,12 +239,22 @@ def default_rule(facts: Facts) -> Iterator[Finding]:
             flow = Flow(here, there, service.protocol, 40000, service.port, "out")
         found = explain_all(plan, (flow,))[0]
         if found.decision == DROP and (found.rule is None or found.rule.table != "ipsecTrafficTable"):
-            yield (warning if service.way == "in" else note)(
+            named = _first_named(configuration) if service.port == DNS else 0
+            yield (warning if service.way == "in" or named else note)(
                 "default-drop",
                 f"the default rule drops {service.name}, {'to' if service.way == 'in' else 'of'} this gateway",
-                "no pre rule lets it pass; who is connected now may not get in again",
+                f"peer {named} has a name, which cannot be looked up then"
+                if named
+                else "no pre rule lets it pass"
+                + ("; who is connected now may not get in again" if service.way == "in" else ""),
                 f"add a pre rule (ipsecGlobContPreIpsecRules) that passes port {service.port}, if you need it",
             )
+
+
+def _first_named(configuration: Configuration) -> int:
+    """A peer whose address is a name; 0 for none."""
+    names = ((row.number, cells.text(row, "ipsecPeerDynamicAddress")) for row in configuration.rows("ipsecPeerTable"))
+    return next((number for number, text in names if text and literal(text) is None), 0)
 
 
 # ---- what they share ----------------------------------------------------------------------

@@ -8,6 +8,7 @@ What several names begin with is refused, with the names.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -116,13 +117,15 @@ class Vocabulary:
 
     def beginning(self, start: str, selected: Table | None) -> list[str]:
         """Names that begin so, for completion: those of the selected table without its prefix, and tables; columns of
-        others only where there are none of these."""
+        others too where completing to one of these would lead past them."""
         key = start.lower()
         own = [self.short(column) for column in self.columns(selected)] if selected is not None else []
         found = [name for name in (*own, *(table.name for table in self.tables)) if name.lower().startswith(key)]
-        if not found:
-            columns = (c.name for c in self.schema.columns.values() if c.access is not _HIDDEN)
-            found = [name for name in columns if name.lower().startswith(key)]
+        common = os.path.commonprefix([name.lower() for name in found])  # noqa: RUF071 - letters are meant, not folders
+        names = (c.name for c in self.schema.columns.values() if c.access is not _HIDDEN)
+        columns = [name for name in names if name.lower().startswith(key)]
+        if not all(name.lower().startswith(common) for name in columns) or not found:
+            found += columns
         return list(dict.fromkeys(found))
 
     def _only(self, name: str, among: Mapping[str, Found]) -> Found | None:

@@ -8,12 +8,13 @@ caller. Source: RFC 3549 sections 2.2 to 2.3 and linux/netlink.h.
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Final, NamedTuple
 
@@ -191,6 +192,26 @@ class NetlinkSocket:
     def receive(self) -> list[Message]:
         """What lies there, without waiting; [] when nothing does. Raises Overrun when events were lost."""
         return self._receive(socket.MSG_DONTWAIT)
+
+    def watch(self, told: Callable[[], None], concerns: Callable[[Message], bool] = lambda message: True) -> None:
+        """Have `told` called on the running loop when announcements came that concern us, or some were lost; once for
+        all that lie there. For who asks anew what there is. Ends when the socket fails; else remove the reader."""
+        loop = asyncio.get_running_loop()
+
+        def readable() -> None:
+            news = False
+            try:
+                while messages := self.receive():
+                    news = news or any(map(concerns, messages))
+            except Overrun:
+                news = True
+            except EngineError:
+                loop.remove_reader(self.fileno())
+                return
+            if news:
+                told()
+
+        loop.add_reader(self.fileno(), readable)
 
     def ignore_policy_changes_of(self, port: int) -> None:
         """Let no announcement of a policy change through that was made by this netlink port: 50,000 of our own
