@@ -32,7 +32,11 @@ from agent.store.store import Store, default_url
 from tests.planned import Planned
 
 NEEDED = os.geteuid() == 0 and Path("/usr/lib/ipsec/charon").exists() and shutil.which("ip")
-pytestmark = [pytest.mark.kernel, pytest.mark.skipif(not NEEDED, reason="needs root and strongSwan's charon")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.kernel,
+    pytest.mark.skipif(not NEEDED, reason="needs root and strongSwan's charon"),
+]
 
 ADDRESSES = ("10.8.0.1", "10.8.0.2")
 NETS = ("192.168.1.1", "192.168.2.1")
@@ -271,7 +275,6 @@ async def test_the_next_agent_adopts_it_with_its_tunnels(
     await a.ike.start()  # for the fixture to end it
 
 
-@pytest.mark.slow
 async def test_a_monitor_shows_what_charon_tells(pair: tuple[Side, Side], tmp_path: Path) -> None:
     """Events and lists of a real charon become rows; another monitor, later, shows the same from lists alone."""
     a, b = pair

@@ -206,6 +206,7 @@ def test_a_peer_is_called_through_the_link_chosen(spaces: tuple[Namespace, Names
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
 def test_what_a_link_that_is_down_would_take_does_not_leave_by_a_larger_net(
     spaces: tuple[Namespace, Namespace],
 ) -> None:
@@ -279,6 +280,7 @@ def test_interfaces_and_routes_are_there_before_the_network_is(spaces: tuple[Nam
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
 def test_routes_of_others_may_come_and_go(spaces: tuple[Namespace, Namespace], monkeypatch: pytest.MonkeyPatch) -> None:
     """A router's table changes many times a second; each time ours would be listed."""
     ns = spaces[0]

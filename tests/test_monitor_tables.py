@@ -180,6 +180,7 @@ async def test_always_up_starts_by_itself(bench: Bench) -> None:
     await bench.asked("initiate", "peer-1", CHILD)
 
 
+@pytest.mark.slow
 async def test_why_it_failed_is_remarked_until_it_works(bench: Bench) -> None:
     bench.spd.emit(acquire())
     await bench.asked("initiate", "peer-1", CHILD)

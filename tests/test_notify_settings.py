@@ -19,6 +19,8 @@ from agent.store.events import Event, Kind, Severity
 from tests.snmp_station import IPSEC, decode_community, elements, until
 from tests.trap_receiver import Gateway, gateway, oid, receiver
 
+pytestmark = pytest.mark.slow
+
 INFORM, V3 = 2, 3  # ipsecGwTargetKind, ipsecGwTargetVersion
 PATIENCE = 10.0  # seconds until what should come counts as lost
 needs_snmptrapd = pytest.mark.skipif(shutil.which("snmptrapd") is None, reason="no snmptrapd (package snmptrapd)")

@@ -188,6 +188,7 @@ def looks_forwarded(made: DictConfiguration, flow: Flow) -> bool:
     return any(matches(row, flow, owner, outward=False) for owner, rows in lists(made) for row in rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(60))
 def test_the_first_rule_that_matches_decides(seed: int) -> None:
     made = random_configuration(seed, (LEFT_LINK, RIGHT_LINK, NOWHERE))

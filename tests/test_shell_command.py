@@ -13,6 +13,8 @@ import pytest
 
 from tests.station import Agent
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = str(Path(sys.executable).parent / "ipsec-agent")
 
 
@@ -53,7 +55,6 @@ def test_a_command_and_its_status(agent: Agent) -> None:
     assert local(agent, "-c", "nonsense").returncode == 2
 
 
-@pytest.mark.slow
 def test_standard_input_is_a_script_that_ends_at_the_first_failure(agent: Agent) -> None:
     typed = (
         '# two rules\nipsecTrProto=tcp Description="ürsprung"\n\nipsecTrProto=udp Description=two\nipsecTrDescription\n'
@@ -95,7 +96,6 @@ def test_columns(agent: Agent) -> None:
     assert wide.stdout == local(agent, "--columns", "120", "-c", "ikeProposalTable").stdout
 
 
-@pytest.mark.slow
 def test_another_agent_by_name_and_community_or_user(agent: Agent, tmp_path: Path) -> None:
     host = ("--state", str(tmp_path), "--host")
     done = shell(*host, f"localhost:{agent.port}", "--community", "w", "-c", "ipsecGlobEnabled")
@@ -146,7 +146,6 @@ def test_a_session_that_cannot_begin_says_why(options: tuple[str, ...], said: st
     assert done.stderr.startswith(f"ipsec-agent: {said}")
 
 
-@pytest.mark.slow
 def test_nobody_there(tmp_path: Path) -> None:
     begun = time.monotonic()
     done = shell("--host", "127.0.0.1:9", "--community", "x", "-c", "l")

@@ -20,6 +20,8 @@ import pytest
 
 from tests.station import Agent
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = str(Path(sys.executable).parent / "ipsec-agent")
 PATIENCE = 20.0  # seconds
 UP, HOME, END_OF_LINE, TAB, ENTER, CTRL_C, CTRL_D = "\x1b[A", "\x01", "\x05", "\t", "\r", "\x03", "\x04"

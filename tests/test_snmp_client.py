@@ -64,6 +64,7 @@ async def peers(at: Served, count: int) -> None:
 # ---- every way to ask -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("auth", AUTHENTICATION)
 async def test_every_protocol_reads_and_writes(tmp_path: Path, auth: int) -> None:
     hash_name = AUTHENTICATION[auth].hash
@@ -451,6 +452,7 @@ def test_values_go_to_the_wire_and_come_back(column: Any, data: st.DataObject) -
         assert parse_value(column, label) == parse_value(column, f"{label}({number})") == number
 
 
+@pytest.mark.slow
 async def test_thirty_thousand_values_are_walked_well_within_a_second(tmp_path: Path) -> None:
     """Issue of every screen that shows a whole table: pysnmp's decoding alone takes 2.9 s for so many. The bound is
     on our part, decoding; the whole walk, agent included, is bounded ten times as loosely."""

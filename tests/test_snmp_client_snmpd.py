@@ -30,7 +30,7 @@ from agent.snmp.usm import PRIVACY
 from agent.store.errors import ErrorStatus
 
 SNMPD = shutil.which("snmpd") or shutil.which("/usr/sbin/snmpd")
-pytestmark = pytest.mark.skipif(SNMPD is None, reason="net-snmp's snmpd is not installed")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(SNMPD is None, reason="net-snmp's snmpd is not installed")]
 
 AUTH, PRIV = "the first passphrase", "the second passphrase"
 NAMES = {2: "MD5", 3: "SHA", 4: "SHA-224", 5: "SHA-256", 6: "SHA-384", 7: "SHA-512"}

@@ -87,6 +87,7 @@ BOB: Values = {"Name": "bob", "AuthPassword": FIRST, "PrivPassword": SECOND}
 # ---- passwords become keys ------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("auth", AUTHENTICATION)
 async def test_a_user_made_by_set_speaks_every_protocol(tmp_path: Path, auth: int) -> None:
     async with administered(tmp_path) as (at, admin):

@@ -38,6 +38,7 @@ async def ask(at: Served, name: str, auth: int, priv: int, *command: str) -> Ran
     return await run(command[0], *user, at.target, *command[1:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("auth", AUTHENTICATION)
 async def test_every_protocol_is_understood(tmp_path: Path, auth: int) -> None:
     async with served(tmp_path) as at:

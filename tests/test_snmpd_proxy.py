@@ -15,7 +15,7 @@ import pytest
 from tests.snmp_station import IPSEC, WRITE, Ran, Served, dotted, instance, run, served, walked
 from tests.trap_receiver import free_port
 
-pytestmark = pytest.mark.skipif(shutil.which("snmpd") is None, reason="no snmpd (package snmpd)")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(shutil.which("snmpd") is None, reason="no snmpd (package snmpd)")]
 
 SUBTREE = dotted(IPSEC)
 PATIENCE = 15.0  # seconds until snmpd answers
@@ -68,7 +68,6 @@ async def ask(tool: str, address: str, *more: str, community: str = WRITE) -> Ra
     return await run(tool, "-v2c", f"-c{community}", "-On", "-r1", "-t5", address, *more)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["2c", "3"])
 async def test_through_snmpd_everything_reads_as_it_does_directly(tmp_path: Path, kind: str) -> None:
     async with served(tmp_path / "state") as agent, snmpd(tmp_path / "snmpd", proxy_line(kind, agent)) as through:
@@ -89,7 +88,6 @@ async def test_through_snmpd_everything_reads_as_it_does_directly(tmp_path: Path
         assert "No Such Instance" in (await ask("snmpget", through, nothing, community=READER)).out
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "user"), [("2c", "write-community"), ("3", "admin")])
 async def test_a_set_through_snmpd_is_carried_out_as_the_user_of_the_proxy_line(
     tmp_path: Path, kind: str, user: str, caplog: pytest.LogCaptureFixture

@@ -277,6 +277,7 @@ async def test_a_log_as_a_crash_leaves_it_is_no_damage(tmp_path: Path) -> None:
     await store.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 async def test_a_damaged_log_is_damage(tmp_path: Path, seed: int) -> None:
     killed = await with_a_log(tmp_path)

@@ -20,6 +20,8 @@ from agent.snmp.client import read_configuration, user_of_passphrases
 from agent.snmp.presence import announce, local_address, withdraw
 from tests.station import Agent
 
+pytestmark = pytest.mark.slow
+
 COMMAND = str(Path(sys.executable).parent / "ipsec-agent")
 PASSWORDS = "a password to begin with\nand another for privacy\n"
 PATIENCE = 30.0
@@ -77,7 +79,6 @@ def options(name: str, auth: str, auth_password: str, priv: str, priv_password: 
 net_snmp = pytest.mark.skipif(not shutil.which("snmpget"), reason="net-snmp's tools are not installed")
 
 
-@pytest.mark.slow
 @net_snmp
 def test_a_user_is_added_listed_changed_and_removed(either: Agent) -> None:
     assert rows(either) == [["admin", "admin", "sha256", "aes128", "any", "active"]]
@@ -104,7 +105,6 @@ def test_a_user_is_added_listed_changed_and_removed(either: Agent) -> None:
         assert not [path for path in either.state.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
 
 
-@pytest.mark.slow
 @net_snmp
 def test_the_state_folders_snmp_conf_follows_the_user_it_names(either: Agent) -> None:
     path = either.state / "snmp.conf"
@@ -121,7 +121,6 @@ def test_the_state_folders_snmp_conf_follows_the_user_it_names(either: Agent) ->
     assert user(either, "remove", "admin").endswith("is of no use now\n")
 
 
-@pytest.mark.slow
 def test_what_cannot_be_done_is_said_in_one_line(either: Agent) -> None:
     for arguments, words in (
         (("remove", "admin"), "nobody of level admin would be left"),
@@ -147,7 +146,6 @@ def test_what_cannot_be_done_is_said_in_one_line(either: Agent) -> None:
     assert len(rows(either)) == 1
 
 
-@pytest.mark.slow
 def test_passwords_are_asked_for_twice_and_not_shown(either: Agent) -> None:
     def typed(*answers: str) -> tuple[str, int]:
         """What a terminal shows, and the exit status."""

@@ -87,6 +87,7 @@ def test_no_object_without_effect_is_forgotten() -> None:
     assert not any(SCHEMA.columns[name].traits.role is Role.SECRET for name in without)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 async def test_each_is_as_its_limit_says(name: str, tmp_path: Path) -> None:
     case = CASES[name]
