@@ -341,6 +341,17 @@ def test_a_failure_in_the_moment_in_which_the_last_tunnel_goes_blocks_too() -> N
     assert peers.state(1) is Oper.BLOCKED and peers.time_left(1) == 29
 
 
+def test_so_does_one_just_after_it() -> None:
+    world = World(upkeep=Upkeep(block=30))
+    peers = ready(world)
+    peers.tunnels(1, True)
+    peers.acquire(reqid(1, 1))
+    peers.tunnels(1, False)
+    assert peers.state(1) is Oper.GOING_UP
+    peers.initiated(1, "peer-1-rule-1", "the peer refused our authentication")
+    assert peers.state(1) is Oper.BLOCKED and peers.time_left(1) == 30
+
+
 def test_a_second_tunnel_that_fails_does_not_block_a_peer_whose_first_stands() -> None:
     world = World(upkeep=Upkeep(block=5))
     peers = ready(world, rules=2)

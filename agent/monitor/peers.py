@@ -247,6 +247,8 @@ class Peers:
             self._move(peer, record, Happening.BLOCK, record.blocked - self._clock())
         elif record.state is Oper.UP:
             self._move(peer, record, Happening.TUNNELS_GONE)
+            if record.trying:  # a packet asked already while the last tunnel was going
+                self._move(peer, record, Happening.STARTED, self._upkeep(peer).patience)
         elif not record.trying:
             self._move(peer, record, Happening.FAILED)
         if peer in self._restart:
