@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -88,7 +89,7 @@ async def _session(asked: Asked, place: Place, credentials: Credentials) -> int:
 
     schema = load_schema()
     async with await SnmpClient.open(place.host, place.port, credentials, schema, retries=FIRST_RETRIES) as client:
-        explain = None if asked.host else _explain(asked.settings)
+        explain = None if asked.host else partial(explained, asked.settings)
 
         async def begin(terminal: Terminal) -> Session:
             session = await Session.open(client, schema, terminal, explain=explain)
@@ -133,27 +134,25 @@ def _history_file(asked: Asked) -> Path:
     return Path(platformdirs.user_state_dir("ipsec-agent")) / HISTORY_FILE
 
 
-def _explain(settings: Settings) -> Callable[[Packet], Awaitable[str]]:
-    async def explain(packet: Packet) -> str:
-        from agent.inspect import InspectError, explain_packet
+async def explained(settings: Settings, packet: Packet) -> str:
+    """What becomes of a packet at the agent with these settings. Raises CannotDo."""
+    from agent.inspect import InspectError, explain_packet
 
-        try:
-            return await asyncio.to_thread(
-                explain_packet,
-                settings,
-                packet.source,
-                packet.destination,
-                packet.protocol,
-                packet.source_port,
-                packet.port,
-                packet.forwarded,
-                packet.decrypted,
-                packet.interface,
-            )
-        except InspectError as error:
-            raise CannotDo(str(error)) from None
-
-    return explain
+    try:
+        return await asyncio.to_thread(
+            explain_packet,
+            settings,
+            packet.source,
+            packet.destination,
+            packet.protocol,
+            packet.source_port,
+            packet.port,
+            packet.forwarded,
+            packet.decrypted,
+            packet.interface,
+        )
+    except InspectError as error:
+        raise CannotDo(str(error)) from None
 
 
 # ---- which agent, as whom -------------------------------------------------------------

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from agent.config import Endpoint, Settings
 from agent.mib.schema import Schema
-from agent.shell.outcome import CannotDo
 from agent.shell.packet import Packet
 from agent.shell.ssh_limits import SshLimits
+from agent.shell_command import explained
 from agent.snmp.client.session import Response
 from agent.snmp.inside import Inside, Login
 from agent.snmp.pdu import PduType, VarBind, Version
@@ -186,23 +186,8 @@ class AgentVisitor:
         return await self._door.agent.call(_called(lambda: self._door.inside.still(self._login)))
 
     async def explain(self, packet: Packet) -> str:
-        from agent.inspect import InspectError, explain_packet
-
         async with self._door.explaining:
-            try:
-                return await asyncio.to_thread(
-                    explain_packet,
-                    self._door.settings,
-                    packet.source,
-                    packet.destination,
-                    packet.protocol,
-                    packet.source_port,
-                    packet.port,
-                    packet.forwarded,
-                    packet.decrypted,
-                )
-            except InspectError as error:
-                raise CannotDo(str(error)) from None
+            return await explained(self._door.settings, packet)
 
 
 class InsideAsking:

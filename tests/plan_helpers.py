@@ -79,9 +79,6 @@ class DictConfiguration:
     def row_any_status(self, table: str, number: int) -> DictRow | None:
         return self.tables.get(table, {}).get(number)
 
-    def used(self, table: str, number: int) -> bool:
-        return number in self.tables.get(table, {})
-
     def scalar(self, name: str) -> Value:
         return self.scalars.get(name, schema().columns[name].default)
 

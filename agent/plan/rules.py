@@ -59,7 +59,7 @@ class After:
         leads to them."""
         new = set[int]()
         for change in self._changes:
-            if change.table == TRAFFIC and not self._before.used(TRAFFIC, change.number):
+            if change.table == TRAFFIC and self._before.row_any_status(TRAFFIC, change.number) is None:
                 new.add(change.number)
             elif change.columns.intersection(LEADS):
                 return frozenset()

@@ -422,10 +422,6 @@ class Configuration:
         row = self.tables[table].row(number)
         return row if row is not None and row.active else None
 
-    def used(self, table: str, number: int) -> bool:
-        """Whether there is a row of that number, in service or not."""
-        return number in self.tables[table]
-
     def rows_any_status(self, table: str) -> Iterator[Row]:
         return self.tables[table].rows()
 
