@@ -335,7 +335,7 @@ async def test_loading_a_thousand_connections(pair: tuple[Side, Side]) -> None:
     for number in range(1, 1001):
         settings = a.connection(remote_addrs=[f"10.9.{number >> 8}.{number & 255}"]).settings
         await a.ike.load_connection(Connection(f"peer-{number}", number, settings, ()))
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 10  # measured: 0.4
     assert len((await a.ike.observe()).connections) == 1000
 
 

@@ -127,7 +127,7 @@ def test_wrong_passwords_take_time_are_told_and_bar_their_source(box: Gateway) -
     assert box.logged().count("for user boss from 127.0.0.7") == 7
     began = time.monotonic()
     assert box.ssh("boss", "date", options=["-b", "127.0.0.7"]).returncode == REFUSED  # it is the right one
-    assert time.monotonic() - began < 1  # not even asked
+    assert time.monotonic() - began < 2  # not even asked: no pause as after a wrong one
     assert box.ssh("boss", "date").returncode == 0
     events = box.shell("debug show authentication-failure")
     assert "ssh login of user boss from 127.0.0.7" in events and "wrong password" not in events

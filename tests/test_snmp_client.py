@@ -261,7 +261,7 @@ async def test_nobody_there_is_said_in_time(tmp_path: Path) -> None:
     async with await SnmpClient.open(host, port, Community(b"x"), SCHEMA, wait=0.05, retries=2) as client:
         with pytest.raises(NoAnswer, match=rf"no answer from 127\.0\.0\.1:{port} \(Connection refused\)"):
             await client.get([RULE])
-    assert 0.3 < time.monotonic() - begun < 1.5  # 0.05 + 0.1 + 0.2
+    assert 0.3 < time.monotonic() - begun < 5  # 0.05 + 0.1 + 0.2, on a busy machine
 
 
 async def test_a_restarted_agent_is_followed(tmp_path: Path) -> None:
