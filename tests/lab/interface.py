@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import socket
 import struct
+import subprocess
+import threading
 from functools import partial
 from typing import Final
 
@@ -50,6 +52,33 @@ def shows(gateway: Gateway, *words: str) -> str:
     """'' when `ip -d link` of the interface has all the words, else what it says."""
     text = run(gateway.name, ["ip", "-d", "link", "show", LINK], check=False)
     return "" if all(word in text for word in words) else " ".join(text.split())
+
+
+class LinkStates:
+    """What `ip monitor link` tells of the interface from now on: a state may be over before somebody asks."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._process = inside(
+            gateway.name,
+            lambda: subprocess.Popen(["ip", "monitor", "link", "dev", LINK], stdout=subprocess.PIPE, text=True),
+        )
+        self._lines: list[str] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        self._lines.extend(self._process.stdout)
+
+    def been(self, state: str) -> str:
+        """'' once the link has been in this state, else what was told."""
+        lines = list(self._lines)
+        return "" if any(f"state {state} " in line for line in lines) else " ".join(lines) or "nothing was told"
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.wait()
+        self._reader.join()
 
 
 @scenario("interface")
@@ -141,8 +170,10 @@ def standing(world: World) -> None:
     world.a.station.set({f"ipsecPeerStartMode.{PEER}": "always-up"})
     world.eventually(partial(established, world.a, PEER), "always up: it comes up by itself", 90)
     world.eventually(partial(shows, world.a, "state UP mode DORMANT"), "full: the link is up", 15)
+    states = LinkStates(world.a)
     world.b.station.set({f"ipsecPeerAdminStatus.{PEER}": "down"})
-    world.eventually(partial(shows, world.a, "state DORMANT"), "the far side ends it: dormant", 30)
+    world.eventually(partial(states.been, "DORMANT"), "the far side ends it: dormant, until the next call fails", 30)
+    states.close()
     world.a.station.set({f"ipsecPeerIfStateMode.{PEER}": "reduced"})
     world.eventually(partial(shows, world.a, "state DOWN"), "reduced: down", 15)
     world.a.station.set({"ipsecGlobContDefaultRule.0": "pass"})
