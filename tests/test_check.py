@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -52,6 +53,8 @@ def test_a_machine_where_all_is_well_has_no_finding() -> None:
         (WELL.but(xfrm_error="Protocol not supported"), "no-xfrm", Severity.ERROR),
         (WELL.but(net_admin=False), "no-net-admin", Severity.ERROR),
         (WELL.but(modules_missing=("esp4",)), "modules", Severity.WARNING),
+        (WELL.but(transforms_missing=("ESP for IPv6",)), "no-esp", Severity.ERROR),
+        (WELL.but(transforms_missing=("AH for IPv4",)), "no-transform", Severity.NOTE),
         (WELL.but(charon=False, packages_missing=("strongswan-charon",)), "no-charon", Severity.ERROR),
         (WELL.but(packages_missing=("strongswan-swanctl",)), "no-charon", Severity.ERROR),
         (WELL.but(packages_missing=("libstrongswan-extra-plugins",)), "charon-plugins", Severity.WARNING),
@@ -226,6 +229,16 @@ def test_of_many_alike_some_are_named_and_the_rest_counted(tmp_path: Path) -> No
     text, status = run(load_settings({"state": tmp_path}))
     assert text.count("is used by nobody") == 21 and "10 more like these" in text
     assert status == 0
+
+
+def test_a_kernel_without_esp_is_seen() -> None:
+    """By making an SA; what the kernel has for it is in its list of symbols."""
+    symbols = Path("/proc/kallsyms").read_text()
+    if os.geteuid() or not symbols:
+        pytest.skip("not root, or the kernel hides its symbols")
+    missing = gather(LINUX).transforms_missing
+    for name, symbol in (("ESP for IPv4", "esp_init_state"), ("ESP for IPv6", "esp6_init_state")):
+        assert (name in missing) is (symbol not in symbols)
 
 
 # ---- as a command -------------------------------------------------------------------------

@@ -54,6 +54,28 @@ def kernel(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def transforms(facts: Facts) -> Iterator[Finding]:
+    """ESP carries every tunnel but those of AH alone; AH and IPComp are for those who ask for them."""
+    if not facts.linux or facts.modules_missing:
+        return
+    without = [transform for transform in facts.transforms_missing if transform.startswith("ESP")]
+    if without:
+        yield error(
+            "no-esp",
+            f"the kernel makes no SA of {' and '.join(without)}",
+            "peers are negotiated with and every tunnel fails; rules that protect drop",
+            "a kernel with CONFIG_INET_ESP and CONFIG_INET6_ESP, such as the distribution's full one",
+        )
+    others = [transform for transform in facts.transforms_missing if transform not in without]
+    if others:
+        yield note(
+            "no-transform",
+            f"the kernel makes no SA of {', '.join(others)}",
+            "proposals with them fail; those of ESP do without",
+            "modprobe ah4, ah6, ipcomp or ipcomp6 where they are wanted",
+        )
+
+
 def charon(facts: Facts) -> Iterator[Finding]:
     if not facts.linux:
         return
@@ -265,6 +287,7 @@ def nftables(facts: Facts) -> Iterator[Finding]:
 ENVIRONMENT: Final[tuple[Look, ...]] = (
     backend,
     kernel,
+    transforms,
     charon,
     ports,
     forwarding,

@@ -34,6 +34,7 @@ class Facts:
     net_admin: bool = True
     xfrm_error: str = ""
     modules_missing: tuple[str, ...] = ()
+    transforms_missing: tuple[str, ...] = ()  # `ESP for IPv4` …
     charon: bool = True
     charon_version: str = ""
     packages_missing: tuple[str, ...] = ()

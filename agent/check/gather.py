@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import itertools
 import os
 import re
 import shutil
@@ -38,6 +39,16 @@ SYSCTLS: Final = (
 MODULES: Final = {"esp4": "CONFIG_INET_ESP", "xfrm_user": "CONFIG_XFRM_USER"}
 COMMAND_SECONDS: Final = 5.0
 
+# An SA of each kind of transform, in the words of ip-xfrm(8), and what an operator calls it. The ciphers are those that
+# the kernel has whenever it has the protocol.
+TRANSFORMS: Final = {
+    "ESP": "esp enc ecb(cipher_null) 0x auth digest_null 0x",
+    "AH": f"ah auth hmac(sha256) 0x{'00' * 32}",
+    "IPComp": "comp comp deflate",
+}
+ENDS: Final = {"IPv4": ("192.0.2.1", "192.0.2.2"), "IPv6": ("2001:db8::1", "2001:db8::2")}
+NO_TRANSFORM: Final = re.compile("type not found|Protocol not supported")  # EPROTONOSUPPORT, with and without words
+
 
 def gather(settings: Settings) -> Facts:
     """All facts about these settings on this machine."""
@@ -57,6 +68,7 @@ def gather(settings: Settings) -> Facts:
         net_admin=_capable(CAP_NET_ADMIN),
         xfrm_error=xfrm_error,
         modules_missing=_modules_missing(),
+        transforms_missing=_transforms_missing(),
         charon=CHARON.exists(),
         charon_version=_charon_version(),
         packages_missing=tuple(missing_packages()),
@@ -115,6 +127,25 @@ def _modules_missing() -> tuple[str, ...]:
         return ()
     known = _read(Path("/proc/modules")) + _read(folder / "modules.builtin") + _read(folder / "modules.dep")
     return tuple(name for name in MODULES if not re.search(rf"(^|/){name}(\.ko| )", known, re.MULTILINE))
+
+
+def _transforms_missing() -> tuple[str, ...]:
+    """`ESP for IPv4` …: what the kernel makes no SA of. Tried in a network namespace that is gone afterwards; what
+    cannot be tried is not told."""
+    found = []
+    for (name, kind), (family, ends) in itertools.product(TRANSFORMS.items(), ENDS.items()):
+        source, destination = ends
+        protocol, *algorithms = kind.split()
+        state = ["src", source, "dst", destination, "proto", protocol, "spi", "0x1000", "mode", "tunnel", *algorithms]
+        command = ["unshare", "--net", "ip", "xfrm", "state", "add", *state]
+        environment = {**os.environ, "LC_ALL": "C"}
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_SECONDS, env=environment)
+        except (OSError, subprocess.TimeoutExpired):
+            return ()
+        if done.returncode and NO_TRANSFORM.search(done.stderr) and "open" not in done.stderr:
+            found.append(f"{name} for {family}")
+    return tuple(found)
 
 
 def _charon_version() -> str:

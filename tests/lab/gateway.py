@@ -202,10 +202,10 @@ class Gateway:
                 found.append(str(file.relative_to(self.folder)))
         return ", ".join(found)
 
-    def command(self, *words: str) -> str:
-        """Output of another command of ours on this gateway's state."""
+    def command(self, *words: str, check: bool = True) -> str:
+        """Output of another command of ours on this gateway's state. Raises RuntimeError when it fails, if `check`."""
         program = str(Path(sys.executable).parent / "ipsec-agent")
-        return run(self.name, [program, *words, "--state", str(self.state), "--backend", "linux"])
+        return run(self.name, [program, *words, "--state", str(self.state), "--backend", "linux"], check=check)
 
     def keep_logs(self) -> None:
         """Copy the logs of agent and charon to the host."""

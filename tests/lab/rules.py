@@ -325,6 +325,17 @@ def responder_only(world: World) -> None:
     capture.close()
 
 
+@scenario("rules", "start_rules")
+def checked(world: World) -> None:
+    """`check` knows this machine: its kernel has what tunnels are made of, and forwards."""
+    findings = {
+        finding["name"]: finding["what"] for finding in json.loads(world.a.command("check", "--json", check=False))
+    }
+    for name in ("no-xfrm", "no-esp", "no-transform", "no-charon", "forwarding"):
+        world.check(name not in findings, f"no finding {name}", findings.get(name, ""))
+    world.note(", ".join(findings))
+
+
 # ---- in qemu, whose kernel has nftables ---------------------------------------------------------
 
 
