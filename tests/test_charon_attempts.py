@@ -32,13 +32,13 @@ async def outcome(busy: Busy) -> str:
     async def loaded(connection: str) -> bool:
         return True
 
-    async def give_up(connection: str) -> None:
+    async def give_up(connection: str, child: str) -> None:
         raise AssertionError(connection)
 
     def tell(event: IkeEvent) -> None:
         told.set_result(event.text)
 
-    trying = Attempts(busy, loaded, give_up, tell, 1.0)
+    trying = Attempts(busy, loaded, give_up, tell, lambda: 1.0)
     trying.begin("peer-1", "peer-1-rule-1")
     try:
         return await asyncio.wait_for(told, 10)

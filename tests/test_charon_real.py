@@ -12,17 +12,21 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pytest import MonkeyPatch
 
-from agent.backends.charon import CharonIke
+from agent.backends.charon import CharonIke, attempts
 from agent.backends.charon.config import Options
 from agent.backends.charon.process import Daemon
+from agent.backends.connections import Connections, Wanted
 from agent.backends.engine import EngineError, IkeEvent, IkeEventKind
 from agent.backends.memory import MemorySpd
+from agent.backends.rowstate import Ledger
 from agent.mib import load_schema
 from agent.mib.ber import decode_value
 from agent.monitor import Monitor
@@ -83,12 +87,12 @@ class Side:
         self.events: list[IkeEvent] = []
         self.ike.subscribe(self.events.append)
 
-    def connection(self, **changes: object) -> Connection:
+    def connection(self, esp: Sequence[str] = ("aes256-sha256-modp2048",), **changes: object) -> Connection:
         own, other = ADDRESSES[self.number], ADDRESSES[1 - self.number]
         child = {
             "local_ts": [f"{NETS[self.number]}/32"],
             "remote_ts": [f"{NETS[1 - self.number]}/32"],
-            "esp_proposals": ["aes256-sha256-modp2048"],
+            "esp_proposals": list(esp),
             "policies": "yes",  # user space ESP has no other way to its packets
             "reqid": "65536",
         }
@@ -104,7 +108,7 @@ class Side:
         }
         return Connection("peer-1", 1, {**settings, **changes}, (Child(CHILD, 1, 1, 65536),))  # type: ignore[dict-item]
 
-    async def load(self, **changes: object) -> None:
+    async def load(self, **changes: Any) -> None:
         await self.ike.load_secret(Secret("psk-1", 1, b"sealed", ADDRESSES))
         await self.ike.load_connection(self.connection(**changes))
 
@@ -204,14 +208,14 @@ async def test_stopping_does_not_wait_for_a_negotiation(pair: tuple[Side, Side])
     await a.load(remote_addrs=["10.8.0.77"])
     await a.ike.initiate(CHILD, "peer-1", "a test")
     await asyncio.sleep(0.3)
-    attempts = a.ike._attempts
-    assert attempts is not None and attempts._open
+    under_way = a.ike._attempts
+    assert under_way is not None and under_way._open
     await a.ike.stop()
     for _ in range(100):
-        if not attempts._open:
+        if not under_way._open:
             break
         await asyncio.sleep(0.01)
-    assert not attempts._open
+    assert not under_way._open
     await a.ike.start()  # for the fixture to end it
 
 
@@ -232,6 +236,86 @@ async def test_asking_twice_makes_one_tunnel(pair: tuple[Side, Side]) -> None:
     await a.event(IkeEventKind.INITIATED)
     (sa,) = await a.ike.list_sas()
     assert len(sa.children) == 1
+    assert sum(event.kind is IkeEventKind.INITIATED for event in a.events) == 1
+
+
+NOBODY = "10.8.0.77"
+HELD = [pytest.param(attempts.HOLD_SECONDS, id="held"), pytest.param(0.3, id="followed")]
+
+
+async def call_nobody(side: Side, version: str, wait: float) -> None:
+    """An attempt that would take a minute, `wait` seconds old."""
+    await side.ike._set_options(replace(QUICK, retransmit_tries=5, retransmit_timeout=2.0))
+    await side.load(remote_addrs=[NOBODY], version=version)
+    side.events.clear()
+    await side.ike.initiate(CHILD, "peer-1", "a test")
+    await asyncio.sleep(wait)
+    assert not [event for event in side.events if event.kind is IkeEventKind.INITIATED]
+
+
+@pytest.mark.parametrize("hold", HELD)
+@pytest.mark.parametrize("version", ["1", "2"])
+async def test_an_attempt_that_is_ended_is_over_at_once(
+    pair: tuple[Side, Side], version: str, hold: float, monkeypatch: MonkeyPatch
+) -> None:
+    """charon tells of no end of an IKE SA that was not established; the next attempt is one all the same."""
+    monkeypatch.setattr(attempts, "HOLD_SECONDS", hold)
+    a, b = pair
+    await b.load(version=version)
+    await call_nobody(a, version, 1.0)
+    await a.ike.terminate(connection="peer-1")
+    assert (await a.event(IkeEventKind.INITIATED, 2)).text
+    await a.load(version=version)
+    assert await a.initiated() == ""
+
+
+@pytest.mark.parametrize("hold", HELD)
+@pytest.mark.parametrize("version", ["1", "2"])
+@pytest.mark.parametrize("wait", [0.0, 1.0])
+async def test_a_connection_loaded_anew_is_called_with_its_new_settings(
+    pair: tuple[Side, Side], version: str, hold: float, wait: float, monkeypatch: MonkeyPatch
+) -> None:
+    """Loading ends what is negotiated with the settings before; who asked for the tunnel gets it, and one answer."""
+    monkeypatch.setattr(attempts, "HOLD_SECONDS", hold)
+    a, b = pair
+    await b.load(version=version)
+    wanted = Wanted({"peer-1": a.connection(remote_addrs=[NOBODY], version=version)})
+    connections = Connections(a.ike, Ledger(), wanted, lambda: None, time.monotonic)
+    running = asyncio.create_task(connections.run())
+    try:
+        connections.mark(["peer-1"], [])
+        connections.look_again()
+        await call_nobody(a, version, wait)
+        await connections.idle.wait()
+        wanted.connections = {"peer-1": a.connection(version=version)}
+        connections.mark(["peer-1"], [])
+        assert (await a.event(IkeEventKind.INITIATED, 5)).text == ""
+        assert sum(event.kind is IkeEventKind.INITIATED for event in a.events) == 1
+        (sa,) = await a.ike.list_sas()
+        assert [child.state for child in sa.children] == ["INSTALLED"]
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.mark.parametrize("version", ["1", "2"])
+async def test_a_child_loaded_anew_does_not_come_up_as_it_was(pair: tuple[Side, Side], version: str) -> None:
+    """Nothing of it stands that could be ended, but charon's request to a peer slow to answer is the old one."""
+    a, b = pair
+    esp = ["aes256-sha256-modp2048", "aes128-sha1-modp2048"]
+    for side in pair:
+        await side.load(version=version, esp=esp)
+    os.kill(b.ike.daemon.pid(), signal.SIGSTOP)
+    await a.ike._set_options(replace(QUICK, retransmit_tries=5, retransmit_timeout=1.0))
+    a.events.clear()
+    await a.ike.initiate(CHILD, "peer-1", "a test")
+    await asyncio.sleep(0.5)
+    await a.load(version=version, esp=esp[1:])
+    await a.ike.end_outdated("peer-1", CHILD)
+    os.kill(b.ike.daemon.pid(), signal.SIGCONT)
+    assert (await a.event(IkeEventKind.INITIATED, 10)).text == ""
+    (sa,) = await a.ike.list_sas()
+    assert [(child.state, child.encryption_bits) for child in sa.children] == [("INSTALLED", 128)]
     assert sum(event.kind is IkeEventKind.INITIATED for event in a.events) == 1
 
 

@@ -317,6 +317,83 @@ def test_a_peer_with_a_block_time_is_left_alone_for_so_long() -> None:
     assert len(world.begun) == 2
 
 
+def test_who_dials_while_an_attempt_of_before_it_was_switched_off_is_ending_has_his_turn_behind_it() -> None:
+    """Down, up and `dialup` in the moment in which charon ends what was under way: that its end is no failure."""
+    world = World(upkeep=Upkeep(block=60))
+    peers = ready(world)
+    peers.acquire(reqid(1, 1))
+    peers.configured(1, Settings(usable=False))
+    peers.configured(1, Settings())
+    peers.dial(1, "dialup")
+    assert world.children() == ["peer-1-rule-1"]  # version 1 would negotiate both
+    peers.initiated(1, "peer-1-rule-1", "no answer from the peer")
+    assert world.begun[1:] == [("peer-1-rule-1", "peer-1", "dialup")]
+    assert peers.state(1) is Oper.GOING_UP and not peers.error(1)
+    peers.initiated(1, "peer-1-rule-1", "no answer from the peer")
+    assert peers.state(1) is Oper.BLOCKED and len(world.begun) == 2
+
+
+def test_a_peer_that_is_always_up_is_not_blocked_by_an_attempt_of_before_it_was_switched_off() -> None:
+    world = World()
+    peers = ready(world)
+    peers.configured(1, Settings(always_up=True))
+    peers.tick()
+    peers.configured(1, Settings(usable=False, always_up=True))
+    peers.configured(1, Settings(always_up=True))
+    peers.tick()
+    peers.initiated(1, "peer-1-rule-1", "no answer from the peer")
+    assert len(world.begun) == 2 and peers.state(1) is Oper.GOING_UP
+
+
+def test_switched_off_while_it_is_called_it_rests() -> None:
+    world = World()
+    peers = ready(world)
+    peers.acquire(reqid(1, 1))
+    peers.configured(1, Settings(usable=False))
+    peers.initiated(1, "peer-1-rule-1", "no answer from the peer")
+    peers.configured(1, Settings())
+    assert peers.state(1) is Oper.DORMANT and len(world.begun) == 1 and not peers._records
+
+
+def test_a_new_row_of_the_same_number_does_not_answer_for_the_old_ones_attempt() -> None:
+    world = World(upkeep=Upkeep(block=60))
+    peers = ready(world)
+    peers.acquire(reqid(1, 1))
+    peers.configured(1, None)
+    assert world.told[-1] == (Oper.DOWN, "removed")
+    peers.configured(1, Settings())
+    peers.acquire(reqid(1, 1))
+    assert len(world.begun) == 1
+    peers.initiated(1, "peer-1-rule-1", "no answer from the peer")
+    assert peers.state(1) is Oper.GOING_UP and len(world.begun) == 2 and not peers.error(1)
+
+
+def test_a_row_that_went_leaves_no_record_once_its_attempt_is_over() -> None:
+    world = World()
+    peers = ready(world)
+    peers.acquire(reqid(1, 1))
+    peers.configured(1, None)
+    peers.planned(plan(peers=0, generation=2), {1})
+    peers.initiated(1, "peer-1-rule-1", "no answer from the peer")
+    assert not peers._records
+
+
+def test_other_settings_have_as_long_as_the_ones_before() -> None:
+    """What is under way is begun anew with them."""
+    world = World(upkeep=Upkeep(patience=60))
+    peers = ready(world)
+    peers.acquire(reqid(1, 1))
+    world.now = 50
+    peers.planned(plan(remote="192.0.2.9", generation=2), {1})
+    world.now = 100
+    peers.tick()
+    assert not world.given_up and peers.time_left(1) == 10
+    peers.planned(plan(remote="192.0.2.9", generation=3), {1})
+    world.now = 110
+    peers.tick()
+    assert world.given_up == [1]
+
+
 def test_a_blocked_peer_is_still_answered() -> None:
     world = World(upkeep=Upkeep(block=30))
     peers = ready(world)

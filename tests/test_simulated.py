@@ -101,6 +101,20 @@ async def test_a_peer_that_may_move_shows_the_address_that_this_host_sends_from(
     assert (str(ipaddress.ip_address(sa.local)), sa.local_id) == (ours, ours)
 
 
+async def test_settings_loaded_while_it_is_called_are_those_it_comes_up_with() -> None:
+    """The attempt with the settings before is no failure; one answer is told."""
+    bench = Bench()
+    await bench.start(connection("203.0.113.9"))
+    await bench.later(1)
+    await bench.ike.load_connection(connection(proposals=["aes128-sha256-modp2048"]))
+    await bench.ike.end_outdated(NAME)
+    assert [event.kind for event in bench.events] == [IkeEventKind.IKE_DOWN]
+    assert await bench.later(ANSWER_SECONDS) == UP
+    (sa,) = await bench.ike.list_sas()
+    assert sa.encryption_bits == 128
+    assert await bench.later(SILENCE_SECONDS) == []
+
+
 async def test_who_is_in_the_silent_net_does_not_answer() -> None:
     bench = Bench()
     await bench.start(connection("203.0.113.9"))

@@ -204,7 +204,7 @@ class Connections:
         while children:
             child = "" if "" in children else min(children)
             try:
-                await self._ike.terminate(connection=name, child=child)
+                await self._ike.end_outdated(name, child)
             except FAILURES as error:
                 self._not_ended.setdefault(name, set()).update(children)
                 logger.warning("ending %s %s: %s", name, child, error)

@@ -293,6 +293,10 @@ class Ike(Protocol):
         """End all IKE_SAs of a connection, or only CHILD_SAs of a child name, or one IKE_SA or CHILD_SA by its unique
         id; none there is no error."""
 
+    async def end_outdated(self, connection: str, child: str = "") -> None:
+        """As terminate, of what came up with settings that are loaded no more. A tunnel that is being asked for is
+        negotiated anew, with those loaded now; INITIATED tells of that alone."""
+
     async def renew(self, ike_id: int) -> None:
         """Replace an IKE_SA by a fresh one, with authentication; its children move to that. None there is no error."""
 

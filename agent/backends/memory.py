@@ -190,6 +190,9 @@ class MemoryIke:
         if connection and not child:
             self.sas = [sa for sa in self.sas if sa.connection != connection]
 
+    async def end_outdated(self, connection: str, child: str = "") -> None:
+        await self.terminate(connection=connection, child=child)
+
     async def renew(self, ike_id: int) -> None:
         self.calls.append(("renew", str(ike_id)))
 

@@ -378,6 +378,14 @@ class SimulatedIke(MemoryIke):
                 if child_id == tunnel.child.unique_id or (child and child == tunnel.child.name):
                     self._end_tunnel(association, tunnel)
 
+    async def end_outdated(self, connection: str, child: str = "") -> None:
+        asked = {name for of, name in self._attempts if of == connection and child in ("", name)}
+        if connection in self.connections:
+            self._attempts -= {(connection, name) for name in asked}
+        await super().end_outdated(connection, child)
+        for name in sorted(asked) if connection in self.connections else ():
+            await self.initiate(name, connection, "its settings are other ones")
+
     def _end(self, association: Association) -> None:
         for tunnel in list(association.tunnels.values()):
             self._end_tunnel(association, tunnel)

@@ -75,12 +75,14 @@ class PlanView(Protocol):
 @dataclass(eq=False, slots=True)
 class Record:
     """A peer that is not at rest. `trying`: children being negotiated by us; `waiting`: those whose turn comes when the
-    peer is up, with the reason; `until`: when the state is left, None for no such time."""
+    peer is up, with the reason; `void`: `trying` is of before it was switched off or removed, so its end says nothing,
+    and who asks meanwhile waits for that; `until`: when the state is left, None for no such time."""
 
     state: Oper = Oper.DORMANT
     until: float | None = None
     trying: set[str] = field(default_factory=set)
     waiting: dict[str, str] = field(default_factory=dict)
+    void: bool = False
     error: str = ""
     given_up: str = ""  # why we had the negotiation ended before its own end
     blocked: float = 0.0  # until when it is, should it turn out to have no tunnel
@@ -123,6 +125,8 @@ class Peers:
             self._settings.pop(peer, None)
             record = self._records.pop(peer, None)
             self._restart.pop(peer, None)
+            if record is not None and record.trying:  # charon has yet to end that
+                self._records[peer] = Record(Oper.DOWN, trying=record.trying, void=True)
             if record is not None and self._witness is not None:
                 self._witness.moved(peer, record.state, Oper.DOWN, "removed", 0)
             return
@@ -140,10 +144,18 @@ class Peers:
 
     def planned(self, plan: PlanView, touched: set[int]) -> None:
         """A new plan; `touched`: peers whose connections are other ones."""
+        before = {peer: self.connection(peer) for peer in touched & self._records.keys()}
         self._plan = plan
         for peer in touched:
             self._restart.pop(peer, None)  # other settings deserve another try at once
+            if peer in before and before[peer] != self.connection(peer):
+                self._longer(peer, self._records[peer])
             self._adjust(peer)
+
+    def _longer(self, peer: int, record: Record) -> None:
+        """What is under way is begun anew with other settings, and has as long as a new one."""
+        if record.state is Oper.GOING_UP and record.trying and not record.given_up:
+            self._leave_after(peer, record, self._upkeep(peer).patience)
 
     def _adjust(self, peer: int) -> None:
         """What plan and settings make of it: usable or not, always up."""
@@ -247,7 +259,7 @@ class Peers:
             self._move(peer, record, Happening.BLOCK, record.blocked - self._clock())
         elif record.state is Oper.UP:
             self._move(peer, record, Happening.TUNNELS_GONE)
-            if record.trying:  # a packet asked already while the last tunnel was going
+            if record.trying and not record.void:  # a packet asked already while the last tunnel was going
                 self._move(peer, record, Happening.STARTED, self._upkeep(peer).patience)
         elif not record.trying:
             self._move(peer, record, Happening.FAILED)
@@ -260,7 +272,9 @@ class Peers:
         record = self._record(peer)
         known = child in record.trying
         record.trying.discard(child)
-        if text and self.connection(peer) is not None:
+        if record.void:
+            self._voided(peer, record)
+        elif text and self.connection(peer) is not None:
             if known:  # else it has been told of already
                 self._failed(peer, record, child, text)
         else:
@@ -268,6 +282,17 @@ class Peers:
             if record.state is Oper.GOING_UP and not record.trying:
                 self._leave_after(peer, record, HEARD_SECONDS)
         self._settle(peer, record)
+
+    def _voided(self, peer: int, record: Record) -> None:
+        """An attempt of before is over: whoever has asked since has his turn."""
+        record.void = bool(record.trying)
+        if record.void:
+            return
+        waiting, record.waiting = record.waiting, {}
+        for child, why in waiting.items():
+            self._want(peer, child, why)
+        if record.state is Oper.GOING_UP and not record.trying:
+            self._leave_after(peer, record, HEARD_SECONDS)
 
     def _failed(self, peer: int, record: Record, child: str, text: str) -> None:
         """An attempt of ours came to nothing: the peer is left alone for a while, if it is to be."""
@@ -342,9 +367,11 @@ class Peers:
                 return
             child = min(record.trying)
             record.trying.clear()
+            record.void = False
             self._failed(peer, record, child, "the negotiation did not come to an end")
         else:
             record.trying.clear()
+            record.void = False
             self._move(peer, record, Happening.TIME_UP)
         self._settle(peer, record)
 
@@ -363,7 +390,7 @@ class Peers:
             return
         record = self._record(peer)
         if record.trying or record.state is Oper.GOING_UP:
-            if child not in record.trying:
+            if child not in record.trying or record.void:
                 record.waiting.setdefault(child, why)
             return
         if record.state not in MAY_START:
@@ -426,7 +453,11 @@ class Peers:
 
     def _settle(self, peer: int, record: Record) -> None:
         """Usable or not; and a record that says nothing is forgotten."""
-        self._move(peer, record, self._fitness(peer))
+        fitness = self._fitness(peer)
+        self._move(peer, record, fitness)
+        if record.trying and fitness is not Happening.USABLE:
+            record.void = True
+            record.waiting.clear()
         says = record.trying or record.waiting or record.error or record.until is not None
         if not says and record.state in (Oper.DORMANT, Oper.DOWN, Oper.IP_LOOKUP):
             self._records.pop(peer, None)

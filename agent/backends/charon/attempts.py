@@ -3,7 +3,10 @@
 For the first seconds an attempt holds a thread of ours and one of charon's, because the
 control log of `initiate` tells what happens. A peer that does not answer takes minutes; it
 gives its place back then and is followed by events, so dead peers do not keep the living
-from their turn. An attempt for a child that is already being tried is none.
+from their turn. An attempt for a child that is already being tried is none: whoever asks
+again gets the answer to the first. What that was begun with may be loaded no more by then;
+so whatever comes of an attempt whose connection was changed, it is begun anew, once what
+was negotiated before has been ended.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import contextlib
 import logging
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -47,6 +50,12 @@ class Attempt:
     outcome: asyncio.Future[str]
     lines: list[str] = field(default_factory=list)
     slow: bool = False  # followed by events now
+    outdated: bool = False  # begun with settings that are loaded no more
+
+    def anew(self) -> None:
+        self.outcome = asyncio.get_running_loop().create_future()
+        self.lines.clear()
+        self.slow = self.outdated = False
 
     def say(self, line: str) -> None:
         self.lines.append(line)
@@ -58,14 +67,14 @@ class Attempt:
 
 
 class Attempts:
-    """`loaded(connection)` waits until charon has it, and says whether; `give_up(connection)` ends what still tries
-    after `patience()` seconds; `told` gets the INITIATED events."""
+    """`loaded(connection)` waits until charon has it, and says whether; `give_up(connection, child)` ends what still
+    tries after `patience()` seconds (child '': all of it); `told` gets the INITIATED events."""
 
     def __init__(
         self,
         connect: Connect,
         loaded: Callable[[str], Awaitable[bool]],
-        give_up: Callable[[str], Awaitable[None]],
+        give_up: Callable[[str, str], Awaitable[None]],
         told: Callable[[IkeEvent], None],
         patience: Callable[[], float],
     ) -> None:
@@ -74,6 +83,7 @@ class Attempts:
         self._places = asyncio.Semaphore(INITIATES)
         self._executor = ThreadPoolExecutor(INITIATES, thread_name_prefix="charon-initiate")
         self._under_way: dict[tuple[str, str], Attempt] = {}
+        self._endings: dict[str, asyncio.Event] = {}  # connections whose outdated SAs are being ended
         self._tasks: set[asyncio.Task[None]] = set()
         self._open: set[socket.socket | None] = set()  # of the threads at work
 
@@ -88,15 +98,35 @@ class Attempts:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    @contextlib.asynccontextmanager
+    async def ending_outdated(self, connection: str, child: str = "") -> AsyncIterator[None]:
+        """While SAs with settings of before are ended; attempts under way for the connection (or only for that child)
+        are begun anew after it, and none before. One at a time of a connection."""
+        for attempt in self._of(connection):
+            attempt.outdated = attempt.outdated or child in ("", attempt.child)
+        over = self._endings[connection] = asyncio.Event()
+        try:
+            yield
+        finally:
+            del self._endings[connection]
+            over.set()
+
+    def given_up(self, connection: str) -> None:
+        """What is under way for it is being ended for good."""
+        for attempt in self._of(connection):
+            attempt.outdated = False
+
+    def _of(self, connection: str) -> list[Attempt]:
+        return [attempt for attempt in self._under_way.values() if attempt.connection == connection]
+
     def event(self, event: IkeEvent) -> None:
         """What charon tells meanwhile."""
         if event.kind is IkeEventKind.LOST:
             for attempt in list(self._under_way.values()):
                 attempt.end("charon was lost")
         elif event.connection and self._under_way:
-            for attempt in list(self._under_way.values()):
-                if attempt.connection == event.connection:
-                    self._follow(attempt, event)
+            for attempt in self._of(event.connection):
+                self._follow(attempt, event)
 
     def _follow(self, attempt: Attempt, event: IkeEvent) -> None:
         if event.kind is IkeEventKind.LOG:
@@ -111,6 +141,12 @@ class Attempts:
     async def _run(self, attempt: Attempt) -> None:
         try:
             text = await self._try(attempt)
+            while attempt.outdated:
+                await self._ended(attempt.connection)
+                if text == UP:
+                    await self._give_up(attempt.connection, attempt.child)
+                attempt.anew()
+                text = await self._try(attempt)
         except asyncio.CancelledError:
             raise
         except Exception:
@@ -123,6 +159,7 @@ class Attempts:
     async def _try(self, attempt: Attempt) -> str:
         if not await self._loaded(attempt.connection):
             return f"{attempt.connection} is not loaded into charon"
+        await self._ended(attempt.connection)
         async with self._places:
             text = await asyncio.get_running_loop().run_in_executor(self._executor, self._initiate, attempt)
         if text is not SLOW:
@@ -132,8 +169,13 @@ class Attempts:
             async with asyncio.timeout(self._patience()):
                 return await attempt.outcome
         except TimeoutError:
-            await self._give_up(attempt.connection)
+            await self._give_up(attempt.connection, "")
             return reason(attempt.lines)
+
+    async def _ended(self, connection: str) -> None:
+        """Until nothing of it is outdated."""
+        while (ending := self._endings.get(connection)) is not None:
+            await ending.wait()
 
     def _initiate(self, attempt: Attempt) -> str:
         """In a thread."""

@@ -403,7 +403,19 @@ class CharonIke:
         logger.info("initiating %s: %s", child, reason)
         self._attempts.begin(connection, child)
 
+    async def end_outdated(self, connection: str, child: str = "") -> None:
+        if self._attempts is None or connection not in self._journal.fingerprints:  # gone: nothing to begin anew
+            await self.terminate(connection=connection, child=child)
+            return
+        async with self._attempts.ending_outdated(connection, child):
+            await self._terminate(connection=connection, child=child)
+
     async def terminate(self, *, connection: str = "", child: str = "", ike_id: int = 0, child_id: int = 0) -> None:
+        if connection and not child and self._attempts is not None:
+            self._attempts.given_up(connection)
+        await self._terminate(connection=connection, child=child, ike_id=ike_id, child_id=child_id)
+
+    async def _terminate(self, *, connection: str = "", child: str = "", ike_id: int = 0, child_id: int = 0) -> None:
         request = {"timeout": str(TERMINATE_MILLISECONDS), "force": "yes"}
         if ike_id:
             request["ike-id"] = str(ike_id)
@@ -433,9 +445,9 @@ class CharonIke:
         except EngineError as error:
             logger.info("renewing IKE SA %d: %s", ike_id, error)
 
-    async def _give_up(self, connection: str) -> None:
+    async def _give_up(self, connection: str, child: str) -> None:
         try:
-            await self.terminate(connection=connection)
+            await self.terminate(connection=connection, child=child)
         except EngineError as error:
             logger.info("ending the attempt at %s: %s", connection, error)
 

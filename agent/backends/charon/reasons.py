@@ -75,7 +75,11 @@ RECEIVED: Final = re.compile(r"^received packet|parsed \S+ response 0")
 ALREADY_THERE: Final = re.compile(r"due to existing duplicate")
 AUTHENTICATING: Final = re.compile(r"generating ID_PROT request 0 \[ ID HASH")
 ANSWERED: Final = re.compile(r"parsed ID_PROT response 0 \[ ID HASH")
-ENDED: Final = re.compile(r"establishing (?:IKE_SA|CHILD_SA) .*failed|establishing IKE_SA failed")
+ENDED: Final = re.compile(
+    r"establishing IKE_SA failed|failed to establish CHILD_SA"
+    # ended before it was established, by us or for want of time: of that no event tells
+    r"|destroying IKE_SA in state (?:CREATED|CONNECTING) without|deleting (?:unestablished|half open) IKE_SA"
+)
 
 
 def reason(lines: Sequence[str], otherwise: str = "") -> str:
