@@ -20,9 +20,11 @@ from pathlib import Path
 from agent.backends.engine import EngineError, Host, Route
 from agent.backends.installing import in_order
 from agent.backends.links import KernelLinks
+from agent.backends.peer_states import read_settings, stand_ins, still_lost
 from agent.backends.reconcile import flush, show_selector
+from agent.backends.remembered import REQIDS, TAKEOVERS, takeovers_of
 from agent.backends.sole import Sole
-from agent.backends.surroundings import Surroundings
+from agent.backends.surroundings import PEER_TABLE, Surroundings
 from agent.config import Settings
 from agent.mib import load_schema
 from agent.plan import inbound
@@ -34,8 +36,6 @@ from agent.serve import CHARON_FOLDER, capabilities_here
 from agent.store.errors import StoreError, StoreMissing
 from agent.store.lock import StoreLock
 from agent.store.store import StoredState, read_served, read_store
-
-REQID = "reqid"
 
 
 class InspectError(Exception):
@@ -259,7 +259,11 @@ async def _plan_on(
     surroundings = Surroundings(host, capabilities, lambda: None)
     try:
         await surroundings.rebuild(state.configuration)
-        environment = surroundings.environment(state.numbers.get(REQID, {}))
+        takeovers = takeovers_of(state.numbers.get(TAKEOVERS, {}))
+        if takeovers:
+            settings = {row.number: read_settings(row) for row in state.configuration.rows(PEER_TABLE)}
+            surroundings.stood_for(stand_ins(still_lost(takeovers, settings), settings))
+        environment = surroundings.environment(state.numbers.get(REQIDS, {}))
         return make_plan(state.configuration, environment), [host.route_to(address) for address in towards]
     finally:
         await surroundings.stop()

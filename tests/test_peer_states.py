@@ -32,8 +32,12 @@ class Bench:
         self.stood: Mapping[int, int] = {}
         self.dialed: list[int] = []
         self.timers: list[Timer] = []
+        self.begin({})
+
+    def begin(self, held: Mapping[int, int]) -> None:
+        """`held`: who stood for whom when the agent before went."""
         self.states = PeerStates(
-            self.shown.__setitem__, lambda peer, name: self.missed.append((peer, name)), self._stood, self._later
+            self.shown.__setitem__, lambda peer, name: self.missed.append((peer, name)), self._stood, self._later, held
         )
         self.states.on_takeover(self.dialed.append)
 
@@ -45,11 +49,15 @@ class Bench:
         return self.timers[-1]
 
     def peer(self, number: int, **cells: Value) -> None:
-        columns: dict[str, Value] = {"ipsecPeerStartMode": 2, **{f"ipsecPeer{name}": v for name, v in cells.items()}}
-        self.states.configured(number, DictRow("ipsecPeerTable", number, columns))
+        self.states.configured(number, row(number, **cells))
 
     def tell(self, kind: Kind, peer: int = 7) -> None:
         self.states.event(Event(kind, Severity.NOTICE, "", peer))
+
+
+def row(number: int, **cells: Value) -> DictRow:
+    columns: dict[str, Value] = {"ipsecPeerStartMode": 2, **{f"ipsecPeer{name}": v for name, v in cells.items()}}
+    return DictRow("ipsecPeerTable", number, columns)
 
 
 @pytest.fixture
@@ -131,6 +139,68 @@ def test_nobody_stands_for_a_peer_that_is_switched_off_or_has_no_backup_any_more
     bench.tell(DOWN)
     bench.states.configured(7, None)
     assert bench.stood == {}
+
+
+def chain(bench: Bench, *peers: int) -> None:
+    """Each is the backup of the one before."""
+    for number, backup in zip(peers, (*peers[1:], 0), strict=True):
+        bench.peer(number, SecondaryPeerIndex=backup, IfStateMode=2)
+
+
+def test_the_backup_of_a_lost_backup_stands_for_both(bench: Bench) -> None:
+    chain(bench, 7, 8, 9)
+    bench.tell(DOWN, 7)
+    assert bench.stood == {7: 8} and bench.dialed == [8]
+    bench.tell(FAILED, 8)
+    assert bench.stood == {7: 9, 8: 9} and bench.dialed == [8, 9]
+    bench.tell(UP, 8)
+    bench.timers[0].call()
+    assert bench.stood == {7: 8}
+    bench.tell(UP, 7)
+    bench.timers[1].call()
+    assert bench.stood == {}
+
+
+def test_a_backup_that_is_lost_already_is_passed_over(bench: Bench) -> None:
+    chain(bench, 7, 8, 9)
+    bench.tell(DOWN, 8)
+    bench.tell(DOWN, 7)
+    assert bench.stood == {7: 9, 8: 9}
+
+
+def test_a_backup_that_is_switched_off_is_passed_over(bench: Bench) -> None:
+    """Nobody stands for it, but its own backup can for the one before."""
+    chain(bench, 7, 8, 9)
+    bench.tell(DOWN, 7)
+    bench.peer(8, SecondaryPeerIndex=9, IfStateMode=2, AdminStatus=2)
+    bench.tell(DOWN, 8)
+    assert bench.stood == {7: 9} and bench.dialed == [8, 9]
+    bench.peer(8, SecondaryPeerIndex=9, IfStateMode=2)
+    assert bench.stood == {7: 8}
+    bench.peer(8, SecondaryPeerIndex=0, AdminStatus=2)
+    assert bench.stood == {7: 8}  # there is nobody behind it
+
+
+def test_the_next_agent_goes_on_where_the_one_before_was(bench: Bench) -> None:
+    """Before its first plan: what went through the backup's tunnel goes on."""
+    rows = [row(7, SecondaryPeerIndex=8, IfStateMode=2), row(8, SecondaryPeerIndex=9, IfStateMode=2), row(9)]
+    bench.begin({7: 8, 8: 9})
+    bench.states.replayed(rows)
+    assert bench.stood == {7: 9, 8: 9} == bench.states.standing and bench.states.takeovers == {7: 8, 8: 9}
+    bench.tell(FAILED, 7)
+    assert bench.stood == {7: 9, 8: 9}
+    bench.tell(UP, 7)
+    bench.timers[0].call()
+    assert bench.stood == {8: 9}
+
+
+@pytest.mark.parametrize(
+    "cells", [None, {"SecondaryPeerIndex": 8}, {"SecondaryPeerIndex": 9, "AdminStatus": 2}, {"SecondaryPeerIndex": 0}]
+)
+def test_what_is_no_longer_configured_is_not_gone_on_with(bench: Bench, cells: dict[str, Value] | None) -> None:
+    bench.begin({7: 9})
+    bench.states.replayed([row(9), *([row(7, **cells)] if cells is not None else [])])
+    assert bench.stood == {} == bench.states.standing == bench.states.takeovers
 
 
 def test_a_failed_attempt_is_told_with_the_name(bench: Bench) -> None:

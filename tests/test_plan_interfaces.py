@@ -392,6 +392,16 @@ def test_the_backup_peers_tunnel_has_the_primarys_traffic() -> None:
     assert make_plan(made, WORLD, taken, ()).policies == plan.policies
 
 
+def test_the_backup_of_a_backup_has_the_traffic_of_both() -> None:
+    """What PeerStates makes of a chain; a step from the plan in which only the first was lost."""
+    made = configuration({7: [RULE], 8: [RULE], 9: [RULE]})
+    taken = make_plan(made, replace(WORLD, takeovers={7: 8}), make_plan(made, WORLD), ())
+    assert ways(taken) == {packed("198.51.100.8")}
+    further = make_plan(made, replace(WORLD, takeovers={7: 9, 8: 9}), taken, ())
+    assert ways(further) == {packed("198.51.100.9")}
+    assert further.policies == make_plan(made, replace(WORLD, takeovers={7: 9, 8: 9}, reqids=taken.reqids)).policies
+
+
 def test_nets_the_backup_peer_does_not_have_are_blocked() -> None:
     made = configuration({7: [RULE], 9: ["protect 10.1.0.0/16 10.9.0.0/16"]})
     taken = make_plan(made, replace(WORLD, takeovers={7: 9}))

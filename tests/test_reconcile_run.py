@@ -28,6 +28,8 @@ from agent.backends.engine import (
 )
 from agent.backends.memory import HELD_BY_OTHERS, MemoryHost, MemoryIke, MemoryLinks, MemorySpd
 from agent.backends.reconcile import Reconciler, flush, show_selector
+from agent.config import Settings
+from agent.inspect import plan_of, stored
 from agent.mib import load_schema
 from agent.mib.ber import Value
 from agent.plan.capabilities import CHARON
@@ -35,6 +37,7 @@ from agent.plan.links import CallRoute, VirtualLink
 from agent.plan.model import Action, ApplyState, Connection, Policy, PolicyKey, Ports, Prefix, RowRef, Selector, Tunnel
 from agent.plan.numbers import REQID_FIRST
 from agent.plan.planner import make_plan
+from agent.store.events import Event, Kind, Severity
 from agent.store.hooks import AGENT, Edit
 from agent.store.store import Store
 from tests.xfrm_namespace import until
@@ -370,6 +373,45 @@ async def test_stopping_leaves_all_and_the_next_agent_finds_nothing_to_do(tmp_pa
     assert second.store.numbers("reqid") == reqids
     assert second.state("ipsecPeerTable", 7)[0] == ApplyState.APPLIED
     await second.stop()
+
+
+async def test_the_next_agent_goes_on_with_the_backup_of_a_peer_that_is_still_lost(tmp_path: Path) -> None:
+    """The first plan of the next agent has the same policies as the last of the one before: no packet is lost, and
+    the plan that is made without an agent, for `explain` and before the network, agrees."""
+    backed = {"ipsecPeerStartMode": 2, "ipsecPeerIfStateMode": 2, "ipsecPeerSecondaryPeerIndex": 8}
+
+    def towards(held: Mapping[PolicyKey, Observed]) -> set[bytes]:
+        found = (policy.templates[0].destination for policy in held.values() if policy.templates)
+        return {address for address in found if address != HERE}
+
+    spd, ike, host = MemorySpd(), MemoryIke(), MemoryHost(own=[HERE])
+    first = Bench(tmp_path, spd, ike, host)
+    await first.start()
+    net = {"ipsecTrLocalAddress": bytes([10, 0, 1, 0])}
+    await first.set(ON, rule(1, 4, **net), rule(2, 4, **net), peer(8, 2, b"192.0.2.3"), peer(7, 1))
+    await first.set(("ipsecPeerTable", 7, backed))
+    assert towards(spd.policies) == {THERE}
+    first.store.events.tell(Event(Kind.NEGOTIATION_FAILED, Severity.WARNING, "no answer", 7))
+    await first.reconciler.settled()
+    assert towards(spd.policies) == {THERE_TOO}
+    await first.stop()
+    policies = dict(spd.policies)
+    spd.batches.clear()
+
+    plan, _ = await plan_of(Settings(state=tmp_path), stored(Settings(state=tmp_path)))
+    assert plan.takeovers == {7: 8}
+    second = Bench(tmp_path, spd, ike, host)
+    await second.start()
+    assert sum(spd.batches) == 0 and spd.policies == policies and second.reconciler.plan is not None
+    assert second.reconciler.plan.takeovers == {7: 8}
+    second.store.events.tell(Event(Kind.PEER_UP, Severity.NOTICE, "", 7))
+    await until(lambda: towards(spd.policies) == {THERE})
+    await second.reconciler.settled()
+    await second.stop()
+    third = Bench(tmp_path, spd, ike, host)
+    await third.start()
+    assert towards(spd.policies) == {THERE} and not third.store.numbers("takeover")
+    await third.stop()
 
 
 async def test_flush_removes_ours_and_nothing_else(bench: Bench) -> None:

@@ -3,7 +3,8 @@
 Told by the events of `store/events.py`, whoever watches the peers: up, down, blocked, an
 attempt failed. A backup peer takes over when its primary is lost or cannot be reached, and
 gives back when the primary has been up for the delay configured; what that means for
-policies and routes is the plan's business. Sources: ipsecPeerIfStateMode,
+policies and routes is the plan's business. A backup that is lost itself, or switched off, has
+its own backup stand for both. Who took over from whom outlives the agent. Sources: ipsecPeerIfStateMode,
 ipsecPeerSecondaryPeerIndex, ipsecPeerDelayBackToPrimary, ipsecGlobContDnsSelectRoundRobin.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple, Protocol
 
 from agent.mib.ber import Value
@@ -39,15 +40,19 @@ class Timer(Protocol):
 
 
 class RowView(Protocol):
+    @property
+    def number(self) -> int: ...
     def __getitem__(self, column: str) -> Value: ...
 
 
 class Settings(NamedTuple):
-    """What of a peer's row matters here. `backup` 0: none; `delay` in seconds."""
+    """What of a peer's row matters here. `off`: by the operator's wish, so nobody stands for it; `backup` 0: none;
+    `delay` in seconds."""
 
     interface: bool
     always_up: bool
     full: bool
+    off: bool
     backup: int
     delay: int
     name: str
@@ -57,20 +62,42 @@ def read_settings(row: RowView) -> Settings:
     address = row["ipsecPeerDynamicAddress"]
     backup, delay = row["ipsecPeerSecondaryPeerIndex"], row["ipsecPeerDelayBackToPrimary"]
     assert isinstance(address, bytes) and isinstance(backup, int) and isinstance(delay, int)
-    down = row["ipsecPeerAdminStatus"] == ADMIN_DOWN  # the operator's wish; nobody stands for it
     return Settings(
         row["ipsecPeerVirtualInterface"] == ENABLED,
         row["ipsecPeerStartMode"] == UP_MODES,
         row["ipsecPeerIfStateMode"] == FULL,
-        0 if down else max(0, backup),
+        row["ipsecPeerAdminStatus"] == ADMIN_DOWN,
+        max(0, backup),
         max(0, delay),
         address.decode("utf-8", "replace").strip(),
     )
 
 
+def still_lost(takeovers: Mapping[int, int], settings: Mapping[int, Settings]) -> dict[int, int]:
+    """Those of the takeovers (peer → its backup) that the configuration still has."""
+    found = {peer: settings[peer] for peer in takeovers if peer in settings}
+    return {peer: takeovers[peer] for peer, each in found.items() if not each.off and each.backup == takeovers[peer]}
+
+
+def stand_ins(takeovers: Mapping[int, int], settings: Mapping[int, Settings]) -> dict[int, int]:
+    """Who stands for whom: of the chain of backups behind a lost peer the first that is neither lost nor switched off;
+    the last one where there is none."""
+    found = {}
+    for peer, backup in takeovers.items():
+        seen = {peer}
+        while backup not in seen:
+            found[peer] = backup
+            seen.add(backup)
+            own = settings.get(backup)
+            if own is not None and own.backup and (own.off or backup in takeovers):
+                backup = own.backup
+    return found
+
+
 class PeerStates:
     """`stand(peer, standing)` shows a state on an interface; `missed(peer, name)` tells of a failed attempt;
-    `stood_for(primary → backup)` tells who stands for whom; `later` calls something after so many seconds."""
+    `stood_for(peer → who stands for it)` tells who stands for whom; `later` calls something after so many seconds.
+    `takeovers`: lost peers and their backups, as the agent before left them; `replayed` begins with them."""
 
     def __init__(
         self,
@@ -78,20 +105,36 @@ class PeerStates:
         missed: Callable[[int, str], None],
         stood_for: Callable[[Mapping[int, int]], None],
         later: Callable[[float, Callable[[], None]], Timer],
+        takeovers: Mapping[int, int] | None = None,
     ) -> None:
         self._stand, self._missed, self._stood_for, self._later = stand, missed, stood_for, later
         self._settings: dict[int, Settings] = {}  # of peers for which something can follow
         self._states: dict[int, State] = {}  # of peers that are not dormant
         self._returns: dict[int, Timer] = {}
         self._dials: list[Callable[[int], None]] = []
-        self.takeovers: dict[int, int] = {}
+        self.takeovers = dict(takeovers or {})
+        self.standing: dict[int, int] = {}
 
     def on_takeover(self, dial: Callable[[int], None]) -> None:
         """Whom to tell of a backup peer that is needed now."""
         self._dials.append(dial)
 
+    def replayed(self, rows: Iterable[RowView]) -> None:
+        """All peers that there are."""
+        for row in rows:
+            self._configure(row.number, row)
+        self.takeovers = still_lost(self.takeovers, self._settings)
+        self._tell()
+
     def configured(self, peer: int, row: RowView | None) -> None:
         """A peer's row, None when it is gone."""
+        self._configure(peer, row)
+        if peer in self.takeovers and peer not in still_lost(self.takeovers, self._settings):
+            self._give_back(peer, "it is switched off, or has another backup peer, or none")
+        else:
+            self._tell()
+
+    def _configure(self, peer: int, row: RowView | None) -> None:
         settings = read_settings(row) if row is not None else None
         old = self._settings.get(peer)
         matters = settings is not None and (settings.interface or settings.backup or settings.name)
@@ -103,9 +146,6 @@ class PeerStates:
             self._states.pop(peer, None)
         if (old.interface if old else False) or (settings is not None and settings.interface):
             self._show(peer)
-        held = self.takeovers.get(peer)
-        if held is not None and (settings is None or settings.backup != held):
-            self._give_back(peer, "it has another backup peer, or none")
 
     def event(self, event: Event) -> None:
         """Listener of the store's events."""
@@ -152,13 +192,10 @@ class PeerStates:
         if timer is not None:
             timer.cancel()
         settings = self._settings.get(peer)
-        if settings is None or not settings.backup or peer in self.takeovers:
+        if settings is None or settings.off or not settings.backup or peer in self.takeovers:
             return
-        logger.warning("peer %d cannot be reached; peer %d stands for it", peer, settings.backup)
         self.takeovers[peer] = settings.backup
-        self._stood_for(dict(self.takeovers))
-        for dial in self._dials:
-            dial(settings.backup)
+        self._tell()
 
     def _recovered(self, peer: int) -> None:
         settings = self._settings.get(peer)
@@ -171,5 +208,17 @@ class PeerStates:
             timer.cancel()
         backup = self.takeovers.pop(peer, None)
         if backup is not None:
-            logger.info("peer %d stands for peer %d no longer: %s", backup, peer, why)
-            self._stood_for(dict(self.takeovers))
+            logger.info("nobody stands for peer %d any longer: %s", peer, why)
+            self._tell()
+
+    def _tell(self) -> None:
+        before, self.standing = self.standing, stand_ins(self.takeovers, self._settings)
+        if before == self.standing:
+            return
+        needed = {peer: backup for peer, backup in self.standing.items() if before.get(peer) != backup}
+        for peer, backup in needed.items():
+            logger.warning("peer %d cannot be reached; peer %d stands for it", peer, backup)
+        self._stood_for(dict(self.standing))
+        for backup in sorted(set(needed.values())):
+            for dial in self._dials:
+                dial(backup)

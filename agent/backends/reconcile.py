@@ -38,6 +38,7 @@ from agent.backends.installing import in_order
 from agent.backends.leftovers import LARVAL, Leftovers
 from agent.backends.memory import MemoryFilter, MemoryLinks
 from agent.backends.peer_states import PeerStates
+from agent.backends.remembered import REQIDS, TAKEOVERS, Remembered, takeovers_of, takeovers_to_keep
 from agent.backends.rowstate import APPLY_TABLES, ApplyTables, Failures, Ledger, RowState, verdict_or
 from agent.backends.surroundings import Surroundings
 from agent.backends.usage import TARGETS, Usage
@@ -57,7 +58,6 @@ from agent.plan.model import (
     Tunnel,
 )
 from agent.plan.planner import Delta, Plan, difference, make_plan
-from agent.store.errors import StoreError
 from agent.store.events import Event, Kind, Severity, display
 from agent.store.hooks import Change, RowChange, differences
 from agent.store.labels import label
@@ -77,7 +77,6 @@ NOT_IN_SERVICE: Final = "the row is not in service"
 NOT_USED: Final = "no peer, rule or default refers to it"
 PEER_TABLE: Final = "ipsecPeerTable"
 STATUS, DAEMON_PENDING = "ipsecGwStatus", "ipsecGwIkeDaemonPending"
-REQID: Final = "reqid"  # kind of the durable numbers
 FILTER: Final = "filter "  # before a part's name, as an item of the ledger
 LINK: Final = "link "  # before a peer's number
 
@@ -135,6 +134,7 @@ class Reconciler:
             self._surroundings.missed,
             self._surroundings.stood_for,
             lambda seconds, call: asyncio.get_running_loop().call_later(seconds, call),
+            takeovers_of(store.numbers(TAKEOVERS)),
         )
         self._usage = Usage(schema)
         self._waiting = ""
@@ -142,7 +142,8 @@ class Reconciler:
         self._tables = ApplyTables(schema, store.live, self._failures)
         self._leftovers = Leftovers(spd, ike)
         self._observed: Mapping[PolicyKey, Observed] = {}
-        self._reqids: dict[str, int] = dict(store.numbers(REQID))
+        self._reqids = Remembered(store, REQIDS, "request ids")
+        self._takeovers = Remembered(store, TAKEOVERS, "peers' backups")
         self._listeners: list[PlanListener] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._observing: asyncio.Task[None] | None = None
@@ -233,8 +234,7 @@ class Reconciler:
 
     def _follow_peers(self, change: Change) -> None:
         if change.replay:
-            for row in change.after.table(PEER_TABLE).active_rows():
-                self.peer_states.configured(row.number, row)
+            self.peer_states.replayed(change.after.table(PEER_TABLE).active_rows())
         else:
             for each in change.rows:
                 if each.table == PEER_TABLE:
@@ -372,11 +372,10 @@ class Reconciler:
         else:
             self._publish(touched | self._ledger.take_touched())
         if plan is not old:
-            if old is None or work.whole_plan:  # after a failed pass nobody knows what was kept
-                children = frozenset({*plan.reqids, *self._reqids})
-            else:
-                children = frozenset(children_of(delta, old))
-            await self._remember(plan, children)
+            whole = old is None or work.whole_plan  # after a failed pass nobody knows what was kept
+            children = {*plan.reqids, *self._reqids.held} if whole or old is None else children_of(delta, old)
+            await self._reqids.keep({child: plan.reqids.get(child) for child in children})
+            await self._takeovers.keep(takeovers_to_keep(self._takeovers.held, self.peer_states.takeovers))
 
     async def _links_first(self, plan: Plan, old: Plan | None) -> bool:
         """New interfaces and routes come before the policies that they stand for go: in between, packets would leave in
@@ -413,7 +412,7 @@ class Reconciler:
     @property
     def environment(self) -> Environment:
         """The world as the next plan will see it."""
-        return self._surroundings.environment(self._reqids if self.plan is None else self.plan.reqids)
+        return self._surroundings.environment(self._reqids.held if self.plan is None else self.plan.reqids)
 
     def preview(self, after: Configuration) -> Plan:
         """The plan a configuration would give, for the lock-out check. It is kept: when that configuration is
@@ -506,23 +505,6 @@ class Reconciler:
                 logger.warning("policy %s of %s: %s", where, of, text)
         if new > FAILURES_LOGGED:
             logger.warning("%d policies failed, of which %d are named above", new, FAILURES_LOGGED)
-
-    async def _remember(self, plan: Plan, children: Iterable[str]) -> None:
-        """Keep the request ids of these children over restarts: a tunnel's SAs carry them."""
-        news = {
-            child: plan.reqids.get(child) for child in children if plan.reqids.get(child) != self._reqids.get(child)
-        }
-        if not news:
-            return
-        for child, reqid in news.items():
-            if reqid is None:
-                self._reqids.pop(child, None)
-            else:
-                self._reqids[child] = reqid
-        try:
-            await self._store.remember(REQID, news)
-        except StoreError as error:
-            logger.error("request ids are not kept over a restart: %s", error)
 
     # ---- row states -------------------------------------------------------------------
 

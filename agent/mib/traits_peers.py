@@ -279,9 +279,14 @@ TRAITS = {
         limit=(
             "Refused unless always-up and IfStateMode reduced (SET of all three at once is fine); itself or a "
             "ring: inconsistentValue. It takes over the nets that its own list has too, or the routes of a "
-            "virtual interface; not while the primary is switched off; a new agent begins with the primary"
+            "virtual interface; not while the primary is switched off. Of a backup that is lost itself, or switched "
+            "off, its own backup takes over; who stands for whom outlives the agent"
         ),
-        shown="lab: backup; tests/test_plan_interfaces.py::test_the_backup_peers_tunnel_has_the_primarys_traffic",
+        shown=(
+            "lab: backup; "
+            "tests/test_peer_states.py::test_the_backup_of_a_lost_backup_stands_for_both; "
+            "tests/test_plan_interfaces.py::test_the_backup_peers_tunnel_has_the_primarys_traffic"
+        ),
     ),
     "ipsecPeerDelayBackToPrimary": Traits(
         effect="Return to the recovered primary waits this long",
