@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
 from agent.mib.ber import Value
@@ -160,6 +162,58 @@ def test_a_chain_of_proposals_is_offered_in_its_order() -> None:
     told = made.verdicts[RowRef("ikeProposalTable", 7)]
     assert told.state is ApplyState.FAILED and "ripemd160" in told.text
     assert RowRef("ikeProposalTable", 5) not in made.verdicts
+
+
+IDLE_CHAINS = [  # rows out of service of the chain 5, 6, 7: what is offered
+    ({6}, [5, 7]),
+    ({5}, [6, 7]),
+    ({5, 6}, [7]),
+    ({7}, [5, 6]),
+]
+
+
+def chained(version: int) -> DictConfiguration:
+    """The same chain of three for either version in both phases, each row with a key length of its own."""
+    profile, prefix = ("ikev2ProfileTable", "ikev2Prf") if version == 2 else ("ikeProfileTable", "ikePrf")
+    wanted = one_peer(ipsecPeerIkeVersion=version)
+    wanted.put(profile, 1, **{f"{prefix}Proposal": 5})
+    wanted.put("ipsecProfileTable", 1, ipsecPrfProposal=5)
+    which = "ipsecGlobContIkev2Profile" if version == 2 else "ipsecGlobIkeProfile"
+    wanted.scalars |= {which: 1, "ipsecGlobIpsecProfile": 1}
+    for number, size, after in ((5, 128, 6), (6, 192, 7), (7, 256, 0)):
+        sizes = {"KeySize": size, "KeySizeMin": size, "KeySizeMax": size}
+        ike = {f"ikePropEnc{name}": value for name, value in sizes.items()}
+        wanted.put("ikeProposalTable", number, ikePropHashAlg=7, ikePropGroup=14, ikePropNextChoice=after, **ike)
+        esp = {f"ipsecPropAes{name}": value for name, value in sizes.items()}
+        ranks = {"ipsecPropEspAes": 1, "ipsecPropEspSha256": 1}
+        wanted.put("ipsecProposalTable", number, ipsecPropNext=after, **ranks, **esp)
+    return wanted
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize(("idle", "left"), IDLE_CHAINS)
+def test_proposals_behind_one_that_is_out_of_service_are_still_offered(
+    version: int, idle: set[int], left: list[int]
+) -> None:
+    """As if it were deleted, which closes the chain."""
+    wanted = chained(version)
+    for table in ("ikeProposalTable", "ipsecProposalTable"):
+        wanted.inactive |= {(table, number) for number in idle}
+    made = plan(wanted)
+    assert settings(made)["proposals"] == [f"aes{(number - 3) * 64}-sha256-modp2048" for number in left]
+    children = settings(made)["children"]
+    assert isinstance(children, Mapping)
+    assert [child["esp_proposals"] for child in children.values()] == [[f"aes{(n - 3) * 64}-sha256" for n in left]]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_chain_that_is_out_of_service_as_a_whole_offers_nothing(version: int) -> None:
+    """Not what is offered where no chain is named: nobody chose that."""
+    wanted = chained(version)
+    wanted.inactive = frozenset(("ikeProposalTable", number) for number in (5, 6, 7))
+    made = plan(wanted)
+    assert not made.connections
+    assert "no proposal of its phase 1 chain" in made.verdicts[RowRef("ipsecPeerTable", 1)].text
 
 
 def test_the_profiles_group_overrules_that_of_the_proposals() -> None:

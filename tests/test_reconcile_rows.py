@@ -141,6 +141,9 @@ def test_profiles_and_proposals_are_in_use_while_something_leads_to_them() -> No
     assert step("ipsecGlobals", 0, {"ipsecGlobIkeProfile": 5}) == {profile, proposals[0]}
     assert step("ipsecTrafficTable", 9, {"ipsecTrProfile": 4}) == frozenset()  # there is no such row yet
     assert step("ipsecProfileTable", 4, {}) == {RowRef("ipsecProfileTable", 4)}
+    assert step("ikeProposalTable", 10, {"ikePropNextChoice": 11}) == {proposals[1]}
+    idle = {"ikePropNextChoice": 11, "ipsecGwIkeProposalRowStatus": 2}
+    assert step("ikeProposalTable", 10, idle) == frozenset()  # the chain goes on behind it
     rebuilt = Usage(schema)
     rebuilt.rebuild(configuration)
     assert rebuilt.used == usage.used

@@ -20,7 +20,8 @@ TARGETS: Final = frozenset(
 
 
 class Usage:
-    """`used`: rows of TARGETS that a peer, a rule or a scalar leads to."""
+    """`used`: rows of TARGETS that a peer, a rule or a scalar leads to; those out of service lead on along their chain
+    only."""
 
     def __init__(self, schema: Schema) -> None:
         self._roots: dict[str, list[tuple[Column, str]]] = {}
@@ -87,11 +88,14 @@ class Usage:
         ahead = list(self._counts)
         while ahead:
             ref = ahead.pop()
-            row = configuration.row(ref.table, ref.number) if ref not in reached else None
+            row = configuration.row_any_status(ref.table, ref.number) if ref not in reached else None
             if row is None:
                 continue
             reached.add(ref)
+            active = configuration.row(ref.table, ref.number) is not None
             for column, target in self._between.get(ref.table, ()):
+                if not active and not column.traits.links:
+                    continue
                 number = row[column.name]
                 if isinstance(number, int) and number:
                     ahead.append(RowRef(target, number))

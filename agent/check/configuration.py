@@ -17,6 +17,7 @@ from agent.plan.peers import literal
 from agent.plan.phase1 import RSA
 from agent.plan.planner import Plan
 from agent.plan.profiles import Profiles
+from agent.plan.proposals import chain_rows
 from agent.store.labels import label
 from agent.store.snapshot import Configuration
 
@@ -290,16 +291,8 @@ def _some(found: Iterable[tuple[RowRef, str]], make: Callable[[RowRef, str], Fin
 
 def _reached(configuration: Configuration, table: str, profiles: str, head: str, link: str) -> set[int]:
     """Rows of a proposal table that some profile's chain holds."""
-    reached: set[int] = set()
-    for profile in configuration.rows(profiles):
-        at = cells.number(profile, head)
-        while at and at not in reached:
-            row: RowView | None = configuration.row(table, at)
-            if row is None:
-                break
-            reached.add(at)
-            at = cells.number(row, link)
-    return reached
+    heads = {cells.number(profile, head) for profile in configuration.rows(profiles)}
+    return {row.number for at in heads for row in chain_rows(configuration, table, at, link)}
 
 
 def _outside(address: bytes) -> bool:

@@ -15,9 +15,12 @@ TRAITS = {
         links="ikeProposalTable",
         effect="Adds the next row as a further alternative",
         mechanism="plan.ike",
-        limit="A ring is inconsistentValue; deleting a middle row closes the chain",
+        limit="A ring is inconsistentValue; deleting a middle row, or taking it out of service, closes the chain",
         disturbs="renegotiates peer",
-        shown="lab: settings; tests/test_plan_ike.py::test_a_chain_of_proposals_is_offered_in_its_order",
+        shown=(
+            "lab: settings; tests/test_plan_ike.py::test_a_chain_of_proposals_is_offered_in_its_order; "
+            "tests/test_plan_ike.py::test_proposals_behind_one_that_is_out_of_service_are_still_offered"
+        ),
     ),
     "ikePropDescription": Traits(
         effect="The label names the row in every log line, event, explain answer and notification about it",

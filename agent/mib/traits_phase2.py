@@ -7,9 +7,12 @@ TRAITS = {
         links="ipsecProposalTable",
         effect="Adds the next row as further alternatives",
         mechanism="plan.ike",
-        limit="Ring: inconsistentValue",
+        limit="Ring: inconsistentValue; deleting a middle row, or taking it out of service, closes the chain",
         disturbs="renegotiates peer",
-        shown="tests/test_plan_algorithms.py::test_a_chain_of_phase_2_goes_on_with_the_next_row",
+        shown=(
+            "tests/test_plan_algorithms.py::test_a_chain_of_phase_2_goes_on_with_the_next_row; "
+            "tests/test_plan_ike.py::test_proposals_behind_one_that_is_out_of_service_are_still_offered"
+        ),
     ),
     "ipsecPropDescription": Traits(
         effect="The label names the row in every log line, event, explain answer and notification about it",

@@ -74,14 +74,20 @@ def seeded(bounds: KeyBounds) -> list[str]:
 
 
 def chain_rows(configuration: ConfigurationView, table: str, head: int, link: str) -> Iterator[RowView]:
-    """The rows of a chain in order; a ring (which the store refuses) ends."""
+    """The rows of a chain in order. One that is out of service only leads on to the next, as if it were deleted; a
+    ring (which the store refuses) ends."""
     seen = set[int]()
-    while head and head not in seen and len(seen) < MOST_ELEMENTS:
+    elements = 0
+    while head and head not in seen and elements < MOST_ELEMENTS:
         seen.add(head)
         row = configuration.row(table, head)
-        if row is None:
-            return
-        yield row
+        if row is not None:
+            elements += 1
+            yield row
+        else:
+            row = configuration.row_any_status(table, head)
+            if row is None:
+                return
         head = cells.number(row, link)
 
 
