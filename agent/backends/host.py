@@ -11,13 +11,14 @@ import asyncio
 import ipaddress
 import socket
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from agent.backends.engine import NO_ROUTE, EngineError, HostListener, Route
 from agent.backends.rtnetlink import (
     ADDRESS_MESSAGE,
+    GROUPS,
     LINK_MESSAGE,
     ROUTE_MESSAGE,
     RT_SCOPE_UNIVERSE,
@@ -28,26 +29,21 @@ from agent.backends.rtnetlink import (
     RTM_GETLINK,
     RTM_GETROUTE,
     AddressSeen,
+    RouteSocketFactory,
     number,
+    open_route_socket,
     read_address,
     read_link,
 )
 from agent.backends.xfrm.messages import attributes, encode_attribute
-from agent.backends.xfrm.netlink import NETLINK_ROUTE, NetlinkSocket, Overrun, Refusal
+from agent.backends.xfrm.netlink import NetlinkSocket, Overrun, Refusal, close_all
 from agent.plan.model import Flow
 
-GROUPS: Final = (1, 5, 7, 9, 11)  # RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE
 SETTLE_SECONDS: Final = 0.1  # an interface that comes up sends a dozen messages
 RESOLVE_SECONDS: Final = 5.0
 TCP_ESTABLISHED: Final = 1
 TCP_LISTEN: Final = 10
 TCP: Final = 6
-
-RouteSocketFactory = Callable[[Sequence[int]], NetlinkSocket]
-
-
-def open_route_socket(groups: Sequence[int]) -> NetlinkSocket:
-    return NetlinkSocket(NETLINK_ROUTE, groups)
 
 
 class LinuxHost:
@@ -72,11 +68,7 @@ class LinuxHost:
     async def stop(self) -> None:
         if self._settling is not None:
             self._settling.cancel()
-        if self._events is not None:
-            asyncio.get_running_loop().remove_reader(self._events.fileno())
-            self._events.close()
-        if self._requests is not None:
-            self._requests.close()
+        close_all(self._events, self._requests)
         self._events = self._requests = None
 
     def subscribe(self, listener: HostListener) -> None:

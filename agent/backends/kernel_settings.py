@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+from agent.backends import tasks
 from agent.plan.kernel_settings import SETTINGS, TABLES, wanted
 from agent.store.hooks import Change
 
@@ -82,9 +83,7 @@ class KernelSettings:
 
     async def stop(self) -> None:
         """The values stay."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await tasks.end(self._task)
 
     def changed(self, change: Change) -> None:
         """A commit; the store's hook."""

@@ -12,6 +12,7 @@ import asyncio
 import logging
 from typing import Final
 
+from agent.backends import tasks
 from agent.backends.engine import EngineError, Ike, IkeState, SaRecord, Spd
 from agent.plan import numbers
 
@@ -34,9 +35,7 @@ class Leftovers:
         self._task = asyncio.get_running_loop().create_task(self._search())
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await tasks.end(self._task)
 
     async def _search(self) -> None:
         try:

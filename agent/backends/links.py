@@ -14,15 +14,17 @@ import asyncio
 import errno
 import ipaddress
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Final
 
+from agent.backends import tasks
 from agent.backends.engine import EngineError, LinksTold
 from agent.backends.rtnetlink import (
     ADDRESS_MESSAGE,
     CREATE,
     EXCLUSIVE,
     FAMILIES,
+    GROUPS,
     IPV6_DEFAULT_METRIC,
     LINK_MESSAGE,
     LINKMODE_DEFAULT,
@@ -44,11 +46,13 @@ from agent.backends.rtnetlink import (
     AddressSeen,
     LinkSeen,
     RouteSeen,
+    RouteSocketFactory,
     address_body,
     found,
     link_by_index,
     new_link,
     number,
+    open_route_socket,
     read_address,
     read_link,
     route_body,
@@ -57,14 +61,13 @@ from agent.backends.rtnetlink import (
     u32,
 )
 from agent.backends.xfrm.messages import encode_attribute
-from agent.backends.xfrm.netlink import NETLINK_ROUTE, Message, NetlinkSocket, Overrun
+from agent.backends.xfrm.netlink import Message, NetlinkSocket, Overrun, close_all
 from agent.plan.links import Address, CallRoute, Route, Standing, VirtualLink, guards
 from agent.plan.model import Prefix
 from agent.plan.numbers import INTERFACE_BASE, ROUTE_PROTOCOL, is_our_interface
 
 logger = logging.getLogger(__name__)
 
-GROUPS: Final = (1, 5, 7, 9, 11)  # RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE
 SETTLE_SECONDS: Final = 0.1  # announcements come by the dozen
 LINKS_PER_TURN: Final = 128  # links looked at before the loop may do something else
 DUMP_ATTEMPTS: Final = 5
@@ -72,14 +75,8 @@ RETRY_SECONDS: Final = 15.0  # what failed is tried again at the latest then
 NO_KIND: Final = "the kernel has no XFRM interfaces (module xfrm_interface)"
 PROBE_NAME: Final = "ipsecprobe"
 
-LinkSocketFactory = Callable[[Sequence[int]], NetlinkSocket]
 
-
-def open_link_socket(groups: Sequence[int]) -> NetlinkSocket:
-    return NetlinkSocket(NETLINK_ROUTE, groups)
-
-
-def probe(open_socket: LinkSocketFactory = open_link_socket) -> str:
+def probe(open_socket: RouteSocketFactory = open_route_socket) -> str:
     """Why XFRM interfaces cannot be had, '' when they can. Asks for one without an interface id, which a kernel that
     has them refuses as such (an old one makes it, and it is removed again); the module is loaded by that."""
     try:
@@ -102,7 +99,7 @@ class KernelLinks:
     """`told` gets the peers whose links or routes cannot be made, with the reason, whenever that is news. `kind` is for
     tests on kernels without XFRM interfaces."""
 
-    def __init__(self, *, open_socket: LinkSocketFactory = open_link_socket, kind: str = XFRM_KIND) -> None:
+    def __init__(self, *, open_socket: RouteSocketFactory = open_route_socket, kind: str = XFRM_KIND) -> None:
         self._open, self._kind = open_socket, kind
         self._requests: NetlinkSocket | None = None
         self._events: NetlinkSocket | None = None
@@ -127,15 +124,9 @@ class KernelLinks:
 
     async def stop(self) -> None:
         """End; what is there stays."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
-        if self._events is not None:
-            asyncio.get_running_loop().remove_reader(self._events.fileno())
-            self._events.close()
-        if self._requests is not None:
-            self._requests.close()
+        await tasks.end(self._task)
+        self._task = None
+        close_all(self._events, self._requests)
         self._events = self._requests = None
 
     def subscribe(self, told: LinksTold) -> None:

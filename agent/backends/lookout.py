@@ -21,17 +21,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from agent.backends.engine import EngineError
-from agent.backends.host import RouteSocketFactory
-from agent.backends.host import open_route_socket as open_route_socket
 from agent.backends.rtnetlink import (
     ADDRESS_MESSAGE,
     IFF_UP,
     LINK_MESSAGE,
     RTM_GETADDR,
     RTM_GETLINK,
+    RouteSocketFactory,
+    open_route_socket,
     read_address,
 )
-from agent.backends.xfrm.netlink import SO_ATTACH_FILTER, NetlinkSocket, Overrun
+from agent.backends.xfrm.netlink import SO_ATTACH_FILTER, NetlinkSocket, Overrun, close_all
 
 logger = logging.getLogger(__name__)
 
@@ -150,10 +150,8 @@ class LinuxLookout:
             loop.remove_reader(self._wire.fileno())
             self._wire.close()
             self._wire = None
-        if self._events is not None:
-            loop.remove_reader(self._events.fileno())
-            self._events.close()
-            self._events = None
+        close_all(self._events)
+        self._events = None
 
     def subscribe(self, watcher: Watcher) -> None:
         self._watchers.append(watcher)

@@ -19,9 +19,10 @@ import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from agent.backends import tasks
 from agent.backends.engine import Counted, EngineError, FilterListener
 from agent.backends.xfrm.messages import attributes
-from agent.backends.xfrm.netlink import Message, NetlinkSocket
+from agent.backends.xfrm.netlink import Message, NetlinkSocket, close_all
 from agent.plan.filtering import Part, check_names, script
 from agent.plan.numbers import NFT_TABLE
 
@@ -104,14 +105,9 @@ class NftTable:
 
     async def stop(self) -> None:
         """End; the table stays."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
-        if self._events is not None:
-            asyncio.get_running_loop().remove_reader(self._events.fileno())
-            self._events.close()
-            self._events = None
+        await tasks.end(self._task)
+        close_all(self._events)
+        self._task = self._events = None
 
     def subscribe(self, listener: FilterListener) -> None:
         """Called on the loop when a part's `problem` may be another than before."""

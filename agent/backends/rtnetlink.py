@@ -9,11 +9,11 @@ linux/rtnetlink.h; IFLA_XFRM_*: linux/if_link.h.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from agent.backends.xfrm.messages import attributes, encode_attribute
-from agent.backends.xfrm.netlink import Message
+from agent.backends.xfrm.netlink import NETLINK_ROUTE, Message, NetlinkSocket
 from agent.backends.xfrm.structures import S32, U8, U16, U32, Structure
 from agent.plan.links import NOWHERE, Address, Route
 from agent.plan.model import Prefix
@@ -22,6 +22,8 @@ from agent.plan.numbers import ROUTE_PROTOCOL
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
+
+GROUPS: Final = (1, 5, 7, 9, 11)  # RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE
 
 CREATE: Final = 0x400  # NLM_F_CREATE
 EXCLUSIVE: Final = 0x200  # NLM_F_EXCL
@@ -58,6 +60,14 @@ ROUTE_MESSAGE: Final = Structure(
     flags=U32,
 )
 NUMBER: Final = Structure("u32", value=U32)
+
+RouteSocketFactory = Callable[[Sequence[int]], NetlinkSocket]
+
+
+def open_route_socket(groups: Sequence[int]) -> NetlinkSocket:
+    return NetlinkSocket(NETLINK_ROUTE, groups)
+
+
 OCTET: Final = Structure("u8", value=U8)
 
 _number = NUMBER.picker("value")

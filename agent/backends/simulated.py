@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
+from agent.backends import tasks
 from agent.backends.engine import (
     ChildSa,
     IkeEvent,
@@ -126,9 +127,7 @@ class SimulatedIke(MemoryIke):
         self._ticker = asyncio.get_running_loop().create_task(self._tick(), name="simulated peers")
 
     async def stop(self) -> None:
-        if self._ticker is not None:
-            self._ticker.cancel()
-            await asyncio.gather(self._ticker, return_exceptions=True)
+        await tasks.end(self._ticker)
 
     async def _tick(self) -> None:
         while True:

@@ -50,7 +50,7 @@ from agent.backends.xfrm.messages import (
     read_policy_news,
     read_sa,
 )
-from agent.backends.xfrm.netlink import NETLINK_XFRM, Message, NetlinkSocket, Overrun, Refusal
+from agent.backends.xfrm.netlink import NETLINK_XFRM, Message, NetlinkSocket, Overrun, Refusal, close_all
 from agent.plan import numbers
 from agent.plan.model import Action, Direction, Policy, PolicyKey
 
@@ -126,14 +126,10 @@ class KernelSpd:
         self._requests = self._open(())
         self._events = self._open(GROUPS)
         self._events.ignore_policy_changes_of(self._requests.port)
-        asyncio.get_running_loop().add_reader(self._events.fileno(), self._readable)
+        self._events.heard(self._readable)
 
     async def stop(self) -> None:
-        if self._events is not None:
-            asyncio.get_running_loop().remove_reader(self._events.fileno())
-            self._events.close()
-        if self._requests is not None:
-            self._requests.close()
+        close_all(self._events, self._requests)
         self._events = self._requests = None
 
     def subscribe(self, listener: KernelListener) -> None:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Final
 
+from agent.backends import tasks
 from agent.backends.engine import Host
 from agent.backends.host import literal
 from agent.mib.ber import Value
@@ -237,9 +238,7 @@ class Surroundings:
             logger.error("looking at the host failed", exc_info=task.exception())
 
     async def stop(self) -> None:
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await tasks.end(*self._tasks)
 
 
 def _text(value: Value) -> str:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
+from agent.backends import tasks
 from agent.backends.engine import EngineError, Ike, IkeEvent, IkeEventKind, IkeSa, KernelEvent, KernelEventKind, Spd
 from agent.backends.lookout import Lookout, NoLookout
 from agent.mib.schema import Schema
@@ -159,12 +160,9 @@ class Monitor:
         self._runner = asyncio.get_running_loop().create_task(self._run())
 
     async def stop(self) -> None:
-        tasks = [*self._tasks, *([self._runner] if self._runner is not None else [])]
-        for task in tasks:
-            task.cancel()
         if self._later is not None:
             self._later.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await tasks.end(*self._tasks, self._runner)
 
     async def _run(self) -> None:
         while True:

@@ -24,6 +24,7 @@ from typing import Any, Final
 from vici import Session
 from vici.exception import CommandException
 
+from agent.backends import tasks
 from agent.backends.charon.config import INITIATES
 from agent.backends.charon.messages import texts
 from agent.backends.charon.reasons import ENDED, exists_already, reason
@@ -220,9 +221,7 @@ class Attempts:
 
     async def stop(self) -> None:
         """charon goes on with what it has begun; nobody waits for it any more."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await tasks.end(*self._tasks)
         for connection in list(self._open):
             if connection is not None:
                 with contextlib.suppress(OSError):

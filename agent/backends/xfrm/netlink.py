@@ -87,6 +87,7 @@ class NetlinkSocket:
         except OSError as error:
             raise EngineError(f"the kernel has no netlink protocol {protocol}: {error.strerror}") from error
         self._sequence = 0
+        self._loop: asyncio.AbstractEventLoop | None = None  # where somebody waits for announcements
         try:
             self._socket.bind((0, 0))
             self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
@@ -117,6 +118,10 @@ class NetlinkSocket:
         self.close()
 
     def close(self) -> None:
+        """Nobody is told of announcements any more."""
+        if self._loop is not None:
+            self._loop.remove_reader(self.fileno())
+            self._loop = None
         self._socket.close()
 
     def fileno(self) -> int:
@@ -193,9 +198,14 @@ class NetlinkSocket:
         """What lies there, without waiting; [] when nothing does. Raises Overrun when events were lost."""
         return self._receive(socket.MSG_DONTWAIT)
 
+    def heard(self, call: Callable[[], None]) -> None:
+        """Have it called on the running loop while something lies there to be received, until `close`."""
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self.fileno(), call)
+
     def watch(self, told: Callable[[], None], concerns: Callable[[Message], bool] = lambda message: True) -> None:
         """Have `told` called on the running loop when announcements came that concern us, or some were lost; once for
-        all that lie there. For who asks anew what there is. Ends when the socket fails; else remove the reader."""
+        all that lie there. For who asks anew what there is. Ends when the socket fails."""
         loop = asyncio.get_running_loop()
 
         def readable() -> None:
@@ -211,7 +221,7 @@ class NetlinkSocket:
             if news:
                 told()
 
-        loop.add_reader(self.fileno(), readable)
+        self.heard(readable)
 
     def ignore_policy_changes_of(self, port: int) -> None:
         """Let no announcement of a policy change through that was made by this netlink port: 50,000 of our own
@@ -258,6 +268,13 @@ class NetlinkSocket:
                 raise Overrun("netlink messages were lost") from error
             raise EngineError(f"netlink: {error.strerror}") from error
         return list(split(data))
+
+
+def close_all(*sockets: NetlinkSocket | None) -> None:
+    """Those that are open, of a pair for requests and announcements."""
+    for each in sockets:
+        if each is not None:
+            each.close()
 
 
 def split(data: bytes) -> Iterator[Message]:
