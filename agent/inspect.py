@@ -18,10 +18,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from agent.backends.engine import EngineError, Host, Route
+from agent.backends.flush import flush
 from agent.backends.installing import in_order
 from agent.backends.links import KernelLinks
 from agent.backends.peer_states import read_settings, stand_ins, still_lost
-from agent.backends.reconcile import flush, show_selector
+from agent.backends.policies import show_selector
 from agent.backends.remembered import REQIDS, TAKEOVERS, takeovers_of
 from agent.backends.sole import Sole
 from agent.backends.surroundings import PEER_TABLE, Surroundings

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from agent.backends.engine import KernelEvent, KernelEventKind
+from agent.backends.flush import flush
 from agent.backends.host import LinuxHost
 from agent.backends.memory import HELD_BY_OTHERS, MemoryIke
 from agent.backends.nftables import GROUP_NFTABLES, NETLINK_NETFILTER, NftTable
-from agent.backends.reconcile import flush
 from agent.backends.spd import KernelSpd
 from agent.backends.xfrm.netlink import NetlinkSocket
 from agent.plan.model import ApplyState, RowRef, Tunnel

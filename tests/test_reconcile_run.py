@@ -26,8 +26,10 @@ from agent.backends.engine import (
     SaRecord,
     Spd,
 )
+from agent.backends.flush import flush
 from agent.backends.memory import HELD_BY_OTHERS, MemoryHost, MemoryIke, MemoryLinks, MemorySpd
-from agent.backends.reconcile import Reconciler, flush, show_selector
+from agent.backends.policies import show_selector
+from agent.backends.reconcile import Reconciler
 from agent.config import Settings
 from agent.inspect import plan_of, stored
 from agent.mib import load_schema

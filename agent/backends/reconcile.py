@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from agent.backends.backoff import Backoff
+from agent.backends import tasks
 from agent.backends.connections import CREDENTIALS, DAEMON, FIRST, Connections, Wanted
 from agent.backends.engine import (
     EngineError,
@@ -30,31 +29,26 @@ from agent.backends.engine import (
     KernelEvent,
     KernelEventKind,
     Links,
-    Observed,
     PacketFilter,
     Spd,
 )
-from agent.backends.installing import in_order
-from agent.backends.leftovers import LARVAL, Leftovers
+from agent.backends.leftovers import Leftovers
 from agent.backends.memory import MemoryFilter, MemoryLinks
 from agent.backends.peer_states import PeerStates
+from agent.backends.policies import Policies
 from agent.backends.remembered import REQIDS, TAKEOVERS, Remembered, takeovers_of, takeovers_to_keep
 from agent.backends.rowstate import APPLY_TABLES, ApplyTables, Failures, Ledger, RowState, verdict_or
 from agent.backends.surroundings import Surroundings
 from agent.backends.usage import TARGETS, Usage
 from agent.mib.schema import Schema
-from agent.plan import numbers
 from agent.plan.daemon import daemon_settings
 from agent.plan.links import VirtualLink
 from agent.plan.model import (
     ApplyState,
     Capabilities,
     Environment,
-    Policy,
     PolicyKey,
-    Prefix,
     RowRef,
-    Selector,
     Tunnel,
 )
 from agent.plan.planner import Delta, Plan, difference, make_plan
@@ -67,8 +61,6 @@ from agent.store.store import Store
 logger = logging.getLogger(__name__)
 
 EVERYTHING_SECONDS: Final = 60.0  # a full look at kernel, daemon and names, in case an announcement never came
-KEYS_PER_TURN: Final = 1024  # policies compared before the loop may do something else, about 3 ms
-FAILURES_LOGGED: Final = 20  # of one pass
 AFTER_A_DEFECT_SECONDS: Final = 5.0
 LINKS_SECONDS: Final = 3.0  # to make interfaces and routes before policies change
 ADOPTING_SECONDS: Final = 5.0  # to list the tunnels of a living daemon; 10,000 take 1 s
@@ -124,8 +116,8 @@ class Reconciler:
         self._work = Work(whole_plan=True, look=True)
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
-        self._backoff: Backoff[PolicyKey] = Backoff(clock)
         self._ledger = Ledger()
+        self._policies = Policies(spd, self._ledger, clock, lambda row: label(self._configuration, *row))
         self._wanted = Wanted()
         self._connections = Connections(ike, self._ledger, self._wanted, self._publish_touched, clock)
         self._surroundings = Surroundings(host, capabilities, self._surroundings_changed)
@@ -141,7 +133,6 @@ class Reconciler:
         self._failures = Failures(self._tell_failure)
         self._tables = ApplyTables(schema, store.live, self._failures)
         self._leftovers = Leftovers(spd, ike)
-        self._observed: Mapping[PolicyKey, Observed] = {}
         self._reqids = Remembered(store, REQIDS, "request ids")
         self._takeovers = Remembered(store, TAKEOVERS, "peers' backups")
         self._listeners: list[PlanListener] = []
@@ -191,10 +182,7 @@ class Reconciler:
 
     async def stop(self) -> None:
         """End, leaving kernel and daemon as they are."""
-        tasks = [*self._tasks, *([self._observing] if self._observing else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await tasks.end(*self._tasks, self._observing)
         await self._leftovers.stop()
         await self._surroundings.stop()
         await self._ike.stop()
@@ -317,7 +305,7 @@ class Reconciler:
     async def _look(self) -> None:
         """A new picture of the SPD beside other work, then compare with it."""
         try:
-            self._observed = await self._spd.observe()
+            await self._policies.look()
         except EngineError as error:
             logger.warning("the kernel's policies cannot be listed: %s", error)
             return
@@ -328,9 +316,9 @@ class Reconciler:
 
     async def _run(self) -> None:
         while True:
-            await self._backoff.woken_or_due(self._wake)
+            await self._policies.retries.woken_or_due(self._wake)
             work, self._work = self._work, Work()
-            work.suspects.update(self._backoff.due())
+            work.suspects.update(self._policies.retries.due())
             try:
                 await self._pass(work)
             except Exception:  # a defect must not end repair for good; begin again from nothing
@@ -344,20 +332,13 @@ class Reconciler:
 
     async def _pass(self, work: Work) -> None:
         if work.look:
-            self._observed = await self._spd.observe()
+            await self._policies.look()
             work.compare_all = True
         old = self.plan
         plan, touched = await self._make_plan(work)
         delta = difference(old, plan) if plan is not old else Delta()
         ahead = plan is not old and await self._links_first(plan, old)
-        keys: Iterable[PolicyKey] = plan.policies if work.compare_all else work.suspects | delta.policy_keys
-        remove, install = await self._compare(plan, keys)
-        if work.compare_all:
-            remove += await self._strays(plan)
-        failed = await self._spd.apply(remove, install) if remove or install else {}
-        if work.compare_all:  # those that are as wanted and never failed have nothing to be booked
-            keys = {*remove, *(policy.key for policy in install), *self._ledger.policies()}
-        self._book(plan, keys, failed)
+        await self._policies.settle(plan, None if work.compare_all else work.suspects | delta.policy_keys)
         if plan is not old:
             self._want_filters(plan, old)
             if ahead or old is None or plan.links != old.links or plan.calls != old.calls:
@@ -459,53 +440,6 @@ class Reconciler:
             [item for item in FIRST if changed[item]],
         )
 
-    async def _compare(self, plan: Plan, keys: Iterable[PolicyKey]) -> tuple[list[PolicyKey], list[Policy]]:
-        """What to remove and what to install of the keys that may differ, new ones in the order in which packets meet
-        them: the exemptions come first, a default rule last."""
-        remove: list[PolicyKey] = []
-        install: list[Policy] = []
-        for count, key in enumerate(keys, 1):
-            wanted, held = plan.policies.get(key), self._observed.get(key)
-            if wanted is None:
-                if held is not None and held.ours:
-                    remove.append(key)
-            elif held is None or not held.ours or held[2:5] != (wanted.priority, wanted.action, wanted.templates):
-                install.append(wanted)
-            if count % KEYS_PER_TURN == 0:
-                await asyncio.sleep(0)
-        return remove, in_order(install, self._observed)
-
-    async def _strays(self, plan: Plan) -> list[PolicyKey]:
-        """What is ours in the kernel and not wanted."""
-        strays: list[PolicyKey] = []
-        for count, held in enumerate(list(self._observed.values()), 1):
-            if held.ours and held.key not in plan.policies:
-                strays.append(held.key)
-            if count % KEYS_PER_TURN == 0:
-                await asyncio.sleep(0)
-        return strays
-
-    def _book(self, plan: Plan, keys: Iterable[PolicyKey], failed: Mapping[PolicyKey, str]) -> None:
-        """Note what is real now and what is not; each new reason is logged, of many that come at once some."""
-        new = 0
-        for key in keys:
-            text = failed.get(key)
-            if text is None:
-                self._backoff.forget(key)
-                self._ledger.done(key)
-                continue
-            self._backoff.failed(key)
-            wanted = plan.policies.get(key)
-            if not self._ledger.fail(key, _showing(wanted), text):
-                continue
-            new += 1
-            if new <= FAILURES_LOGGED:
-                of = label(self._configuration, *wanted.row) if wanted is not None else "no row"
-                where = show_key(key)
-                logger.warning("policy %s of %s: %s", where, of, text)
-        if new > FAILURES_LOGGED:
-            logger.warning("%d policies failed, of which %d are named above", new, FAILURES_LOGGED)
-
     # ---- row states -------------------------------------------------------------------
 
     def _publish_touched(self) -> None:
@@ -566,67 +500,3 @@ def children_of(delta: Delta, old: Plan) -> set[str]:
     before = [*delta.connections_removed, *(connection.name for connection in delta.connections_changed)]
     connections += (old.connections[name] for name in before)
     return {child.name for connection in connections for child in connection.children}
-
-
-def _showing(policy: Policy | None) -> tuple[RowRef, ...]:
-    """The rows that show that a policy is not real: its own, or the peer's where that has no state."""
-    if policy is None:
-        return ()
-    return (policy.row if policy.row.table in APPLY_TABLES else RowRef(PEER_TABLE, policy.peer),)
-
-
-# ---- texts --------------------------------------------------------------------------------
-
-
-def show_key(key: PolicyKey) -> str:
-    """`out 10.0.0.0/8 > 0.0.0.0/0 if_id 100001`"""
-    text = f"{key.direction.name.lower()} {show_selector(key.selector)}"
-    interface, mark, mask, if_id = key.scope
-    for name, value in (("dev", interface), ("mark", f"{mark:#x}/{mask:#x}" if mask else ""), ("if_id", if_id)):
-        if value:
-            text += f" {name} {value}"
-    return text
-
-
-def show_selector(selector: Selector) -> str:
-    """`10.0.0.0/8 > 0.0.0.0/0 proto 17 port 53`, as a log line has it."""
-    source, destination, protocol, source_port, destination_port = selector
-    text = f"{_show_prefix(source)} > {_show_prefix(destination)}"
-    if protocol:
-        text += f" proto {protocol}"
-    for name, ports in (("from port", source_port), ("port", destination_port)):
-        if ports.mask:
-            text += f" {name} {ports.port}" + (f"/{ports.mask:#x}" if ports.mask != 0xFFFF else "")
-    return text
-
-
-def _show_prefix(prefix: Prefix) -> str:
-    return f"{ipaddress.ip_address(prefix.address)}/{prefix.length}"
-
-
-# ---- flush --------------------------------------------------------------------------------
-
-
-async def flush(spd: Spd, ike: Ike) -> tuple[int, int]:
-    """Remove our policies, connections and secrets, end our tunnels, and touch nothing else; how many policies and
-    connections went. The engines are started by the caller. Raises EngineError for what cannot be removed."""
-    ours = [key for key, held in (await spd.observe()).items() if held.ours]
-    failed = await spd.apply(ours, [])
-    state = await ike.observe()
-    connections = {*filter(numbers.is_our_connection, state.connections)}
-    tunnels = {sa.connection for sa in state.sas if numbers.is_our_connection(sa.connection)}
-    for name in sorted(connections):
-        await ike.unload_connection(name)
-    for name in sorted(connections | tunnels):
-        await ike.terminate(connection=name)
-    for id in sorted(filter(numbers.is_our_secret, state.secrets)):
-        await ike.unload_secret(id)
-    if state.credentials:
-        await ike.load_credentials({})
-    for sa in await spd.sas():  # of a charon that was killed, too
-        if numbers.is_our_reqid(sa.reqid) and sa.spi != LARVAL:
-            await spd.delete_sa(sa)
-    if failed:
-        key, text = next(iter(failed.items()))
-        raise EngineError(f"{len(failed)} policies stay, the first is {show_selector(key.selector)}: {text}")
-    return len(ours), len(connections)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from agent.backends.reconcile import show_selector
+from agent.backends.policies import show_selector
 from agent.check.facts import STATE_OCTETS, Facts
 from agent.check.finding import Finding, error, note, warning
 from agent.ssh_service import HOST_KEY_FILE
