@@ -78,6 +78,9 @@ def test_the_examples_about_peers_work_as_they_stand(agent: Agent) -> None:
     until(lambda: tools.get("ipsecPeerAdminStatus", 1), "1")  # and put back
     until(lambda: status(tools, 3), UP)
     until(lambda: tools.rows("ipsecGwPeerApplyState"), dict.fromkeys((1, 3, 4, 5), APPLIED))
+    for profile in ("Ike", "Ipsec"):  # nothing in them is without effect
+        assert tools.rows(f"ipsecGw{profile}ProfileApplyState")[1] == APPLIED
+        assert tools.rows(f"ipsecGw{profile}ProfileLastError")[1] == ""
     assert tools.get("ikePropEncKeySize", 1) == "256" and tools.get("ipsecPeerIkeProfile", 1) == "1"
 
 

@@ -299,7 +299,7 @@ def test_a_volume_is_renewed_before_packets_are_dropped() -> None:
 
 def test_a_volume_without_a_policy_is_told() -> None:
     made = plan(profiled(ipsecPrfLifeKBytes=1000))
-    assert made.verdicts[RowRef("ipsecProfileTable", 1)].state is ApplyState.UNUSED
+    assert made.verdicts[RowRef("ipsecProfileTable", 1)].state is ApplyState.APPLIED
 
 
 @pytest.mark.parametrize(("pmtu", "copy"), [(1, "no"), (2, "yes"), (3, "yes")])

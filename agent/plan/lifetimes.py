@@ -28,7 +28,7 @@ RANDOM_SHARE: Final = 20  # a twentieth of the lifetime is the spread of renewal
 SLACK_OCTETS: Final = 1_000_000_000  # that go on beyond a volume while its renewal is under way: 8 s at 1 Gbit/s
 KILO: Final = 1000  # octets of a kByte, as in IKEv1's attribute (RFC 2407 4.5)
 
-NOT_IN_USE: Final = Verdict(ApplyState.UNUSED, "own lifetime is not in use: LifePolicy is use-default-lifetime")
+NOT_IN_USE: Final = "own lifetime is not in use: {0} is use-default-lifetime; accepted: {0} loose, strict or notify"
 
 
 class Life(NamedTuple):
@@ -97,11 +97,11 @@ def life_of_version2(row: RowView | None) -> Life:
 
 
 def idle_life(own: RowView | None, global_: RowView | None, prefix: str) -> Verdict | None:
-    """A lifetime that was set but is not in use is told (decision 4 of the effects)."""
+    """A lifetime that was set but is not in use is told; all else in the profile is in force."""
     if own is None or (global_ is not None and own.number == global_.number):
         return None
     if cells.number(own, f"{prefix}LifePolicy") != INHERIT_LIFE:
         return None
     times = (cells.number(own, f"{prefix}LifeSeconds"), cells.number(own, f"{prefix}LifeRekeyPercent"))
     as_made = times == (BUILT_IN_SECONDS, BUILT_IN_PERCENT) and not cells.number(own, f"{prefix}LifeKBytes")
-    return None if as_made else NOT_IN_USE
+    return None if as_made else Verdict(ApplyState.APPLIED, NOT_IN_USE.format(f"{prefix}LifePolicy"))
