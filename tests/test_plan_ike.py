@@ -13,7 +13,7 @@ from agent.plan.lifetimes import Life
 from agent.plan.model import ApplyState, Connection, RowRef
 from agent.plan.planner import Plan, difference, make_plan
 from agent.plan.profiles import Profiles
-from tests.plan_helpers import DictConfiguration, configuration, environment, packed
+from tests.plan_helpers import DictConfiguration, configuration, environment, packed, schema
 from tests.planned_peer import A, B, child, one_peer, settings
 
 
@@ -96,6 +96,17 @@ def test_default_in_a_profile_means_the_global_profile_and_then_the_built_in_val
     assert settings(plan(wanted))["local"]["id"] == "fqdn:gw"
 
 
+def test_what_is_accepted_instead_of_a_lacking_hash_can_be_set() -> None:
+    wanted = one_peer(ipsecPeerIkeProfile=2)
+    wanted.put("ikeProfileTable", 2, ikePrfProposal=7)
+    wanted.put("ikeProposalTable", 7, ikePropHashAlg=6)  # tiger192
+    told = plan(wanted).verdicts[RowRef("ikeProposalTable", 7)]
+    assert told.state is ApplyState.FAILED
+    column = schema().columns["ikePropHashAlg"]
+    accepted = told.text.partition(" accepts ")[2].split(", ")
+    assert accepted == [column.show(number) for number in (3, 4, 7, 8, 9)]
+
+
 def test_own_lifetime_counts_with_an_own_policy_only_and_is_told_otherwise() -> None:
     wanted = one_peer(ipsecPeerIkeProfile=2, ipsecPeerIpsecProfile=3)
     wanted.put("ikeProfileTable", 2, ikePrfLifeSeconds=100)
@@ -103,7 +114,8 @@ def test_own_lifetime_counts_with_an_own_policy_only_and_is_told_otherwise() -> 
     made = plan(wanted)
     assert settings(made)["reauth_time"] == "720s"
     told = made.verdicts[RowRef("ikeProfileTable", 2)]
-    assert told.state is ApplyState.UNUSED and "LifePolicy" in told.text
+    assert told.state is ApplyState.APPLIED  # all else in it is in force
+    assert told.text.endswith("accepted: ikePrfLifePolicy loose, strict or notify")
     assert (child(made)["life_time"], child(made)["rekey_time"]) == ("100s", "50s")
     assert RowRef("ipsecProfileTable", 3) not in made.verdicts
 

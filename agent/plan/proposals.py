@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
+from agent.mib import load_schema
 from agent.plan import cells
 from agent.plan.capabilities import (
     AEAD_NAMES,
@@ -118,7 +119,8 @@ def ike_element(row: RowView, asked: Asked) -> ChainElement:
         return ChainElement(ref, (), f"cipher {cipher} is not available")
     if hash_ is None:
         name = LACKING_HASHES.get(hash_number, str(hash_number))
-        accepted = ", ".join(IKE_HASHES.values())
+        have = [number for number, one in IKE_HASHES.items() if can(asked.capabilities.ike_hashes, one)]
+        accepted = ", ".join(map(load_schema().columns["ikePropHashAlg"].show, have))
         return ChainElement(ref, (), f"hash {name} is not available; ikePropHashAlg accepts {accepted}")
     if not can(asked.capabilities.ike_hashes, hash_):
         return ChainElement(ref, (), f"hash {hash_} is not available")
