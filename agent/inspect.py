@@ -32,11 +32,14 @@ from agent.plan import inbound
 from agent.plan.explain import explain
 from agent.plan.links import VirtualLink
 from agent.plan.model import Capabilities, Flow, PolicyKey
+from agent.plan.peers import PEERS
 from agent.plan.planner import Plan, make_plan
 from agent.serve import CHARON_FOLDER, capabilities_here
 from agent.store.errors import StoreError, StoreMissing
 from agent.store.lock import StoreLock
 from agent.store.store import StoredState, read_served, read_store
+
+MOST_PEERS = 20  # that a message names
 
 
 class InspectError(Exception):
@@ -56,16 +59,21 @@ def explain_packet(
 ) -> str:
     """What becomes of the packet, by which rule. `arrives`: the interface it comes in by, '' for that towards its
     source; of ICMP the ports are type and code. Raises InspectError."""
-    source, destination = _address("--src", src), _address("--dst", dst)
+    source, destination = _address(src), _address(dst)
     if len(source) != len(destination):
-        raise InspectError(f"--src {src} and --dst {dst} are of different families; accepted: two of one family")
+        raise InspectError(f"source {src} and destination {dst} are of different families; accepted: two of one family")
     state = stored(settings)
     plan, routes = asyncio.run(plan_of(settings, state, (source, destination)))
     own = plan.environment.own_addresses
     if forwarded and destination in own:
-        raise InspectError(f"--dst {dst} is an address of this host; accepted: no --forwarded")
+        raise InspectError(f"destination {dst} is an address of this host; accepted: a packet that is not forwarded")
+    peers = [row.number for row in plan.configuration.rows(PEERS)] if decrypted else []
+    if decrypted and decrypted not in peers:
+        some = ", ".join(map(str, peers[:MOST_PEERS])) + (", …" if len(peers) > MOST_PEERS else "")
+        accepted = f"the number of one of {some}" if peers else "none, there are no peers"
+        raise InspectError(f"there is no peer {decrypted}; accepted: {accepted}")
     way = "forward" if forwarded else "in" if destination in own and source not in own else "out"
-    if arrives and way == "out":
+    if (arrives or decrypted) and way == "out":  # what the host makes itself neither arrives nor comes out of a tunnel
         way = "forward"
     comes, goes = 0, 0
     if way != "out":
@@ -84,7 +92,7 @@ def _interface(plan: Plan, text: str) -> int:
         if text in (name, str(index)):
             return index
     names = ", ".join(f"{name} ({index})" for index, name in sorted(interfaces.items()))
-    raise InspectError(f"--in {text!r} is no interface of this host; accepted: {names or 'none, there are none'}")
+    raise InspectError(f"{text!r} is no interface of this host; accepted: {names or 'none, there are none'}")
 
 
 def flush_engine(settings: Settings) -> str:
@@ -271,11 +279,11 @@ async def _plan_on(
         await host.stop()
 
 
-def _address(option: str, text: str) -> bytes:
+def _address(text: str) -> bytes:
     try:
         return ipaddress.ip_address(text).packed
     except ValueError:
-        raise InspectError(f"{option} {text!r} is no address; accepted: an IPv4 or IPv6 address") from None
+        raise InspectError(f"{text!r} is no address; accepted: an IPv4 or IPv6 address") from None
 
 
 def _protocol(text: str) -> int:
@@ -284,4 +292,4 @@ def _protocol(text: str) -> int:
     try:
         return socket.getprotobyname({"icmp6": "ipv6-icmp"}.get(text, text))
     except OSError:
-        raise InspectError(f"--proto {text!r} is no protocol; accepted: 0..255, icmp, tcp, udp, …") from None
+        raise InspectError(f"{text!r} is no protocol; accepted: 0..255, icmp, tcp, udp, …") from None

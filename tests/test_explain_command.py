@@ -31,12 +31,14 @@ def configuration(inside: int) -> Mapping[tuple[str, int], Mapping[str, Value]]:
         (TRAFFIC, 3): rule_cells("drop any6 2001:db8:9::/48 icmp6"),
         (TRAFFIC, 4): rule_cells("protect 10.1.0.0/16 10.2.0.0/16", 5),
         (TRAFFIC, 5): rule_cells("protect own peer"),
+        (TRAFFIC, 6): rule_cells("protect 10.1.0.0/16 10.6.0.0/16"),
         ("ipsecPeerTable", 1): {
             "ipsecPeerTrafficList": 4,
             "ipsecPeerDescription": b"Branch",
             "ipsecPeerDynamicAddress": b"192.0.2.2",
             "ipsecPeerPreSharedKey": b"a long enough secret",
         },
+        ("ipsecPeerTable", 2): {"ipsecPeerTrafficList": 6, "ipsecPeerDynamicAddress": b"192.0.2.6"},
         ("ipsecGlobalsContinued", 0): {"ipsecGlobContPreIpsecRules": 1, "ipsecGlobContDefaultRule": 2},
         ("ipsecGlobals", 0): {"ipsecGlobEnabled": 1},
     }
@@ -102,15 +104,23 @@ ASKED = [
     ("--src 10.1.0.1 --dst 10.2.0.9", 'protect: rule 4 of peer 1 "Branch": tunnel of peer 1 "Branch"'),
     ("--src 10.2.0.9 --dst 10.1.0.9 --forwarded", 'drop: rule 4 of peer 1 "Branch": expected out of the tunnel'),
     ("--src 10.2.0.9 --dst 10.1.0.9 --forwarded --decrypted 1", "pass: rule 4 of peer 1"),  # in plain from here on
+    ("--src 10.2.0.9 --dst 10.1.0.9 --decrypted 1", "pass: rule 4 of peer 1"),  # forwarded, whoever did not say so
     ("--src 10.2.0.9 --dst 10.1.0.1 --decrypted 1", 'protect: rule 4 of peer 1 "Branch"'),
+    ("--src 10.2.0.9 --dst 10.1.0.9 --decrypted 9", "there is no peer 9; accepted: the number of one of 1, 2"),
+    (
+        "--src 10.1.0.1 --dst 10.6.0.9",
+        "drop: rule 6 of peer 2: blocked: the tunnel cannot be made: peer 2: no pre-shared key; set",
+    ),
     ("--src 192.0.2.1 --dst 192.0.2.2", 'protect: rule 5 of peer 1 "Branch"'),
     ("--src 192.0.2.1 --dst 192.0.2.2 --proto udp --sport 500 --dport 500", "pass: built in: our own IKE and ESP"),
-    ("--src 10.1.0.1 --dst 2001:db8::7", "--src 10.1.0.1 and --dst 2001:db8::7 are of different families"),
+    ("--src 10.1.0.1 --dst 2001:db8::7", "source 10.1.0.1 and destination 2001:db8::7 are of different"),
     (
         "--src 10.1.0.9 --dst 10.1.0.1 --forwarded",
-        "--dst 10.1.0.1 is an address of this host",
+        "destination 10.1.0.1 is an address of this host",
     ),
-    ("--src 10.8.0.1 --dst 10.1.0.1 --in eth7", "--in 'eth7' is no interface of this host; accepted: lo (1), v"),
+    ("--src 10.1.0.1 --dst branch", "'branch' is no address; accepted: an IPv4 or IPv6 address"),
+    ("--src 10.1.0.1 --dst 10.2.0.9 --proto udpp", "'udpp' is no protocol; accepted: 0..255, icmp, tcp, udp, …"),
+    ("--src 10.8.0.1 --dst 10.1.0.1 --in eth7", "'eth7' is no interface of this host; accepted: lo (1), v"),
 ]
 
 

@@ -16,6 +16,7 @@ from agent.shell.completion import ShellCompleter
 from agent.shell.history import may_hold_secret
 from agent.shell.language import Assignment, LineError, Word, read_line
 from agent.shell.machine import TOOLS, is_host
+from agent.shell.outcome import Problem
 from agent.shell.packet import Packet, read_packet
 from agent.shell.session import Session
 from agent.shell.values import harmless, parse, quoted, show
@@ -237,6 +238,17 @@ def test_a_packet_is_read_as_it_is_typed() -> None:
     assert read_packet(["192.0.2.1", "192.0.2.2", "tcp", "80", "1024", "forwarded", "decrypted=3"]) == Packet(
         *("192.0.2.1", "192.0.2.2", "tcp", 1024, 80), forwarded=True, decrypted=3
     )
+
+
+@pytest.mark.parametrize("stray", ["--decrypted=3", "--decrypted", "-f", "from=eth0", "Decrypted=3"])
+def test_what_belongs_to_no_packet_is_answered_by_how_one_is_typed(stray: str) -> None:
+    with pytest.raises(Problem, match=rf"'{stray}' does not belong .*; usage: explain source .*decrypted=peer"):
+        read_packet(["192.0.2.1", "192.0.2.2", stray])
+
+
+def test_a_tunnel_is_named_by_the_number_of_its_peer() -> None:
+    with pytest.raises(Problem, match="'west' is no number of a peer; accepted: decrypted=1, …"):
+        read_packet(["192.0.2.1", "192.0.2.2", "decrypted=west"])
 
 
 # ---- the room -------------------------------------------------------------------------

@@ -392,7 +392,7 @@ class Draft:
             why = peer.verdict
             assert why is not None
             state = ApplyState.APPLIED if why.state is ApplyState.UNUSED else why.state
-            return None, Verdict(state, f"its packets are dropped: peer {owner}: {why.text}")
+            return None, Verdict(state, f"{verdicts.DROPPED}: peer {owner}: {why.text}")
         reqid = self._kinship.reqid(name)
         if not peer.single:
             child = Child(name, owner, rule.number, reqid, phase2.compressed, phase2.heartbeats)
@@ -405,7 +405,7 @@ class Draft:
         if peer.remote is None:
             return None, verdicts.not_called(owner, bool(rule.parts))
         if peer.local is None:
-            return None, Verdict(ApplyState.APPLIED, f"its packets are dropped: peer {owner}: no route to it now")
+            return None, Verdict(ApplyState.APPLIED, f"{verdicts.DROPPED}: peer {owner}: no route to it now")
         mode = spd.TUNNEL if peer.single or tunnels(rule, peer, phase2) else spd.TRANSPORT
         way = Way(peer.local, peer.remote, phase2.protocol, mode, False, reqid)
         return way, verdicts.of_world(owner, rule, self._environment)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from agent.mib.schema import show_text
-from agent.plan import spd
+from agent.plan import spd, verdicts
 from agent.plan.model import Action, Direction, Flow, Policy, RowRef, Scope
 from agent.plan.numbers import INTERFACE_BASE, MARK_MASK, MARK_SHIFT
 from agent.plan.peer_selectors import PEER_TRAFFIC
@@ -138,9 +138,11 @@ def _decide(plan: Plan, flow: Flow, policies: dict[Direction, Policy]) -> Explan
 
 
 def _why_blocked(plan: Plan, policy: Policy) -> str:
-    """Of a tunnel that cannot be made: what the rule's row says."""
+    """Of a tunnel that cannot be made: what the rule's row says, but for what that means."""
     verdict = plan.verdicts.get(policy.row) if policy.rule == spd.WHY_BLOCKED else None
-    return f"{policy.rule}: {verdict.text}" if verdict is not None and verdict.text else policy.rule
+    if verdict is None or not verdict.text:
+        return policy.rule
+    return f"{policy.rule}: {verdict.text.removeprefix(verdicts.DROPPED).removeprefix(': ')}"
 
 
 def _labelled(plan: Plan, table: str, number: int) -> str:

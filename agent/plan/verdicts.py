@@ -14,6 +14,7 @@ from agent.plan.spd import TRAFFIC
 from agent.plan.state import Made
 from agent.plan.traffic import Rule, RuleAction, RuleDirection, SideKind
 
+DROPPED: Final = "its packets are dropped"
 TOLD: Final = 2  # lists of which a rule's verdict says what is special there
 NO_LIST: Final = Verdict(ApplyState.UNUSED, "in no list: neither a peer nor the pre or post list leads to it")
 BREAKS_OFF: Final = "the list breaks off here: there is no next rule"
@@ -39,7 +40,7 @@ def address_unknown(peer: int) -> Verdict:
 
 
 def not_called(peer: int, has_parts: bool) -> Verdict:
-    text = "its packets are dropped" if has_parts else "what it covers is not known"
+    text = DROPPED if has_parts else "what it covers is not known"
     return Verdict(ApplyState.APPLIED, f"{text} until peer {peer} has called")
 
 

@@ -12,6 +12,7 @@ from agent.shell.outcome import Problem
 from agent.shell.values import harmless
 
 USAGE: Final = "explain source destination [protocol [port [source-port]]] [forwarded] [in=interface] [decrypted=peer]"
+NAMED: Final = ("decrypted=", "in=")
 PORT_MOST: Final = 65535
 
 
@@ -32,8 +33,11 @@ class Packet:
 
 def read_packet(arguments: Sequence[str]) -> Packet:
     """Raises Problem."""
-    said = dict(argument.split("=", 1) for argument in arguments if argument.startswith(("decrypted=", "in=")))
-    rest = [argument for argument in arguments if argument != "forwarded" and "=" not in argument]
+    said = dict(argument.split("=", 1) for argument in arguments if argument.startswith(NAMED))
+    rest = [argument for argument in arguments if argument != "forwarded" and not argument.startswith(NAMED)]
+    stray = next((word for word in rest if word.startswith("-") or "=" in word), None)
+    if stray is not None:
+        raise Problem(f"{harmless(stray)!r} does not belong to a packet; usage: {USAGE}")
     decrypted, interface = said.get("decrypted", "0"), said.get("in", "")
     if not 2 <= len(rest) <= 5:
         raise Problem(f"usage: {USAGE}")
@@ -49,6 +53,6 @@ def read_packet(arguments: Sequence[str]) -> Packet:
         if not re.fullmatch(r"\d{1,5}", number) or int(number) > PORT_MOST:
             raise Problem(f"{harmless(number)!r} is no port; accepted: 0..{PORT_MOST}")
     if not re.fullmatch(r"\d{1,9}", decrypted):
-        raise Problem(f"{harmless(decrypted)!r} is no number of a peer")
+        raise Problem(f"{harmless(decrypted)!r} is no number of a peer; accepted: decrypted=1, …")
     forwarded = "forwarded" in arguments
     return Packet(rest[0], rest[1], protocol, int(source_port), int(port), forwarded, int(decrypted), interface)
