@@ -64,7 +64,8 @@ class Typist:
         self.paper.complaints = ""
         found = await self.session.execute(line)
         assert found == status, (line, found, self.paper.complaints)
-        return self.paper.complaints.rstrip("\n")
+        assert all(len(line) < max(self.paper.columns, 20) for line in self.paper.complaints.splitlines())
+        return self.paper.complaints.replace("\n", "")
 
 
 @asynccontextmanager

@@ -130,6 +130,12 @@ def test_long_text_is_divided_by_the_columns_it_takes(text: str, columns: int) -
     assert all(0 < width(part) <= columns or width(part) == 0 for part in parts)
 
 
+@given(st.lists(st.text("abcxyz.0", min_size=1, max_size=9), min_size=1, max_size=40), st.sampled_from(" ,"))
+def test_words_are_not_broken(words: list[str], mark: str) -> None:
+    text = mark.join(words)
+    assert {word for part in pieces(text, 20) for word in part.split(mark)} - {""} == set(words)
+
+
 def test_a_string_of_64_kilobytes_is_shown_in_lines() -> None:
     shown = quoted(b"\x1b[2J\x07" * 13_000)
     lines = list(lay_out(["Data(ro)"], [[shown]], 80))

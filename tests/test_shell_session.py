@@ -47,8 +47,9 @@ class Person:
     async def fails(self, line: str, status: int = 1) -> str:
         self.paper.text = self.paper.complaints = ""
         assert await self.session.execute(line) == status, (line, self.paper.text, self.paper.complaints)
-        assert self.paper.complaints.count("\n") == 1, "one line"
-        return self.paper.complaints.rstrip("\n")
+        lines = self.paper.complaints.removesuffix("\n").split("\n")
+        assert all(0 < len(line) < self.paper.columns for line in lines)
+        return "".join(lines)
 
 
 @asynccontextmanager
@@ -103,7 +104,8 @@ async def test_a_peer_of_the_guide_typed_line_by_line(person: Person) -> None:
     ]
     assert await person.types("Priority") == ["00: ipsecPeerPriority.1( rw):  3"]
     assert await person.types("ipsecPeerAdminStatus?") == [
-        "ipsecPeerAdminStatus: (readwrite) up(1),down(2),dialup(4),callback(5),delete(15)"
+        "ipsecPeerAdminStatus: (readwrite) up(1),down(2),dialup(4),callback(5),",
+        "delete(15)",
     ]
     header, [row] = cells_of("\n".join(await person.types("ipsecTrafficTable:1")))
     assert row[header.index("RemotePort(rw)")] == "22" and row[header.index("Index(ro)")] == "2"
@@ -203,6 +205,22 @@ async def test_what_is_wrong_is_said_in_words(person: Person, line: str, status:
     assert found.startswith(said) and "secret" not in found
 
 
+async def test_a_refusal_is_broken_between_words_for_a_person_and_in_one_line_for_a_script(person: Person) -> None:
+    line = "ipsecPeerTrafficList=77"
+    await person.fails(line)
+    assert person.paper.complaints == (
+        "ipsecPeerTrafficList.1 = 77: there is no row 77 in ipsecTrafficTable;\x20\n"
+        "accepted: 0 for none, or the number of a row\n"
+    )
+    asked = await person.types("ipsecTrProto?")
+    assert len(asked) > 30 and all(len(line) < 80 and line.endswith((",", "(255)")) for line in asked)
+    whole = "".join(asked)
+    person.paper.person = False
+    assert (await person.types("ipsecTrProto?")) == [whole]
+    await person.session.execute(line)
+    assert person.paper.complaints.count("\n") == 1
+
+
 async def test_who_may_only_read_is_told_so(tmp_path: Path) -> None:
     async with typing(tmp_path / "state", community=READ) as typist:
         said = await typist.fails("ipsecGlobEnabled=true")
@@ -247,6 +265,7 @@ async def test_lists_and_help(person: Person) -> None:
 
 
 async def test_debug_shows_what_happened(person: Person) -> None:
+    person.paper.columns = 1000
     await person.types("ipsecTrProto=dont-verify")
     [started] = await person.types("debug show start")
     assert "start: ipsec-agent" in started

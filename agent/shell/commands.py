@@ -136,7 +136,7 @@ def _about_table(session: Session, table: Table) -> None:
 
 
 def _about_column(session: Session, column: Column) -> None:
-    session.say(type_line(column))
+    session.tell(type_line(column))
     _say_wrapped(session, column.description)
     for what, text in (("effect", column.traits.effect), ("limit", column.traits.limit)):
         if text:
@@ -159,7 +159,7 @@ async def explain(session: Session, words: Sequence[str]) -> None:
     """Raises Problem."""
     if session.explain is None:
         raise CannotDo("explain reads the stored configuration: ask on the gateway itself")
-    session.say(await session.explain(packet.read_packet(words[1:])))
+    session.tell(await session.explain(packet.read_packet(words[1:])))
 
 
 async def setup(session: Session, words: Sequence[str]) -> int:

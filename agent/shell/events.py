@@ -37,7 +37,7 @@ async def debug(session: Session, words: Sequence[str]) -> None:
         rows = await session.client.table(TABLE, COLUMNS)
         shown = [event for event in rows.values() if _kind(session, event) in chosen]
         for event in shown[-LAST:]:
-            session.say(_line(session, event))
+            session.tell(_line(session, event))
         return
     last = max(await session.client.table(TABLE, [TIME]), default=0)
     session.say("events as they happen; Ctrl-C ends")
@@ -46,7 +46,7 @@ async def debug(session: Session, words: Sequence[str]) -> None:
         for number, event in news.items():
             last = number
             if _kind(session, event) in chosen:
-                session.say(_line(session, event))
+                session.tell(_line(session, event))
         if news:
             continue
         if last and not await _there(session, last):

@@ -25,6 +25,7 @@ from agent.shell.language import Assignment, Command, LineError, Word, read_line
 from agent.shell.machine import Machine
 from agent.shell.outcome import FAILED, OK, Problem
 from agent.shell.packet import Packet
+from agent.shell.view import prose
 from agent.shell.vocabulary import NameProblem, Vocabulary, vocabulary_of
 from agent.snmp.client import SnmpClient, SnmpError
 
@@ -122,8 +123,15 @@ class Session:
         """A line, or several."""
         self.terminal.write(text + "\n")
 
+    def tell(self, text: str) -> None:
+        """A sentence: for a person not broken within words; for a script as it is."""
+        self.terminal.write(self._prose(text) + "\n")
+
+    def _prose(self, text: str) -> str:
+        return prose(text, self.terminal.columns) if self.terminal.person else text
+
     def _complain(self, text: str, status: int) -> int:
-        self.terminal.complain(text + "\n")
+        self.terminal.complain(self._prose(text) + "\n")
         return status
 
     async def _carry_out(self, command: Command) -> int:
@@ -151,7 +159,7 @@ class Session:
         table = found if isinstance(found, Table) else self.schema.table_of(found)
         if question:
             for column in self.vocabulary.columns(found) if isinstance(found, Table) else (found,):
-                self.say(display.type_line(column))
+                self.tell(display.type_line(column))
             return
         number = int(row) if row is not None else None
         if inx is not None:

@@ -21,6 +21,7 @@ from wcwidth import wcswidth, wcwidth
 PLACE: Final = 19  # characters, the blank behind a cell included
 LEAST_INDENT: Final = 4
 DEEPER: Final = 2
+BREAKS: Final = " ,"
 CORNER: Final = "inx"
 
 
@@ -33,23 +34,36 @@ def pad(text: str, columns: int) -> str:
     return text + " " * (columns - width(text))
 
 
+def prose(text: str, columns: int) -> str:
+    """Lines of which those that are too long are broken between words; without the ends of lines it is the text."""
+    return "\n".join("\n".join(pieces(line, columns - 1)) for line in text.split("\n"))
+
+
 def pieces(text: str, columns: int) -> Iterator[str]:
-    """The text in parts of at most so many columns."""
+    """The text in parts of at most so many columns, which end behind a blank or comma where the latter half has one."""
     columns = max(columns, 2)
-    if text.isascii():
-        for at in range(0, len(text), columns):
-            yield text[at : at + columns]
-        return
-    part, used = "", 0
-    for character in text:
-        takes = max(wcwidth(character), 0)
-        if used + takes > columns:
-            yield part
-            part, used = "", 0
-        part += character
-        used += takes
-    if part:
-        yield part
+    at = 0
+    while at < len(text):
+        end = at + _fitting(text, at, columns)
+        if end < len(text):
+            behind = 1 + max(text.rfind(mark, at + columns // 2, end) for mark in BREAKS)
+            end = behind or end
+        yield text[at:end]
+        at = end
+
+
+def _fitting(text: str, at: int, columns: int) -> int:
+    """How many characters from there on take at most so many columns; one at least."""
+    part = text[at : at + columns]
+    if part.isascii():
+        return len(part)
+    used = count = 0
+    while at + count < len(text):  # marks that take none belong to the character before them
+        used += max(wcwidth(text[at + count]), 0)
+        if used > columns:
+            break
+        count += 1
+    return max(count, 1)
 
 
 def lay_out(header: Sequence[str], rows: Sequence[Sequence[str]], columns: int) -> Iterator[str]:
