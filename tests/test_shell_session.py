@@ -132,6 +132,25 @@ async def test_rows_keep_their_inx_until_the_next_display(person: Person) -> Non
     assert cells_of(person.paper.text)[1] == []
 
 
+async def test_what_was_not_there_is_not_said_to_be_removed(person: Person) -> None:
+    """A row number mistyped, or a row that somebody else has removed meanwhile."""
+    await person.types("ipsecTrProto=dont-verify; ipsecTrafficTable")
+    assert await person.types("ipsecTrAction.9=delete Action.1=delete") == [
+        "ipsecTrAction.9: there was no such row",
+        "00: ipsecTrAction.1(-rw):  delete",
+    ]
+    assert await person.types("ipsecTrafficTable:0=delete") == ["ipsecTrAction.1: there was no such row"]
+    assert await person.types("ipsecGwTrafficRowStatus.7=destroy") == [
+        "ipsecGwTrafficRowStatus.7: there was no such row"
+    ]
+
+
+async def test_what_can_be_assigned_has_its_unit(person: Person) -> None:
+    assert await person.types("ipsecTrLocalMaskLen?") == ["ipsecTrLocalMaskLen: (readwrite) a number, in bits"]
+    [line] = await person.types("ipsecGlobBlockTimeout?")
+    assert line == "ipsecGlobBlockTimeout: (readwrite) a number 1..3600, in seconds"
+
+
 async def test_a_new_row_is_never_somebody_elses(person: Person, agent: Agent) -> None:
     """Two shells make rows at the same time; none changes the other's."""
     async with at_shell(agent) as other:
@@ -191,8 +210,19 @@ REFUSALS = [
         2,
         'ipsecPeerPreSharedKey: "*" (256 octets) is no value; accepted: text of',
     ),
-    ("cmd=load path=nowhere", 1, "biboAdmConfigPath."),
-    ("cmd=put host=192.0.2.1", 1, "biboAdmConfig"),
+    ("cmd=load path=nowhere", 1, 'load: path="nowhere": there is no configuration nowhere; accepted: '),
+    ("cmd=load path=' = \": '", 1, 'load: path=" = \\": ": '),
+    ("cmd=load", 1, "load: there is no configuration boot; accepted: "),
+    ("cmd=copy path=nowhere", 1, "copy: no name of a configuration; accepted: "),
+    ("cmd=put host=192.0.2.1", 1, "put: host=192.0.2.1: not supported yet"),
+    ("cmd=reboot", 1, "reboot: is not done by this agent; accepted: save(1), load(2)"),
+    ("cmd=", 2, 'biboAdmConfigCmd: "" is no value; accepted: save(1)'),
+    ("cmd", 2, "usage: cmd=save|load|state|delete|copy|move "),
+    ("cmd save path=west", 2, "usage: cmd=save|"),
+    ("ikePropEncAlg=blowfish", 2, "ikePropEncAlg: blowfish is no value, did you mean blowfish-cbc? accepted: none(1),"),
+    ("ikePropEncAlg=DES", 2, "ikePropEncAlg: DES is no value, did you mean des-cbc, des3-cbc? accepted: none(1),"),
+    ("ikePrfAuthMethod.1001=dsa-sig", 2, "ikePrfAuthMethod: dsa-sig is no value, did you mean rsa-sig, dss-sig?"),
+    ("ikeProfileTable:1=delete", 2, "ikeProfileTable has no row :01; accepted: 00, as ikeProfileTable showed them"),
     ("setup", 1, "the Setup Tool does not exist yet"),
     ("halt", 1, "halt: the gateway is shut down by its administrator"),
     ("explain 192.0.2.1 192.0.2.2", 1, "explain reads the stored configuration: "),
@@ -238,6 +268,8 @@ async def test_named_configurations(person: Person) -> None:
     assert await person.types("ipsecTrDescription") == ['00: ipsecTrDescription.1( rw):  "kept"']
     assert person.session.prompt() == prompt
     assert await person.types("cmd=delete path=east") == ["delete: done"]
+    told = await person.types("help cmd")
+    assert " ".join(told).startswith("cmd=save|load|state|delete|copy|move [path=name] [pathnew=name]")
 
 
 async def test_lists_and_help(person: Person) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -22,7 +22,7 @@ from agent.shell import values
 from agent.shell.display import row_of, shown_rows, variable_line
 from agent.shell.language import Assignment
 from agent.shell.outcome import CannotDo
-from agent.shell.refusals import said_of
+from agent.shell.refusals import refusal
 from agent.shell.vocabulary import NameProblem
 from agent.snmp.client import Missing, RequestFailed, SnmpError
 
@@ -74,12 +74,13 @@ async def assign(session: Session, assignments: Sequence[Assignment]) -> None:
             if table.row_generation is not None and not _names(wishes, table.row_generation)
         ]
         named = [(wish, numbers[wish.column.table] if wish.number is None else wish.number) for wish in wishes]
+        missing = await _missing(session, [f"{wish.column.name}.{number}" for wish, number in named if wish.removes])
         wanted = [(f"{wish.column.name}.{number}", wish.value) for wish, number in named]
         try:
             await session.client.set([*wanted, *((name, NO_ROW) for name in guards)])
         except RequestFailed as failed:
             if failed.name not in guards:
-                raise CannotDo(await said_of(session, failed, dict(wanted))) from None
+                raise CannotDo(str(await refusal(session, failed, dict(wanted)))) from None
             fixed = made[session.client.names.column_named(failed.name.partition(".")[0]).table]
             if fixed or attempt + 1 == TRIES:
                 row = failed.name.rpartition(".")[2]
@@ -90,7 +91,15 @@ async def assign(session: Session, assignments: Sequence[Assignment]) -> None:
         rows = await shown_rows(session, session.schema.tables[name])
         if number not in rows:
             rows.append(number)
-    await _echo(session, named)
+    await _echo(session, named, missing)
+
+
+async def _missing(session: Session, removed: Sequence[str]) -> set[str]:
+    """Of what is to be removed that which is not there: the agent takes that for done already."""
+    if not removed:
+        return set()
+    found = await session.client.get(removed)
+    return {name for name, variable in zip(removed, found, strict=True) if isinstance(variable.value, Missing)}
 
 
 async def _understood(session: Session, assignment: Assignment, selected: Table | None) -> _Wish:
@@ -174,9 +183,9 @@ async def _free_number(session: Session, table: Table) -> int:
     return max(rows, default=0) + 1
 
 
-async def _echo(session: Session, named: Sequence[tuple[_Wish, int]]) -> None:
+async def _echo(session: Session, named: Sequence[tuple[_Wish, int]], missing: Collection[str]) -> None:
     """Values as the agent has them now: it may have changed one into the nearest that it does. Of a row that is gone,
-    of a command, and where nothing can be read back, what was asked for."""
+    of a command, and where nothing can be read back, what was asked for. `missing`: removed, and was not there."""
     try:
         found = await session.client.get([f"{wish.column.name}.{number}" for wish, number in named])
     except SnmpError:
@@ -184,6 +193,9 @@ async def _echo(session: Session, named: Sequence[tuple[_Wish, int]]) -> None:
     for name in dict.fromkeys(wish.column.table for wish, _ in named):
         await shown_rows(session, session.schema.tables[name])
     for at, (wish, number) in enumerate(named):
+        if f"{wish.column.name}.{number}" in missing:
+            session.say(f"{wish.column.name}.{number}: there was no such row")
+            continue
         value = found[at].value if at < len(found) else Missing.NULL
         gone = isinstance(value, Missing) or wish.removes or wish.column.traits.role is Role.TRANSIENT
         shown = values.show(wish.column, wish.value if gone or isinstance(value, Missing) else value)
@@ -202,11 +214,15 @@ async def _command(session: Session, assignments: Sequence[Assignment]) -> None:
         raise NameProblem(f"{stray.column.name} does not belong to cmd=; accepted: a line of its own")
     number = 1 + secrets.randbelow(MOST_NUMBER - 1)  # two managers meet with none of them knowing
     wanted = [(f"{wish.column.name}.{number}", wish.value) for wish in wishes]
+    command = wishes[0].column.names[_number(wishes[0])]
     try:
         await session.client.set(wanted)
     except RequestFailed as failed:
-        raise CannotDo(await said_of(session, failed, dict(wanted))) from None
-    command = wishes[0].column.names[wishes[0].value] if isinstance(wishes[0].value, int) else ""
+        refused = await refusal(session, failed, dict(wanted))
+        if refused.column is None or refused.column is wishes[0].column:
+            raise CannotDo(f"{command}: {refused.why}") from None
+        word = session.vocabulary.short(refused.column).lower()
+        raise CannotDo(f"{command}: {word}={refused.shown}: {refused.why}") from None
     state = session.schema.columns[COMMAND_STATE]
     told = ""
     while True:

@@ -59,6 +59,7 @@ exit                   ends the session, as Ctrl-D does"""
 """The page of `?`; it fits a screen of 24 lines."""
 GROUP: Final = re.compile(r"ipsecGw|[a-z]+\d*")
 LIST_GAP: Final = 2
+CMD_USAGE: Final = "cmd=save|load|state|delete|copy|move [path=name] [pathnew=name] [timeout=seconds]"
 
 
 # ---- looking around -------------------------------------------------------------------
@@ -162,6 +163,11 @@ async def explain(session: Session, words: Sequence[str]) -> None:
     session.tell(await session.explain(packet.read_packet(words[1:])))
 
 
+def named_configurations(session: Session, words: Sequence[str]) -> None:
+    """`cmd` without an assignment."""
+    raise Problem(f"usage: {CMD_USAGE}")
+
+
 async def setup(session: Session, words: Sequence[str]) -> int:
     """Raises CannotDo."""
     if session.setup is None:
@@ -187,6 +193,9 @@ COMMANDS: Final[dict[str, Command]] = {
     "g": Command(list_groups, "g [group]", "lists groups of tables, or the tables of one"),
     "?": Command(tell_help, "?", "this page"),
     "help": Command(tell_help, "help name", "what a table, variable or command is"),
+    "cmd": Command(
+        named_configurations, "cmd=save path=name", "keeps the configuration under a name, brings it back", CMD_USAGE
+    ),
     "explain": Command(explain, "explain from to …", "what becomes of a packet, and by which rule", packet.USAGE),
     "debug": Command(debug, "debug show|all|kind ...", "events: the last ones, or as they happen"),
     "setup": Command(setup, "setup", "the Setup Tool"),

@@ -119,7 +119,7 @@ def variable_line(session: Session, column: Column, number: int, shown: str) -> 
 
 def type_line(column: Column) -> str:
     """`ipsecPeerAdminStatus: (readwrite) up(1),down(2),…`."""
-    unit = f" {column.units}" if column.units else ""
+    unit = f", in {column.units}" if column.units else ""
     return f"{column.name}: ({ACCESS_WORDS.get(column.access, 'hidden')}) {values.accepted(column)}{unit}"
 
 
@@ -130,7 +130,8 @@ async def row_of(session: Session, table: Table, inx: int) -> int:
         raise NameProblem(f"{table.name} has no rows; accepted: its variables without :inx")
     rows = await shown_rows(session, table)
     if inx >= len(rows):
-        accepted = f"00..{len(rows) - 1:02}, as {table.name} showed them" if rows else "none, it has no rows"
+        last = f"..{len(rows) - 1:02}" if len(rows) > 1 else ""
+        accepted = f"00{last}, as {table.name} showed them" if rows else "none, it has no rows"
         raise NameProblem(f"{table.name} has no row :{inx:02}; accepted: {accepted}")
     return rows[inx]
 

@@ -8,9 +8,11 @@ variable. Of others the number is told, with what the object accepts.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from agent.mib.ber import Value
+from agent.mib.schema import Column
 from agent.shell import values
 from agent.snmp.client import RequestFailed
 from agent.snmp.client.errors import status_word
@@ -42,20 +44,36 @@ WORDS: Final[Mapping[str, str]] = {
 ABOUT_VALUES: Final = frozenset({"badValue", "wrongType", "wrongLength", "wrongValue"})
 
 
-async def said_of(session: Session, failed: RequestFailed, wanted: Mapping[str, Value]) -> str:
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """`column` and `shown`: what was refused, and its value as the shell writes it; None and empty where the agent does
+    not name it. `why`: in words, with what is accepted."""
+
+    name: str
+    column: Column | None
+    shown: str
+    why: str
+
+    def __str__(self) -> str:
+        if self.column is None:
+            return f"nothing was changed: {self.why}"
+        return f"{self.name}{f' = {self.shown}' if self.shown else ''}: {self.why}"
+
+
+async def refusal(session: Session, failed: RequestFailed, wanted: Mapping[str, Value]) -> Refusal:
     """`wanted`: what the SET held, by instance."""
     said = await session.client.last_refusal()
     column = session.client.names.column(failed.oid) if failed.oid else None
     value = wanted.get(failed.name)
-    if failed.name and said.startswith(f"{failed.name} "):
-        if column is not None and value is not None:  # the agent writes octets in its own way
-            said = said.replace(f"= {column.show(value)}: ", f"= {values.show(column, value)}: ", 1)
-        return values.harmless(said)
+    shown = values.show(column, value) if column is not None and value is not None else ""
+    if column is not None and said.startswith(f"{failed.name} = "):
+        said = said.removeprefix(f"{failed.name} = ")
+        if value is not None and said.startswith(f"{column.show(value)}: "):
+            return Refusal(failed.name, column, shown, values.harmless(said.removeprefix(f"{column.show(value)}: ")))
+        its, _, why = values.harmless(said).partition(": ")  # it writes the value in another way
+        return Refusal(failed.name, column, its, why)
     word = status_word(failed.status)
     text = WORDS.get(word, word)
-    if column is None:
-        return f"nothing was changed: {text}"
-    if word in ABOUT_VALUES:
+    if column is not None and word in ABOUT_VALUES:
         text += f"; accepted: {values.accepted(column)}"
-    shown = f" = {values.show(column, value)}" if value is not None else ""
-    return f"{failed.name}{shown}: {text}"
+    return Refusal(failed.name, column, shown, text)

@@ -24,6 +24,7 @@ ADDRESSES: Final = frozenset({"InetAddress", "InetAddressIPv6"})
 TEXT: Final = "DisplayString"
 SECRETS: Final = frozenset({Role.SECRET, Role.SEALED})
 MOST_LABELS: Final = 24  # in a message
+LEAST_KEY: Final = 2  # characters that a label is guessed from
 DATE_FORM: Final = "%Y-%m-%d %H:%M:%S"
 DATE_FORM_SHOWN: Final = "YYYY-MM-DD hh:mm:ss"
 
@@ -115,9 +116,21 @@ def parse(column: Column, text: str, literal: bool = False) -> Value:
     value = _parse(column, text, literal)
     if value is None or column.problem(value):
         shown = '"*"' if column.traits.role in SECRETS else harmless(text if len(text) < 80 else text[:77] + "…")
+        shown = shown or '""'
         length = f" ({len(value)} octets)" if isinstance(value, bytes) and column.wire is Wire.OCTET_STRING else ""
-        raise ValueProblem(f"{column.name}: {shown}{length} is no value; accepted: {_accepted_here(column, text)}")
+        raise ValueProblem(
+            f"{column.name}: {shown}{length} is no value{_alike(column, text)} {_accepted_here(column, text)}"
+        )
     return value
+
+
+def _alike(column: Column, text: str) -> str:
+    """Labels that begin so, else those that look alike, where all labels are told."""
+    key = label_key(text)
+    few = len(column.labels) <= MOST_LABELS and len(key) >= LEAST_KEY
+    begun = [label for label in column.labels if few and label.startswith(key)]
+    alike = begun or (difflib.get_close_matches(key, column.labels, n=3) if few else [])
+    return f", did you mean {', '.join(alike)}? accepted:" if alike else "; accepted:"
 
 
 def _accepted_here(column: Column, text: str) -> str:
