@@ -80,12 +80,13 @@ class World:
     given_up: list[int] = field(default_factory=list)
     upkeep: Upkeep = field(default_factory=Upkeep)
     told: list[tuple[Oper, str]] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
 
     def moved(self, peer: int, before: Oper, now: Oper, why: str, seconds: int) -> None:
         self.told.append((now, why))
 
     def failed(self, peer: int, state: Oper, why: str) -> None:
-        """A Witness is told of these too."""
+        self.failures.append(why)
 
     def peers(self) -> Peers:
         found = Peers(
@@ -195,6 +196,22 @@ def test_a_peer_without_address_is_not_called() -> None:
     peers.acquire(reqid(1, 1))
     peers.dial(1, "dialup")
     assert not world.begun and peers.state(1) is Oper.DORMANT
+
+
+def test_an_operator_who_dials_in_vain_is_told_why() -> None:
+    world = World()
+    peers = ready(world, remote="%any")
+    peers.dial(1, "always up")
+    assert not world.failures
+    peers.dial(1, "dialup")
+    assert world.failures == ["it has no address of its own (ipsecPeerDynamicAddress), so it has to call"]
+    refused = Verdict(ApplyState.FAILED, "no pre-shared key; set ipsecPeerPreSharedKey")
+    peers.planned(Planned(2, {}, {}, {RowRef("ipsecPeerTable", 1): refused}), {1})
+    peers.dial(1, "dialup")
+    assert world.failures[1:] == ["no pre-shared key; set ipsecPeerPreSharedKey"]
+    peers.planned(Planned(3, {}, {}), {1})
+    peers.dial(1, "dialup")
+    assert world.failures[2:] == ["there is no tunnel to make"] and not world.begun
 
 
 def test_a_peer_that_calls_is_going_up_and_falls_back_when_nothing_comes_of_it() -> None:

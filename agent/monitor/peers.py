@@ -29,6 +29,8 @@ CALLED_SECONDS: Final = 10.0  # an IKE SA that the peer began and that leads to 
 HEARD_SECONDS: Final = 3.0  # from charon's word that it is up, or over, to the event that shows it
 
 DIALED: Final = "dialup"  # by an operator
+HAS_TO_CALL: Final = "it has no address of its own (ipsecPeerDynamicAddress), so it has to call"
+NOT_OURS: Final = "it is the peer's to begin"
 ENDINGS: Final = frozenset({Happening.FAILED, Happening.BLOCK, Happening.TUNNELS_GONE})
 """What the last error is the reason of; of all else it is a thing of the past."""
 
@@ -230,13 +232,26 @@ class Peers:
             self._want(child.peer, child.name, "traffic")
 
     def dial(self, peer: int, why: str) -> None:
-        """All tunnels of a peer, now."""
+        """All tunnels of a peer, now. An operator is told why there are none."""
         record = self._records.get(peer)
+        in_vain = self._in_vain(peer) if why == DIALED else ""
+        if in_vain and self._witness is not None:
+            self._witness.failed(peer, self.state(peer), in_vain)
         if record is not None and record.state is Oper.BLOCKED and why == DIALED:
             self._move(peer, record, Happening.DIALED)
         connection = self.connection(peer)
         for child in connection.children if connection is not None else ():
             self._want(peer, child.name, why)
+
+    def _in_vain(self, peer: int) -> str:
+        """Why nothing can be begun with a peer; empty where it can."""
+        connection = self.connection(peer)
+        if connection is not None and not can_initiate(connection):
+            return HAS_TO_CALL if connection.initiator else NOT_OURS
+        if connection is not None and connection.children:
+            return ""
+        verdict = self._plan.verdicts.get(RowRef(PEER_TABLE, peer)) if self._plan is not None else None
+        return verdict.text if verdict is not None and verdict.text else "there is no tunnel to make"
 
     def called(self, peer: int) -> None:
         """There is an IKE SA of it that may lead to a tunnel."""
