@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -505,3 +508,21 @@ def test_every_rule_looks_at_columns_of_its_table() -> None:
     for table, rules_ in RULES.items():
         for rule in rules_:
             assert set(rule.columns) <= set(load_schema().tables[table].by_name)
+
+
+def test_what_refusals_accept_is_labelled_as_the_mib_does() -> None:
+    """`accepted: … ikev1(1)`: what is read there can be typed."""
+    known = {(label, number) for column in load_schema().columns.values() for label, number in column.labels.items()}
+    nodes = [
+        node
+        for module in (Path(__file__).parents[1] / "agent" / "plan").glob("*.py")
+        for node in ast.walk(ast.parse(module.read_text()))
+    ]
+    docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    said = {
+        (label, int(number))
+        for node in nodes
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
+        for label, number in re.findall(r"(?<![\w.])([a-z][\w-]*)\((\d+)\)", node.value)
+    }
+    assert len(said) > 10 and not said - known

@@ -338,7 +338,7 @@ def _names_of_version(row: RowView, after: After) -> str:
         return ""  # told where the value itself is looked at
     if cells.number(row, "ipsecPeerIkeVersion") != V2 or not any(map(is_group, names)):
         return ""
-    return "IKEv2 has no nets and ranges as identities; accepted: single identities, or ipsecPeerIkeVersion ike-v1(1)"
+    return "IKEv2 has no nets and ranges as identities; accepted: single identities, or ipsecPeerIkeVersion ikev1(1)"
 
 
 LISTS: Final = MappingProxyType({IKE_PROFILES: "ikePrfCaCerts", "ipsecPeerTable": "ipsecPeerCaCerts"})
