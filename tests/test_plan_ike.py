@@ -369,6 +369,21 @@ def test_what_is_no_identity_says_what_would_be(text: str) -> None:
         identity(text)
 
 
+@pytest.mark.parametrize(
+    "text", ["192.0.2.0/24", "10.0.0.1-10.0.0.5", "2001:db8::/32", "192.0.2.7/24", "10.0.0.9-10.0.0.5"]
+)
+def test_a_net_or_range_without_bars_is_not_taken_for_a_name(text: str) -> None:
+    """Nobody would ever be called so, and the peer would wait in vain."""
+    with pytest.raises(IdentityError, match=rf"accepted: \|{text}\|"):
+        identity(text)
+    assert identity(f"[{text}]") == f"fqdn:{text}"
+
+
+@pytest.mark.parametrize("text", ["gate-1", "12", "10.0.0.1-gate", "a/b", "10-20"])
+def test_other_names_may_look_as_they_like(text: str) -> None:
+    assert identity(text) == f"fqdn:{text}"
+
+
 def test_alternatives_are_separated_by_blanks_or_commas_outside_of_delimiters() -> None:
     assert identities("<CN=a b, O=c>, [x]  joe@y") == ("CN=a b, O=c", "fqdn:x", "email:joe@y")
     assert identities(" ") == ()

@@ -40,6 +40,11 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
 
 
+def _ends(text: str) -> list[str]:
+    """The addresses in what may be a net or a range."""
+    return [text.rpartition("/")[0]] if "/" in text else text.split("-")
+
+
 def _between_bars(text: str) -> str:
     single = _address(text)
     if single is not None:
@@ -94,6 +99,8 @@ def identity(text: str) -> str:
     if closing is None:
         if _address(text) is not None:
             return str(_address(text))
+        if _GROUP.fullmatch(text) and all(_address(part) is not None for part in _ends(text)):
+            raise IdentityError(f"a net or range stands between bars, else it would be a name; accepted: |{text}|")
         return f"email:{text}" if "@" in text else f"fqdn:{text}"
     inside = text[1:-1]
     if len(text) < 3 or text[-1] != closing or not inside.strip():
