@@ -49,7 +49,9 @@ async def test_the_version_says_which_table_has_to_have_the_row(store: Store) ->
 
 async def test_a_row_in_use_stays_and_its_namesake_goes(store: Store) -> None:
     await put(store, 1, ipsecPeerTrafficList=0, ipsecPeerIkeProfile=5, ipsecPeerIkeVersion=2)
-    with pytest.raises(Refused, match=r"in use by ipsecPeerIkeProfile\.1"):
+    with pytest.raises(
+        Refused, match=r"in use by ipsecPeerIkeProfile\.1; .* once ipsecPeerIkeProfile\.1 names another"
+    ):
         await put(store, 5, ikev2PrfNatT=4)
     await put(store, 5, ikePrfAuthMethod=15)
     assert store.running.row("ikeProfileTable", 5) is None

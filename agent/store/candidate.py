@@ -358,7 +358,9 @@ def _in_use(draft: Draft, column: Column, source: int) -> Refused:
     """The refusal of deleting a row that another one refers to."""
     at, edit = min(draft.edits.values(), key=lambda entry: entry[0])
     why = f"the row is in use by {column.name}.{source}"
-    return refusal(ErrorStatus.INCONSISTENT_VALUE, at, edit, why, f"deleting it once {column.name}.{source} is another")
+    return refusal(
+        ErrorStatus.INCONSISTENT_VALUE, at, edit, why, f"deleting it once {column.name}.{source} names another"
+    )
 
 
 def _check_ring(
