@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.backends.engine import ChildSa, IkeEvent, IkeEventKind, IkeSa, SaCounters, SaRecord
 from agent.mib import load_schema
+from agent.mib.ber import Value
 from agent.monitor import algorithms
 from agent.monitor.rows import Now, Shown, bundle_row, expires, ike_row, peer_row, seconds, selector
 from agent.monitor.sa_rows import ikev2_row
@@ -321,6 +324,15 @@ def test_a_row_of_the_ike_table() -> None:
     assert values["ikeSaCreated"] == 1_700_000_000 - 60
     assert values["ikeSaExpires"] == 1_700_000_000 + 600 + 180
     assert ike_row(registry.ike[5], connection(aggressive="yes"), 0, NOW)["ikeSaXchType"] == 4
+
+
+@pytest.mark.parametrize(("table", "row"), [("ikeSa", ike_row), ("ikev2Sa", ikev2_row)])
+def test_what_was_used_was_there(table: str, row: Callable[..., Mapping[str, Value]]) -> None:
+    """The daemon tells whole seconds only: 1.6 s after it came up an SA is 1 s old."""
+    registry = Registry(lambda: 98.4)
+    registry.event(IkeEvent(IkeEventKind.IKE_UP, ike=ike(5, established=1), connection="peer-3"))
+    values = row(registry.ike[5], connection(), 0, NOW)
+    assert values[f"{table}LastUsed"] == values[f"{table}Created"] == 1_700_000_000 - 1
 
 
 def test_what_is_still_being_negotiated_is_not_made_up() -> None:

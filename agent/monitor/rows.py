@@ -116,7 +116,7 @@ def ike_row(row: IkeRow, connection: Connection | None, octets: int, now: Now) -
         "ikeSaPeerIndex": row.peer,
         "ikeSaHeartbeatsEnabled": 4,
         "ikeSaCreated": date(created),
-        "ikeSaLastUsed": date(int(now.wall - (now.clock - row.used))),
+        "ikeSaLastUsed": date(max(created, int(now.wall - (now.clock - row.used)))),
         "ikeSaExpires": date(expires(sa.reauth_in, sa.rekey_in, settings, now)),
         "ikeSaLocalPort": sa.local_port,
         "ikeSaRemotePort": sa.remote_port,

@@ -111,7 +111,7 @@ def ikev2_row(row: IkeRow, connection: Connection | None, octets: int, now: Now)
         "ikev2SaSpiI": sa.initiator_spi,
         "ikev2SaSpiR": sa.responder_spi,
         "ikev2SaCreated": date(created),
-        "ikev2SaLastUsed": date(int(now.wall - (now.clock - row.used))),
+        "ikev2SaLastUsed": date(max(created, int(now.wall - (now.clock - row.used)))),
         "ikev2SaExpires": date(expires(sa.reauth_in, sa.rekey_in, settings, now)),
         "ikev2SaRekeys": date(int(now.wall) + sa.rekey_in) if sa.rekey_in > 0 else 0,
         "ikev2SaNumNegotiations": sum(child.state in NEGOTIATED for child in sa.children),
