@@ -1,4 +1,4 @@
-"""The examples of docs/peers.md, certificates.md and memory-backend.md as they stand, on the memory backend."""
+"""The examples of docs/ as they stand, on the memory backend: first-gateway, peers, certificates, shell and others."""
 
 from __future__ import annotations
 
@@ -106,6 +106,50 @@ def answer(agent: Agent, part: str) -> tuple[str, str]:
     exported = "export MIBDIRS=mibs:mibs/base MIBS=IPSEC-GATEWAY-MIB:IPSEC-GATEWAY-EXT-MIB\n"
     done = subprocess.run(["bash", "-c", exported + script], cwd=PROJECT, capture_output=True, text=True, check=False)
     return part[command.end() :].strip(), done.stdout.strip()
+
+
+def test_the_first_gateway_is_made_by_what_its_page_says(agent: Agent) -> None:
+    found = [block for block in blocks("first-gateway.md") if re.match(r"export|set|get|walk", block)]
+    assert len(found) == 6
+    script = "set -eo pipefail; shopt -s expand_aliases\n" + "".join(found)
+    script = script.replace("127.0.0.1:1161", f"127.0.0.1:{agent.port}").replace(
+        "/var/lib/ipsec-agent", str(agent.state)
+    )
+    script = script.replace("/usr/local/share/snmp/mibs", f"{PROJECT}/mibs")
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    tools = Tools(agent.port)
+    until(lambda: tools.rows("ipsecGwPeerApplyState"), {1: APPLIED})
+    until(lambda: tools.rows("ipsecGwTrafficApplyState"), dict.fromkeys((1, 2, 10), APPLIED))
+    assert tools.get("ipsecGlobContPreIpsecRules", 0) == "1" and tools.get("ipsecPeerTrafficList", 1) == "10"
+
+
+def test_the_session_that_the_page_about_the_shell_shows(agent: Agent) -> None:
+    first, *others = blocks("shell.md")
+    assert first.startswith("# ipsec-agent shell\n")
+    lines = first.splitlines()[2:]
+    table = lines.index("gate:> ipsecGwPeerApplyTable")
+    typed(agent, "\n".join(lines[:table]))
+    until(lambda: Tools(agent.port).rows("ipsecGwPeerApplyState"), {1: APPLIED})
+    [refused] = [block for block in others if "host bits" in block]
+    for command, said in zip(*[iter(refused.splitlines())] * 2, strict=True):
+        shell = [*SHELL, str(agent.state), "--command", PROMPT.sub("", command)]
+        done = subprocess.run(shell, capture_output=True, text=True, check=False)
+        assert (done.stdout, done.stderr) == ("", f"{said}\n") and done.returncode != 0
+    typed(agent, "\n".join(lines[table:]))
+
+
+def test_the_session_that_readme_shows_goes_on_from_its_first_peer(agent: Agent) -> None:
+    found = BLOCK.findall((PROJECT / "README.md").read_text())
+    [made] = [block for block in found if "ipsecTrProto.1" in block]
+    for part in re.findall(r"^\$ snmpset(?:.*\\\n)*.*\n", made, re.MULTILINE):
+        assert answer(agent, part)[1]
+    until(lambda: Tools(agent.port).rows("ipsecGwPeerApplyState"), {1: APPLIED})
+    [session] = [block for block in found if block.startswith("$ .venv/bin/ipsec-agent shell\n")]
+    name, table = session.removesuffix("gate:ipsecGwPeerApplyTable> exit\n").split("gate:> ipsecGwPeerApplyTable\n")
+    typed(agent, name.partition("\n")[2])
+    until(lambda: Tools(agent.port).rows("ipsecGwPeerAppliedGeneration"), {1: "5"})
+    typed(agent, f"gate:> ipsecGwPeerApplyTable\n{table}")
 
 
 def test_the_examples_about_certificates_work_as_they_stand(agent: Agent, tmp_path: Path) -> None:
