@@ -9,8 +9,9 @@ import pytest
 from agent.mib.ber import Value
 from agent.plan.capabilities import CHARON
 from agent.plan.identities import IdentityError, identities, identity
-from agent.plan.lifetimes import Life
+from agent.plan.lifetimes import NOT_IN_USE, Life
 from agent.plan.model import ApplyState, Connection, RowRef
+from agent.plan.phase1 import GUESSABLE
 from agent.plan.planner import Plan, difference, make_plan
 from agent.plan.profiles import Profiles
 from tests.plan_helpers import DictConfiguration, configuration, environment, packed, schema
@@ -118,6 +119,14 @@ def test_own_lifetime_counts_with_an_own_policy_only_and_is_told_otherwise() -> 
     assert told.text.endswith("accepted: ikePrfLifePolicy loose, strict or notify")
     assert (child(made)["life_time"], child(made)["rekey_time"]) == ("100s", "50s")
     assert RowRef("ipsecProfileTable", 3) not in made.verdicts
+
+
+def test_all_there_is_to_say_of_a_profile_is_said_once() -> None:
+    of_it: dict[str, Value] = {"ipsecPeerIkeProfile": 2}
+    wanted = configuration({1: [f"protect {A} {B}"], 2: [f"protect {A} 10.9.0.0/16"]}, peers={1: of_it, 2: of_it})
+    wanted.put("ikeProfileTable", 2, ikePrfLifeSeconds=100, ikePrfMode=2)
+    told = plan(wanted).verdicts[RowRef("ikeProfileTable", 2)]
+    assert told.text == f"{NOT_IN_USE.format('ikePrfLifePolicy')}; {GUESSABLE}"
 
 
 @pytest.mark.parametrize(

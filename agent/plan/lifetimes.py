@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from agent.plan import cells
-from agent.plan.model import ApplyState, RowView, Verdict
+from agent.plan.model import RowView
 
 LOOSE, INHERIT_LIFE = 1, 4  # ikePrfLifePolicy, ipsecPrfLifePolicy
 
@@ -96,12 +96,13 @@ def life_of_version2(row: RowView | None) -> Life:
     return Life(cells.number(row, "ikev2PrfLifeSeconds"), cells.number(row, "ikev2PrfLifeRekeyPercent"))
 
 
-def idle_life(own: RowView | None, global_: RowView | None, prefix: str) -> Verdict | None:
-    """A lifetime that was set but is not in use is told; all else in the profile is in force."""
+def idle_life(own: RowView | None, global_: RowView | None, prefix: str) -> str:
+    """What is told of a lifetime that was set and is not in use, '' where there is none; all else in the profile is in
+    force."""
     if own is None or (global_ is not None and own.number == global_.number):
-        return None
+        return ""
     if cells.number(own, f"{prefix}LifePolicy") != INHERIT_LIFE:
-        return None
+        return ""
     times = (cells.number(own, f"{prefix}LifeSeconds"), cells.number(own, f"{prefix}LifeRekeyPercent"))
     as_made = times == (BUILT_IN_SECONDS, BUILT_IN_PERCENT) and not cells.number(own, f"{prefix}LifeKBytes")
-    return None if as_made else Verdict(ApplyState.APPLIED, NOT_IN_USE.format(f"{prefix}LifePolicy"))
+    return "" if as_made else NOT_IN_USE.format(f"{prefix}LifePolicy")

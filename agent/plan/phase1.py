@@ -14,7 +14,7 @@ from agent.plan.capabilities import ALL_GROUPS, DEFAULT_GROUP
 from agent.plan.certificates import Proof
 from agent.plan.lifetimes import Life, idle_life, life
 from agent.plan.liveness import DEFAULT, UNSAID, Probing
-from agent.plan.model import ApplyState, RowRef, RowView, Verdict, ViciValue
+from agent.plan.model import RowRef, RowView, ViciValue
 from agent.plan.proposals import IKE_PROPOSALS, V1, Asked, chain_rows, group_problem, ike_element, seeded
 from agent.plan.resolution import YES, Resolution, first, first_group, nothing_left
 
@@ -27,9 +27,8 @@ NAT_ENABLED, NAT_DISABLED, NAT_DEFAULT, NAT_ENFORCE = 1, 2, 3, 4  # ikePrfNatT, 
 AUTH_NAMES: Final = {2: "DSA signatures", 4: "RSA encryption"}
 """Methods of authentication that no engine has."""
 
-GUESSABLE: Final = Verdict(
-    ApplyState.APPLIED,
-    "aggressive mode is answered: who listens can guess at the pre-shared key offline; id-protect-only avoids it",
+GUESSABLE: Final = (
+    "aggressive mode is answered: who listens can guess at the pre-shared key offline; id-protect-only avoids it"
 )
 
 
@@ -69,10 +68,10 @@ def resolve(world: Resolution, own: RowView | None, global_: RowView | None) -> 
         )
         proposals, problem = offered(world, first(rows, "ikePrfProposal", (0,), 0), asked)
     if own is not None and (told := idle_life(own, global_, "ikePrf")):
-        world.verdicts[RowRef(IKE_PROFILES, own.number)] = told
+        world.note(RowRef(IKE_PROFILES, own.number), told)
     naming = next((row for row in rows if row is not None and cells.number(row, "ikePrfMode") != DEFAULT_MODE), None)
     if naming is not None and mode != MAIN_ONLY and method == PSK:
-        world.verdicts.setdefault(RowRef(IKE_PROFILES, naming.number), GUESSABLE)
+        world.note(RowRef(IKE_PROFILES, naming.number), GUESSABLE)
     nat = first(rows, "ikePrfNatT", (NAT_DEFAULT,), NAT_ENABLED)
     settings: dict[str, ViciValue] = {
         "version": "1",

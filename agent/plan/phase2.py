@@ -75,14 +75,14 @@ def resolve(world: Resolution, own: RowView | None, global_: RowView | None, ver
         asked = Asked(world.capabilities, version, world.bounds, suffix=suffix)
         offer = _offer(world, first(rows, "ipsecPrfProposal", (0,), 0), asked)
     if own is not None and (told := idle_life(own, global_, "ipsecPrf")):
-        world.verdicts[RowRef(IPSEC_PROFILES, own.number)] = told
+        world.note(RowRef(IPSEC_PROFILES, own.number), told)
     granularity = first(rows, "ipsecPrfGranularity", (GRANULARITY_DEFAULT,), COARSE)
     naming = next((row for row in rows if row is not None and row["ipsecPrfGranularity"] == granularity), None)
     if granularity != COARSE and naming is not None:
         world.verdicts[RowRef(IPSEC_PROFILES, naming.number)] = TOO_FINE
     for row in rows:
         if row is not None and cells.number(row, "ipsecPrfVerifyPad") == VERIFY:
-            world.verdicts.setdefault(RowRef(IPSEC_PROFILES, row.number), Verdict(ApplyState.APPLIED, PADDING))
+            world.note(RowRef(IPSEC_PROFILES, row.number), PADDING)
     pmtu = first(rows, "ipsecPrfPmtuDiscovery", (PMTU_DEFAULT,), PMTU_ON)
     keep = first(rows, "ipsecPrfKeepAlive", (KEEP_DEFAULT,), LAPSE)
     settings: dict[str, ViciValue] = {

@@ -14,6 +14,7 @@ from agent.plan.keylengths import KeyBounds
 from agent.plan.model import ApplyState, Capabilities, ConfigurationView, RowRef, RowView, Verdict
 from agent.plan.proposals import ChainElement
 
+AND = "; "  # between what there is to say of one row
 YES = 1  # TruthValue true, ipsecGlobContSupportVarKeyLength4Twofish yes
 
 
@@ -58,6 +59,14 @@ class Resolution:
         assert isinstance(value, int)
         return value
 
+    def note(self, row: RowRef, text: str) -> None:
+        """Something to say of a row that is in force; beside what else there is to say of it."""
+        known = self.verdicts.get(row)
+        if known is None:
+            self.verdicts[row] = Verdict(ApplyState.APPLIED, text)
+        elif known.state is ApplyState.APPLIED and text not in known.text:
+            self.verdicts[row] = Verdict(ApplyState.APPLIED, AND.join((known.text, text)))
+
     def take(self, elements: Sequence[ChainElement]) -> list[str]:
         """The strings of a chain, each once; what its rows have to say is noted. A proposal that serves the peers of
         one IKE version and not those of the other has not failed."""
@@ -74,8 +83,8 @@ class Resolution:
                 continue
             if element.problem and element.row not in self._useful:
                 self.verdicts[element.row] = Verdict(ApplyState.FAILED, text)
-            elif known is None:
-                self.verdicts[element.row] = Verdict(ApplyState.APPLIED, text)
+            else:
+                self.note(element.row, text)
         return list(offers)
 
 
