@@ -30,7 +30,7 @@ from agent.config import Settings
 from agent.mib import load_schema
 from agent.plan import inbound
 from agent.plan.explain import explain
-from agent.plan.links import VirtualLink
+from agent.plan.links import VirtualLink, steered
 from agent.plan.model import Capabilities, Flow, PolicyKey
 from agent.plan.peers import PEERS
 from agent.plan.planner import Plan, make_plan
@@ -40,6 +40,7 @@ from agent.store.lock import StoreLock
 from agent.store.store import StoredState, read_served, read_store
 
 MOST_PEERS = 20  # that a message names
+LED = "; a selector leads it to that interface, whatever the routes say (ipsecPeerTrafficPolicy)"
 
 
 class InspectError(Exception):
@@ -75,14 +76,15 @@ def explain_packet(
     way = "forward" if forwarded else "in" if destination in own and source not in own else "out"
     if (arrives or decrypted) and way == "out":  # what the host makes itself neither arrives nor comes out of a tunnel
         way = "forward"
-    comes, goes = 0, 0
+    comes = 0
     if way != "out":
         comes = _interface(plan, arrives) if arrives else routes[0].interface
+    flow = Flow(source, destination, _protocol(proto), sport, dport, way, decrypted, comes)
+    led = steered(plan.links.values(), flow) if way != "in" else 0
     if way != "in":
-        goes = routes[1].interface
-    flow = Flow(source, destination, _protocol(proto), sport, dport, way, decrypted, comes, goes)
+        flow = flow._replace(to_interface=led or routes[1].interface)
     found = explain(plan, flow)
-    return f"{found.decision}: {found.text}"
+    return f"{found.decision}: {found.text}" + (LED if led else "")
 
 
 def _interface(plan: Plan, text: str) -> int:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -44,11 +46,13 @@ def configuration(inside: int) -> Mapping[tuple[str, int], Mapping[str, Value]]:
     }
 
 
-async def stored(folder: Path, inside: int) -> None:
+async def stored(
+    folder: Path, inside: int, more: Mapping[tuple[str, int], Mapping[str, Value]] = MappingProxyType({})
+) -> None:
     store = Store.open(SCHEMA, "", folder)
     edits = [
         Edit(SCHEMA.columns[name], number, value)
-        for (_, number), columns in configuration(inside).items()
+        for (_, number), columns in {**configuration(inside), **more}.items()
         for name, value in columns.items()
     ]
     await store.commit(edits, AGENT)
@@ -141,3 +145,33 @@ async def test_the_command_takes_an_interface_by_name(gateway: Namespace, tmp_pa
     assert done.stdout == f'drop: rule 2 "not this way" (came by v1 ({index(gateway, "v1")})): dropped\n', done.stderr
     done = gateway.command(COMMAND, "explain", *words, "--in", "nothing")
     assert done.returncode == 2 and "no interface of this host" in done.stderr
+
+
+async def test_a_selector_that_leads_to_an_interface_counts_before_the_routes(tmp_path: Path) -> None:
+    more: dict[tuple[str, int], Mapping[str, Value]] = {
+        ("ipsecPeerTable", 7): {
+            "ipsecPeerTrafficList": 0,
+            "ipsecPeerVirtualInterface": 2,
+            "ipsecPeerDynamicAddress": b"192.0.2.7",
+            "ipsecPeerPreSharedKey": b"a long enough secret",
+        },
+        ("ipsecPeerTrafficTable", 1): {
+            "ipsecPeerTrafficIfindex": 100_007,
+            "ipsecPeerTrafficLocalAddress": bytes([10, 1, 0, 0]),
+            "ipsecPeerTrafficLocalMask": bytes([255, 255, 0, 0]),
+            "ipsecPeerTrafficRemoteAddress": bytes([10, 2, 0, 0]),
+            "ipsecPeerTrafficRemoteMask": bytes([255, 255, 0, 0]),
+            "ipsecPeerTrafficPolicy": 5,
+        },
+    }
+    await stored(tmp_path, 2, more)
+    settings = Settings(state=tmp_path, backend="memory")
+
+    def told(source: str, to: str) -> str:
+        with ThreadPoolExecutor(1) as threads:  # it runs a loop of its own
+            return threads.submit(explain_packet, settings, source, to, "icmp", 0, 0, True, 0).result()
+
+    led = "protect: the interface of peer 7: tunnel of peer 7; a selector leads it to that interface"
+    assert told("10.1.0.9", "10.2.0.9").startswith(led)
+    assert "a selector leads" not in told("10.1.0.9", "10.3.0.9")
+    assert "a selector leads" not in told("10.2.0.9", "10.1.0.9")

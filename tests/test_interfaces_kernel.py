@@ -134,6 +134,42 @@ async def test_a_virtual_interface_with_address_and_route_comes_and_goes_by_set(
     assert "if_id" not in gateway.ip("xfrm policy") and "dev ipsec7" not in gateway.ip("xfrm policy")
 
 
+async def test_a_selector_leads_to_the_interface_by_set_and_leads_there_no_more(bench: Bench, world: World) -> None:
+    """ipsecPeerTrafficPolicy both-syncrt and role-initiator-syncrt."""
+    gateway = world.gateway
+    selector: dict[str, Value] = {
+        "ipsecPeerTrafficIfindex": 100_007,
+        "ipsecPeerTrafficLocalAddress": bytes([10, 1, 0, 0]),
+        "ipsecPeerTrafficLocalMask": bytes([255, 255, 255, 0]),
+        "ipsecPeerTrafficRemoteAddress": bytes([10, 77, 0, 0]),
+        "ipsecPeerTrafficRemoteMask": bytes([255, 255, 0, 0]),
+        "ipsecPeerTrafficProtocol": 6,
+        "ipsecPeerTrafficRemotePort": 80,
+        "ipsecPeerTrafficPolicy": 6,
+    }
+
+    def way(port: int) -> str:
+        question = f"route get 10.77.0.9 from 10.1.0.2 iif i0 ipproto tcp sport 4000 dport {port}"
+        return gateway.ip(question).partition(" dev ")[2].split()[0]
+
+    gateway.command("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
+    await bench.set(with_cells(peer(7, 0, b"192.0.2.2"), **VIRTUAL), ("ipsecPeerTrafficTable", 1, selector))
+    await until(lambda: "lookup 100007 proto 196" in gateway.ip("rule show"))
+    assert (way(80), way(443)) == ("ipsec7", "a0")
+    for role, there in ((4, "a0"), (5, "ipsec7"), (2, "a0"), (6, "ipsec7")):
+        await bench.set(("ipsecPeerTrafficTable", 1, {"ipsecPeerTrafficPolicy": role}))
+        await until(lambda there=there: way(80) == there)  # type: ignore[misc]
+    assert bench.state("ipsecPeerTable", 7)[:2] == (ApplyState.APPLIED, "")
+    await bench.set(("ipsecPeerTrafficTable", 1, {"ipsecPeerTrafficPolicy": 1}))  # delete
+    await until(lambda: "proto 196" not in gateway.ip("rule show"))
+    assert way(80) == "a0"
+    await bench.set(("ipsecPeerTrafficTable", 1, selector))
+    await until(lambda: way(80) == "ipsec7")
+    await bench.set(("ipsecPeerTable", 7, {"ipsecGwPeerRowStatus": DESTROY}))
+    await until(lambda: "proto 196" not in gateway.ip("rule show"))
+    assert "proto 196" not in gateway.ip("route show table all")
+
+
 async def test_a_route_that_cannot_be_made_fails_the_peers_row(bench: Bench, world: World) -> None:
     world.gateway.ip("route add 10.77.0.0/16 dev i0")
     await bench.set(with_cells(peer(7, 0), **VIRTUAL), route_row(1, 7, bytes([10, 77, 0, 0]), 16))

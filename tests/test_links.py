@@ -6,13 +6,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 import pytest
 
 from agent.backends.links import NO_KIND, KernelLinks, probe
-from agent.backends.rtnetlink import XFRM_KIND
+from agent.backends.rtnetlink import GROUPS, XFRM_KIND
 from agent.inspect import lead
-from agent.plan.links import Address, CallRoute, Route, Standing, VirtualLink
+from agent.plan.links import MAIN_TABLE, Address, CallRoute, Route, RoutingRule, Standing, VirtualLink
 from agent.plan.model import Prefix
 from tests.xfrm_namespace import Namespace, cable, namespaces, until
 
@@ -202,6 +203,174 @@ def test_a_peer_is_called_through_the_link_chosen(spaces: tuple[Namespace, Names
             links.want({}, ())
             await quiet(links)
             assert "dev a0" in ns.ip("route get 203.0.113.5") and "proto 196" not in ns.ip("route show")
+
+    asyncio.run(scenario())
+
+
+TABLE: Final = (
+    Route(Prefix(bytes(4), 0), NUMBER, table=NUMBER),
+    Route(Prefix(bytes(16), 0), NUMBER, table=NUMBER),
+)
+ANY = Prefix(bytes(4), 0)
+HERE, THERE = Prefix(bytes([10, 1, 0, 0]), 16), Prefix(bytes([10, 9, 0, 0]), 16)
+OWN6 = bytes.fromhex("20010db8000100000000000000000077")
+HERE6 = Prefix(bytes.fromhex("20010db80001") + bytes(10), 48)
+THERE6 = Prefix(bytes.fromhex("20010db80009") + bytes(10), 48)
+RULES = (
+    RoutingRule(ANY, ANY, MAIN_TABLE, 17, (500, 500), own=True),
+    RoutingRule(HERE, THERE, NUMBER, 17, (5000, 5009), (53, 53)),
+    RoutingRule(HERE, Prefix(bytes([10, 9, 7, 0]), 24), NUMBER),
+    RoutingRule(HERE6, THERE6, NUMBER),
+)
+LED = LINK._replace(routes=TABLE, rules=RULES, addresses=(Address(V6, 64),))
+
+
+def with_two_ways(spaces: tuple[Namespace, Namespace]) -> Namespace:
+    """A gateway with an inside net, and a default route in plain."""
+    ns = spaces[0]
+    for name, own, own6 in (
+        ("plain", "203.0.113.1/24", "2001:db8:99::1/64"),
+        ("i0", "10.1.0.1/24", "2001:db8:1::1/64"),
+    ):
+        cable(*spaces, name=name)
+        ns.ip(f"addr add {own} dev {name}")
+        ns.ip(f"-6 addr add {own6} dev {name} nodad")
+    ns.ip("route add default via 203.0.113.2 dev plain")
+    ns.ip("-6 route add default via 2001:db8:99::2 dev plain")
+    ns.command("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding")
+    return ns
+
+
+def by(ns: Namespace, question: str) -> str:
+    """By which link the kernel would send it, or that it would not."""
+    done = ns.command("ip", "route", "get", *question.split())
+    if done.returncode or "unreachable" in done.stdout:
+        return "nowhere"
+    return done.stdout.partition(" dev ")[2].split()[0]
+
+
+@pytest.mark.parametrize("forwarded", [False, True])
+def test_rules_lead_to_the_link_by_addresses_protocol_and_ports(
+    spaces: tuple[Namespace, Namespace], forwarded: bool
+) -> None:
+    """ipsecPeerTrafficPolicy …-syncrt: RTM_NEWRULE of protocol 196, asked before the main table."""
+    ns = with_two_ways(spaces)
+    source, source6 = ("10.1.0.2 iif i0", "2001:db8:1::2 iif i0") if forwarded else ("10.1.0.1", "2001:db8:1::1")
+    there, there6 = f"10.9.7.1 from {source}", f"2001:db8:9::1 from {source6}"
+    dns = f"10.9.1.1 from {source} ipproto udp sport 5004 dport 53"
+
+    async def scenario() -> None:
+        ns.ip("rule add from 10.5.0.0/16 lookup 77 priority 20000")
+        others = ns.ip("rule show"), ns.ip("-6 rule show")
+        async with links_in(ns) as links:
+            links.want({7: LED}, ())
+            await quiet(links)
+            assert [by(ns, what) for what in (there, there6, dns)] == [NAME] * 3
+            assert by(ns, dns.replace("5004", "5010")) == "plain"
+            assert by(ns, dns.replace("udp", "tcp")) == "plain"
+            assert by(ns, f"10.9.1.1 from {source}") == "plain"
+            assert by(ns, "10.9.7.1") == "plain"  # of nobody's address
+            assert by(ns, f"10.9.7.1 from {source} ipproto udp sport 500") == (NAME if forwarded else "plain")
+            assert "proto 196" in ns.ip("rule show")
+            if not forwarded:
+                assert by(ns, "2001:db8:9::1") == "plain"  # its own source would be the link's, which is not among them
+                assert by(ns, "fe80::7 from fe80::1 oif plain") != "nowhere"
+            links.want({7: LED._replace(addresses=(Address(OWN6, 128),))}, ())
+            await quiet(links)
+            if not forwarded:
+                assert by(ns, "2001:db8:9::1") == NAME  # now it is
+            links.want({7: LINK}, ())
+            await quiet(links)
+            assert (ns.ip("rule show"), ns.ip("-6 rule show")) == others
+            assert not ns.command("ip", "route", "show", "table", str(NUMBER)).stdout
+            assert [by(ns, what) for what in (there, there6, dns)] == ["plain"] * 3
+
+    asyncio.run(scenario())
+
+
+def test_what_a_rule_leads_to_a_link_that_is_down_leaves_by_no_other(spaces: tuple[Namespace, Namespace]) -> None:
+    """Nor while the link cannot be made."""
+    ns = with_two_ways(spaces)
+    there, there6 = "10.9.7.1 from 10.1.0.1", "2001:db8:9::1 from 2001:db8:1::1"
+
+    async def scenario() -> None:
+        async with links_in(ns) as links:
+            links.want({7: LED}, ())
+            await quiet(links)
+            links.stand(7, Standing.DOWN)
+            await quiet(links)
+            assert (by(ns, there), by(ns, there6)) == ("nowhere", "nowhere")
+            links.stand(7, None)
+            await quiet(links)
+            assert (by(ns, there), by(ns, there6)) == (NAME, NAME)
+            links.want({}, ())
+            await quiet(links)
+            assert (by(ns, there), by(ns, there6)) == ("plain", "plain")
+            ns.ip(f"link add {NAME} type ifb")  # somebody else's has the name
+            links.want({7: LED}, ())
+            await quiet(links)
+            assert (by(ns, there), by(ns, there6)) == ("nowhere", "nowhere")
+
+    asyncio.run(scenario())
+
+
+def test_routing_rules_are_healed_and_outlive_the_agent(spaces: tuple[Namespace, Namespace]) -> None:
+    ns = with_two_ways(spaces)
+
+    def rules() -> tuple[str, str]:
+        return ns.ip("rule show"), ns.ip("-6 rule show")
+
+    async def scenario() -> None:
+        before = rules()
+        async with links_in(ns) as links:
+            links.want({7: LED}, ())
+            await quiet(links)
+            made = rules()
+            ns.ip("rule del from 10.1.0.0/16 to 10.9.7.0/24")
+            ns.ip("-6 rule del from 2001:db8:1::/48 to 2001:db8:9::/48")
+            await until(lambda: rules() == made)
+            ns.ip(
+                "rule add from 10.1.0.0/16 to 10.8.0.0/16 lookup main priority 20100 protocol 196"
+            )  # bears our number
+            await until(lambda: rules() == made)
+            ns.ip(f"route flush table {NUMBER}")
+            await until(lambda: by(ns, "10.9.7.1 from 10.1.0.1") == NAME)
+        assert rules() == made
+        async with links_in(ns) as links:
+            events = ns.route_socket(GROUPS)
+            links.want({7: LED}, ())
+            await quiet(links)
+            assert rules() == made and events.receive() == []
+            events.close()
+        async with links_in(ns) as links:
+            await links.purge()
+            assert rules() == before and not ns.command("ip", "route", "show", "table", str(NUMBER)).stdout
+
+    asyncio.run(scenario())
+
+
+def test_of_two_peers_the_first_comes_first_whoever_was_there_before(spaces: tuple[Namespace, Namespace]) -> None:
+    """Of overlapping selectors: ipsecPeerPriority, then the number. A rule with less in it may stand behind one with
+    more, and goes alone."""
+    ns = with_two_ways(spaces)
+    number = NUMBER + 1
+    wide = RoutingRule(HERE, Prefix(bytes([10, 8, 0, 0]), 15), number)
+    eight = VirtualLink(8, number, "ipsec8", 0, (), (Route(ANY, number, table=number),), (wide,), 1)
+    there = "10.9.7.1 from 10.1.0.1"
+
+    async def scenario() -> None:
+        async with links_in(ns) as links:
+            links.want({7: LED._replace(priority=2)}, ())
+            await quiet(links)
+            links.want({7: LED._replace(priority=2), 8: eight}, ())
+            await quiet(links)
+            assert by(ns, there) == "ipsec8"
+            links.want({7: LED, 8: eight}, ())
+            await quiet(links)
+            assert by(ns, there) == NAME and by(ns, "10.9.6.1 from 10.1.0.1") == "ipsec8"
+            links.want({7: LED}, ())
+            await quiet(links)
+            assert by(ns, there) == NAME and by(ns, "10.9.6.1 from 10.1.0.1") == "plain"
 
     asyncio.run(scenario())
 

@@ -13,10 +13,23 @@ from hypothesis import strategies as st
 from agent.mib.ber import Value
 from agent.plan import numbers
 from agent.plan.capabilities import CHARON
+from agent.plan.check import RuleError, check_rules
 from agent.plan.explain import explain
 from agent.plan.inbound import PART, marking
 from agent.plan.interfaces import mss_part, private_part
-from agent.plan.links import Address, CallRoute, Route
+from agent.plan.links import (
+    ELSEWHERE,
+    GUARD_METRIC,
+    LINK_LOCAL,
+    NOWHERE,
+    Address,
+    CallRoute,
+    Route,
+    VirtualLink,
+    guards,
+    routing_rules,
+    steered,
+)
 from agent.plan.model import (
     Action,
     ApplyState,
@@ -277,6 +290,143 @@ def test_roles_say_who_begins() -> None:
         )
     children = {c.rule: (c.starts, c.answers) for c in make_plan(made, WORLD).children.values() if c.peer == 7}
     assert children == {1: (True, False), 2: (False, True), 3: (True, True)}
+
+
+def routed(made: DictConfiguration, number: int = 1, **cells: Value) -> None:
+    """A row whose selector leads to the interface whatever the routes say."""
+    usual: dict[str, Value] = {"Policy": 6, "LocalAddress": packed("10.1.0.0"), "LocalMask": packed("255.255.0.0")}
+    remote: dict[str, Value] = {"RemoteAddress": packed("10.7.8.0"), "RemoteMask": packed("255.255.255.0")}
+    selector_row(made, number, **(usual | remote | cells))
+
+
+def shown(link: VirtualLink) -> list[str]:
+    """Routing rules as `ip rule` has them."""
+    found = []
+    for rule in link.rules:
+        ports = "".join(
+            f" {name} {first}-{last}"
+            for name, (first, last) in (("sport", rule.source_ports), ("dport", rule.destination_ports))
+            if last
+        )
+        nets = " to ".join(
+            f"{ipaddress.ip_address(net.address)}/{net.length}" for net in (rule.source, rule.destination)
+        )
+        own = " own" if rule.own else ""
+        found.append(f"{nets}{f' proto {rule.protocol}' if rule.protocol else ''}{ports}{own} table {rule.table}")
+    return found
+
+
+EVERYTHING = "0.0.0.0/0 to 0.0.0.0/0"
+OWN_IKE = [f"{EVERYTHING} proto 17 sport {port}-{port} own table 254" for port in (500, 4500)]
+
+
+@pytest.mark.parametrize("role", [2, 3, 4])
+def test_selectors_of_other_roles_lead_nowhere(role: int) -> None:
+    made = virtual()
+    routed(made, Policy=role)
+    link = make_plan(made, WORLD).links[7]
+    assert link.rules == () and len(link.routes) == 1
+
+
+@pytest.mark.parametrize(("role", "starts"), [(5, (True, False)), (6, (True, True))])
+def test_selectors_with_an_extended_route_lead_to_the_interface(role: int, starts: tuple[bool, bool]) -> None:
+    """role-initiator-syncrt is role-initiator, both-syncrt both; besides, its packets go to the interface."""
+    made = virtual()
+    routed(made, Policy=role)
+    plan = make_plan(made, WORLD)
+    link = plan.links[7]
+    assert shown(link) == [*OWN_IKE, f"10.1.0.0/16 to 10.7.8.0/24 table {NUMBER}"]
+    everything = Prefix(bytes(4), 0)
+    assert link.routes[1:] == (Route(everything, NUMBER, table=NUMBER),)
+    assert Route(everything, NOWHERE, GUARD_METRIC, table=NUMBER) in guards([link])
+    (child,) = (c for c in plan.children.values() if c.peer == 7)
+    assert (child.starts, child.answers) == starts
+
+
+def test_protocol_and_ports_of_the_selector_are_those_of_the_rule() -> None:
+    made = virtual(ipsecPeerIkeVersion=2)
+    routed(made, Protocol=17, LocalPort=5000, LocalPortRange=10, RemotePort=53)
+    assert shown(make_plan(made, WORLD).links[7])[2:] == [
+        f"10.1.0.0/16 to 10.7.8.0/24 proto 17 sport 5000-5009 dport 53-53 table {NUMBER}"
+    ]
+
+
+def test_ipv6_selectors_lead_there_too_and_what_is_link_local_does_not() -> None:
+    made = virtual(ipsecPeerIkeVersion=2)
+    nets: dict[str, Value] = {"Ip6LocalAddress": packed("2001:db8:1::"), "Ip6LocalMaskLen": 48}
+    selector_row(made, 1, Policy=5, Type=1, **nets)
+    selector_row(made, 2, Policy=2, Type=2, Ip6RemoteMaskLen=48, Ip6RemoteAddress=packed("2001:db8:7::"))
+    link = make_plan(made, WORLD).links[7]
+    assert f"2001:db8:1::/48 to 2001:db8:7::/48 table {NUMBER}" in shown(link)
+    assert Route(LINK_LOCAL, ELSEWHERE, GUARD_METRIC, table=NUMBER) in guards([link])
+    assert steered([link], Flow(packed("2001:db8:1::1"), packed("2001:db8:7::9"), 17)) == NUMBER
+    assert steered([link], Flow(packed("2001:db8:2::1"), packed("2001:db8:7::9"), 17)) == 0
+    assert steered([link], Flow(packed("10.1.0.1"), packed("10.7.8.1"), 17)) == 0
+
+
+def test_the_tunnel_itself_and_our_own_ike_are_not_led_into_it() -> None:
+    """A selector of everything has the packets of the tunnel too."""
+    made = virtual()
+    routed(made, LocalAddress=bytes(4), LocalMask=bytes(4), RemoteAddress=bytes(4), RemoteMask=bytes(4))
+    link = make_plan(made, WORLD).links[7]
+    outer = "192.0.2.1/32 to 198.51.100.7/32 own table 254"
+    assert shown(link) == [*OWN_IKE, outer, f"{EVERYTHING} table {NUMBER}"]
+    here, there, beyond = packed("192.0.2.1"), packed("198.51.100.7"), packed("203.0.113.1")
+    assert steered([link], Flow(here, there, 50)) == 0
+    assert steered([link], Flow(here, beyond, 17, 500, 500)) == 0
+    assert steered([link], Flow(packed("10.1.0.1"), beyond, 17, 500, 500, "forward")) == NUMBER
+    assert steered([link], Flow(here, beyond, 17, 53, 53)) == NUMBER
+    moved = Tunnel("peer-7-rule-1", here, packed("203.0.113.77"), 1, 50)
+    roamed = make_plan(made, replace(WORLD, tunnels={"peer-7-rule-1": moved})).links[7]
+    assert "192.0.2.1/32 to 203.0.113.77/32 own table 254" in shown(roamed)
+
+
+def test_of_overlapping_selectors_the_peer_with_the_lower_priority_number_comes_first() -> None:
+    made = virtual(ipsecPeerPriority=2)
+    made.put(PEER, 9, **{**dict(made.tables[PEER][9].cells()), **VIRTUAL, "ipsecPeerPriority": 1})
+    routed(made)
+    routed(made, 2, Ifindex=100_009, RemoteMask=packed("255.255.0.0"), RemoteAddress=packed("10.7.0.0"))
+    links = make_plan(made, WORLD).links.values()
+    flow = Flow(packed("10.1.0.1"), packed("10.7.8.1"), 1)
+    assert steered(links, flow) == 100_009
+    assert [rule.table for rule in routing_rules(links)] == [254, 254, 100_009, NUMBER]
+
+
+def test_selectors_lead_to_the_backups_interface_while_it_stands_for_the_peer() -> None:
+    made = virtual()
+    made.put(PEER, 9, **{**dict(made.tables[PEER][9].cells()), **VIRTUAL})
+    routed(made)
+    plan = make_plan(made, WORLD)
+    taken = make_plan(made, replace(WORLD, takeovers={7: 9}), plan, ())
+    assert taken.links[7].rules == ()
+    assert shown(taken.links[9]) == [*OWN_IKE, "10.1.0.0/16 to 10.7.8.0/24 table 100009"]
+    assert Route(Prefix(bytes(4), 0), 100_009, table=100_009) in taken.links[9].routes
+    assert make_plan(made, WORLD, taken, ()).links == plan.links
+
+
+def test_only_a_virtual_interface_can_be_led_to() -> None:
+    """Otherwise refused, saying what is accepted; of the two in one SET the order does not matter."""
+    before = virtual()
+    selector_row(before, 1)
+    disabled, _ = before.edited((PEER, 7, {"ipsecPeerVirtualInterface": 1}))
+
+    def refused(start: DictConfiguration, *edits: tuple[str, int, dict[str, Value]]) -> str:
+        after, changes = start.edited(*edits)
+        named = [(table, row, column, value) for table, row, cells in edits for column, value in cells.items()]
+        try:
+            check_rules(start, after, changes, named, CHARON)
+        except RuleError as error:
+            assert named[error.position][2] == "ipsecPeerTrafficPolicy"
+            return error.text
+        return ""
+
+    for role in (5, 6):
+        edit = ("ipsecPeerTrafficTable", 1, {"ipsecPeerTrafficPolicy": role})
+        assert refused(before, edit) == ""
+        text = refused(disabled, edit)
+        assert "the peer has none; accepted: role-initiator(2), role-responder(3), both(4)" in text
+        assert refused(disabled, edit, (PEER, 7, {"ipsecPeerVirtualInterface": 2})) == ""
+    assert refused(disabled, ("ipsecPeerTrafficTable", 1, {"ipsecPeerTrafficPolicy": 4})) == ""
 
 
 def test_selectors_come_and_go_with_their_rows() -> None:

@@ -70,12 +70,15 @@ def edit_of_a_row() -> st.SearchStrategy[Edited]:
         st.tuples(
             st.just(SELECTORS),
             st.integers(1, 3),
-            peer.map(
-                lambda peer: {
+            st.builds(
+                lambda peer, role: {
                     "ipsecPeerTrafficIfindex": numbers.interface_number(peer),
                     "ipsecPeerTrafficProtocol": 256,
                     "ipsecPeerTrafficType": 3,
-                }
+                    "ipsecPeerTrafficPolicy": role,
+                },
+                peer,
+                st.integers(2, 6),
             ),
         ),
     )

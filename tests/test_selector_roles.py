@@ -12,7 +12,7 @@ from agent.plan.planner import make_plan
 from agent.plan.result import Plan
 from tests.plan_helpers import configuration, environment, packed
 
-INITIATOR, RESPONDER, BOTH = 2, 3, 4
+INITIATOR, RESPONDER, BOTH, INITIATOR_ROUTED, BOTH_ROUTED = 2, 3, 4, 5, 6
 NAME = "peer-7-rule-1"
 
 
@@ -41,7 +41,10 @@ def begun(plan: Plan) -> list[str]:
     return asked
 
 
-@pytest.mark.parametrize(("role", "asked"), [(INITIATOR, [NAME]), (RESPONDER, []), (BOTH, [NAME])])
+@pytest.mark.parametrize(
+    ("role", "asked"),
+    [(INITIATOR, [NAME]), (RESPONDER, []), (BOTH, [NAME]), (INITIATOR_ROUTED, [NAME]), (BOTH_ROUTED, [NAME])],
+)
 def test_what_is_the_peers_to_begin_is_never_begun_by_us(role: int, asked: list[str]) -> None:
     assert begun(plan_with(role)) == asked
 
@@ -52,7 +55,10 @@ def came_up(*, ours: bool, kind: IkeEventKind = IkeEventKind.CHILD_UP) -> IkeEve
     return IkeEvent(kind, ike=ike, child=child)
 
 
-@pytest.mark.parametrize(("role", "ended"), [(INITIATOR, True), (RESPONDER, False), (BOTH, False)])
+@pytest.mark.parametrize(
+    ("role", "ended"),
+    [(INITIATOR, True), (RESPONDER, False), (BOTH, False), (INITIATOR_ROUTED, True), (BOTH_ROUTED, False)],
+)
 def test_what_is_ours_to_begin_is_ended_when_the_peer_began_it(role: int, ended: bool) -> None:
     found = offence(came_up(ours=False), plan_with(role))
     assert (found is not None and found.text == NOT_THE_PEERS and found.child == NAME) is ended

@@ -1,16 +1,17 @@
-"""Virtual interfaces, their addresses and routes, and host routes for calling: made, kept so, and taken away.
+"""Virtual interfaces, what leads to them, and host routes for calling: made, kept so, and taken away.
 
 Works level by level: what there is is listed over rtnetlink, compared with what is wanted,
 and the difference is carried out; announcements of the kernel, a new plan, a peer's state
 and every minute are reasons to look again. Only what bears our numbers is changed or
-removed: links by number and interface id, addresses and routes by protocol number.
-Stopping leaves everything. Sources: rtnetlink(7), guide 3.4, ipsecPeerVirtualInterface,
-ipsecPeerPublicIfIndexMode, ipsecPeerIfStateMode.
+removed: links by number and interface id, addresses, routes and routing rules by protocol
+number. Stopping leaves everything. Sources: rtnetlink(7), guide 3.4, ipsecPeerVirtualInterface,
+ipsecPeerPublicIfIndexMode, ipsecPeerIfStateMode, ipsecPeerTrafficPolicy.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import ipaddress
 import logging
@@ -19,6 +20,7 @@ from typing import Final
 
 from agent.backends import tasks
 from agent.backends.engine import EngineError, LinksTold
+from agent.backends.routing_rules import NO_ROOM, placed
 from agent.backends.rtnetlink import (
     ADDRESS_MESSAGE,
     CREATE,
@@ -30,23 +32,27 @@ from agent.backends.rtnetlink import (
     LINKMODE_DEFAULT,
     LINKMODE_DORMANT,
     ROUTE_MESSAGE,
-    RT_TABLE_MAIN,
     RTA_OIF,
     RTM_DELADDR,
     RTM_DELLINK,
     RTM_DELROUTE,
+    RTM_DELRULE,
     RTM_GETADDR,
     RTM_GETLINK,
     RTM_GETROUTE,
+    RTM_GETRULE,
     RTM_NEWADDR,
     RTM_NEWLINK,
     RTM_NEWROUTE,
+    RTM_NEWRULE,
     RTM_SETLINK,
+    RULE_MESSAGE,
     XFRM_KIND,
     AddressSeen,
     LinkSeen,
     RouteSeen,
     RouteSocketFactory,
+    RuleSeen,
     address_body,
     found,
     link_by_index,
@@ -55,14 +61,26 @@ from agent.backends.rtnetlink import (
     open_route_socket,
     read_address,
     read_link,
+    read_rule,
     route_body,
     routes_of,
+    rule_body,
     set_link,
     u32,
 )
 from agent.backends.xfrm.messages import encode_attribute
 from agent.backends.xfrm.netlink import Message, NetlinkSocket, Overrun, close_all
-from agent.plan.links import Address, CallRoute, Route, Standing, VirtualLink, guards
+from agent.plan.links import (
+    MAIN_TABLE,
+    Address,
+    CallRoute,
+    Route,
+    Standing,
+    VirtualLink,
+    covers,
+    guards,
+    routing_rules,
+)
 from agent.plan.model import Prefix
 from agent.plan.numbers import INTERFACE_BASE, ROUTE_PROTOCOL, is_our_interface
 
@@ -73,6 +91,7 @@ LINKS_PER_TURN: Final = 128  # links looked at before the loop may do something 
 DUMP_ATTEMPTS: Final = 5
 RETRY_SECONDS: Final = 15.0  # what failed is tried again at the latest then
 NO_KIND: Final = "the kernel has no XFRM interfaces (module xfrm_interface)"
+NO_RULES: Final = "the kernel has no routing rules (CONFIG_IP_MULTIPLE_TABLES)"
 PROBE_NAME: Final = "ipsecprobe"
 
 
@@ -175,6 +194,8 @@ class KernelLinks:
         """Whether an announcement is about what we keep, or a link that peers are called through; a router announces
         thousands of routes that are neither."""
         called = {call.interface for call in self._calls}
+        if message.type in (RTM_NEWRULE, RTM_DELRULE):
+            return read_rule(message) is not None
         if message.type in (RTM_NEWROUTE, RTM_DELROUTE):
             head = ROUTE_MESSAGE.decode(message.data, message.start)
             by = number(found(message, ROUTE_MESSAGE.size).get(RTA_OIF))
@@ -209,7 +230,7 @@ class KernelLinks:
         ours = {index for index, link in seen.items() if self._is_ours(link)}
         for index in ours - wanted.keys() if self._removing else ():
             self._do(RTM_DELLINK, link_by_index(index))
-        if not wanted and not self._calls and not ours and not await self._our_routes():
+        if not (wanted or self._calls or ours or await self._our_routes() or await self._our_rules()):
             self._say({})
             return
         up = set[int]()
@@ -224,6 +245,7 @@ class KernelLinks:
         made = {index: link for index, link in wanted.items() if link.peer not in problems}
         await self._keep_addresses(made, problems)
         await self._keep_routes({index: made[index] for index in up}, seen, problems)
+        await self._keep_rules(problems)
         self._say(problems)
 
     def _is_ours(self, link: LinkSeen) -> bool:
@@ -301,8 +323,37 @@ class KernelLinks:
                 where = show(route.destination.address, route.destination.length)
                 problems.setdefault(wanted[route], f"route to {where}: {problem}")
 
+    async def _keep_rules(self, problems: dict[int, str]) -> None:
+        """Those that come before those that go: nothing is led elsewhere in between. A table has its routes, or what
+        stands behind them, already."""
+        wanted = routing_rules(self._links.values())
+        held = await self._our_rules()
+        places = placed(wanted, held)
+        for count, seen in enumerate(sorted(set(places).difference(held)), 1):
+            if count % LINKS_PER_TURN == 0:
+                await asyncio.sleep(0)
+            problem = self._do(RTM_NEWRULE, rule_body(*seen), flags=CREATE | EXCLUSIVE)
+            if problem:
+                what = f"{show(*seen.rule.source)} to {show(*seen.rule.destination)}"
+                problems.setdefault(wanted[seen.rule], f"routing rule {what}: {problem}")
+        for rule in wanted.keys() - {seen.rule for seen in places} if len(places) < len(wanted) else ():
+            problems.setdefault(wanted[rule], NO_ROOM)
+        for count, seen in enumerate(set(held).difference(places) if self._removing else (), 1):
+            if count % LINKS_PER_TURN == 0:
+                await asyncio.sleep(0)
+            self._do(RTM_DELRULE, rule_body(*seen))
+
+    async def _our_rules(self) -> list[RuleSeen]:
+        """[] where the kernel has none."""
+        listed: list[RuleSeen] = []
+        for family in FAMILIES.values():
+            with contextlib.suppress(EngineError):  # making one will tell
+                messages = await self._dump(RTM_GETRULE, RULE_MESSAGE.encode({"family": int(family)}))
+                listed += (seen for seen in map(read_rule, messages) if seen is not None)
+        return listed
+
     async def _our_routes(self) -> list[RouteSeen]:
-        return [one for one in await self._routes(protocol=ROUTE_PROTOCOL) if one.ours]
+        return [one for one in await self._routes(table=0, protocol=ROUTE_PROTOCOL) if one.ours]
 
     async def _route_for(self, call: CallRoute) -> Route:
         """The host route, through the gateway that the best other route over this link would use."""
@@ -318,12 +369,16 @@ class KernelLinks:
         gateway = best[1].gateway if best is not None else b""
         return Route(Prefix(call.destination, width * 8), call.interface, 0, gateway)
 
-    async def _routes(self, *, family: int = 0, protocol: int = 0, interface: int = 0) -> list[RouteSeen]:
-        """Routes of the main table of one family or both, narrowed by the kernel where it can."""
+    async def _routes(
+        self, *, table: int = MAIN_TABLE, family: int = 0, protocol: int = 0, interface: int = 0
+    ) -> list[RouteSeen]:
+        """Routes of a table, 0 for any that may have ours, of one family or both, narrowed by the kernel where it can.
+
+        Raises EngineError."""
         families = (family,) if family else tuple(map(int, FAMILIES.values()))
         listed: list[RouteSeen] = []
         for each in families:
-            body = ROUTE_MESSAGE.encode({"family": each, "table": RT_TABLE_MAIN, "protocol": protocol})
+            body = ROUTE_MESSAGE.encode({"family": each, "table": table, "protocol": protocol})
             if interface:
                 body += encode_attribute(RTA_OIF, u32(interface))
             listed += routes_of(iter([await self._dump(RTM_GETROUTE, body, strictly=True)]))
@@ -341,8 +396,10 @@ class KernelLinks:
         if refusal is None:
             return ""
         gone = refusal.number in (errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENOENT)
-        if gone and type in (RTM_DELLINK, RTM_DELADDR, RTM_DELROUTE):
+        if gone and type in (RTM_DELLINK, RTM_DELADDR, RTM_DELROUTE, RTM_DELRULE):
             return ""
+        if type == RTM_NEWRULE and refusal.number in (errno.EOPNOTSUPP, errno.EAFNOSUPPORT):
+            return NO_RULES
         if refusal.number == errno.EEXIST:
             return "there is one already, another peer's or not ours"
         return refusal.text
@@ -371,13 +428,6 @@ class KernelLinks:
         self._problems = problems
         for told in self._told:
             told(problems)
-
-
-def covers(net: Prefix, address: bytes) -> bool:
-    if len(net.address) != len(address):
-        return False
-    shift = len(address) * 8 - net.length
-    return int.from_bytes(net.address, "big") >> shift == int.from_bytes(address, "big") >> shift
 
 
 def show(address: bytes, length: int) -> str:

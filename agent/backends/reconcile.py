@@ -490,8 +490,10 @@ class Reconciler:
 
 
 def _leads_more(link: VirtualLink, before: VirtualLink | None) -> bool:
-    """Whether there is a route that there was not."""
-    return before is None or not set(before.routes).issuperset(link.routes)
+    """Whether there is a route or a routing rule that there was not."""
+    if before is None or not set(before.routes).issuperset(link.routes):
+        return True
+    return not set(before.rules).issuperset(link.rules)
 
 
 def children_of(delta: Delta, old: Plan) -> set[str]:

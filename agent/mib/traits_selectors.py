@@ -91,16 +91,25 @@ TRAITS = {
     ),
     "ipsecPeerTrafficPolicy": Traits(
         deletes=1,
-        effect="The selector is for tunnels we start, the peer starts, or both; delete removes the row",
+        effect=(
+            "The selector is for tunnels we start, the peer starts, or both; with -syncrt its packets go to the "
+            "virtual interface whatever the routes say; delete removes the row"
+        ),
         mechanism="monitor",
         limit=(
             "The peer's own attempt at a row of role-initiator cannot be refused by charon: it is ended just "
-            "after; syncrt roles are refused: no ip rules are made"
+            "after. There is no ipExtRtTable: -syncrt makes routing rules (ip rule) of protocol 196, preferences "
+            "20000 to 28191, to a table with the interface's number, for peers with a virtual interface only "
+            "(refused for others). They are asked one after the other: some hundred are fine. The gateway's own IPv4 "
+            "packets meet them only if the program has chosen the source address; fragments have no ports. Our IKE "
+            "and the tunnel itself are left to the main table"
         ),
         disturbs="renegotiates peer",
         shown=(
+            "lab: led_by_selector; "
             "tests/test_selector_roles.py::test_what_is_the_peers_to_begin_is_never_begun_by_us; "
-            "tests/test_selector_roles.py::test_what_is_ours_to_begin_is_ended_when_the_peer_began_it"
+            "tests/test_selector_roles.py::test_what_is_ours_to_begin_is_ended_when_the_peer_began_it; "
+            "tests/test_interfaces_kernel.py::test_a_selector_leads_to_the_interface_by_set_and_leads_there_no_more"
         ),
     ),
     "ipsecPeerTrafficType": Traits(

@@ -277,7 +277,6 @@ VALUES: Final[Mapping[str, Callable[[Value, Capabilities], str]]] = MappingProxy
         "ipsecPeerLocalId": _one_single_identity,
         "ipsecPeerPeerIds": _some_identities,
         "ipsecPeerTrafficLocalMask": rules_interfaces.dotted_mask,
-        "ipsecPeerTrafficPolicy": rules_interfaces.selector_role,
         "ipsecPeerTrafficProtocol": rules_interfaces.selector_protocol,
         "ipsecPeerTrafficRemoteMask": rules_interfaces.dotted_mask,
         "ipsecPrfGranularity": _granularity,

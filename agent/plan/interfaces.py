@@ -13,6 +13,7 @@ from typing import Final
 from agent.plan import numbers, spd, virtual
 from agent.plan.claims import Claims
 from agent.plan.connections import Peer
+from agent.plan.daemon import daemon_settings
 from agent.plan.filtering import PRIORITY_MANGLE, PRIORITY_RAW, Chain, NamedSet, Part
 from agent.plan.kinship import Kinship
 from agent.plan.layered import Edit, Layered
@@ -71,7 +72,7 @@ class Interfaces:
         for number in sorted(self.touched):
             peer, old = peers.get(number), self._virtual.get(number)
             lack = self._environment.capabilities.interfaces_lack
-            new = self._made(peer, networks) if peer is not None and peer.virtual and not lack else None
+            new = self._made(peer, networks, peers) if peer is not None and peer.virtual and not lack else None
             before = {policy.key: policy for policy in old.policies} if old is not None else {}
             for policy in new.policies if new is not None else ():
                 self._claims.offer(policy, before.pop(policy.key, None))
@@ -101,11 +102,9 @@ class Interfaces:
 
     # ---- one interface ------------------------------------------------------------------
 
-    def _made(self, peer: Peer, networks: Networks) -> Virtual:
-        number, takeovers = peer.number, self._environment.takeovers
-        stands_for = sorted(primary for primary, backup in takeovers.items() if backup == number)
-        mtu = self._profiles.mtu(peer.ike_profile, peer.version)
-        link = virtual.link_of(number, mtu, networks, stands_for, replaced=number in takeovers)
+    def _made(self, peer: Peer, networks: Networks, peers: Edit[int, Peer]) -> Virtual:
+        number = peer.number
+        link = self._link(peer, networks, peers)
         standing = virtual.standing_policies(number)
         if self._environment.capabilities.nftables:
             standing += virtual.marked_policies(number)
@@ -126,6 +125,22 @@ class Interfaces:
             for policy in virtual.child_policies(peer, one, way, place) if way is not None else ():
                 policies.setdefault(policy.key, policy)
         return Virtual(tuple(policies.values()), link, tuple(names))
+
+    def _link(self, peer: Peer, networks: Networks, peers: Edit[int, Peer]) -> VirtualLink:
+        takeovers = self._environment.takeovers
+        primaries = [peers.get(one) for one in sorted(takeovers) if takeovers[one] == peer.number]
+        stood_for = [one for one in primaries if one is not None and one.virtual]
+        ways = dict[tuple[bytes, bytes], None]()
+        for one in (peer, *stood_for):
+            if one.local is not None and one.remote is not None:
+                ways[one.local, one.remote] = None
+            for child in negotiated(networks.selectors(one.number), one.version):
+                tunnel = self._environment.tunnels.get(numbers.child_name(one.number, child.number))
+                if tunnel is not None:
+                    ways[tunnel.local, tunnel.remote] = None
+        served = stood_for if peer.number in takeovers else [peer, *stood_for]
+        mtu = self._profiles.mtu(peer.ike_profile, peer.version)
+        return virtual.link_of(peer, mtu, networks, served, ways, daemon_settings(self._configuration).ike_port)
 
     def _way(self, peer: Peer, phase2: Phase2, name: str, reqid: int) -> Way | None:
         tunnel = self._environment.tunnels.get(name)

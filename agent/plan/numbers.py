@@ -58,7 +58,13 @@ NFT_TABLE: Final = "ipsec_agent"  # family inet
 # XFRM interface id too.
 INTERFACE_BASE: Final = 100_000  # + the peer's number (ipsecPeerVirtualInterface)
 LAST_WITH_INTERFACE: Final = 0x7FFF_FFFF - INTERFACE_BASE
-ROUTE_PROTOCOL: Final = 196  # of routes and addresses; numbers from 5 to 254 are the routing programs' (rtnetlink(7))
+ROUTE_PROTOCOL: Final = 196  # of routes, routing rules, addresses; 5 to 254 are the routing programs' (rtnetlink(7))
+
+# Routing rules are asked in the order of their preferences: the local table at 0, the main one at 32766. Those that
+# leave packets to the main table come before those that lead to virtual interfaces.
+RULE_PREFERENCE_OUTSIDE: Final = 19_999
+RULE_PREFERENCE_FIRST: Final = 20_000
+RULE_PREFERENCE_LAST: Final = 28_191
 
 MOST_PEER_IDS: Final = 8  # alternatives in ipsecPeerPeerIds, each a connection of its own
 

@@ -19,6 +19,7 @@ from agent.plan.selectors import ANYWHERE, one_port
 PEER_TRAFFIC: Final = "ipsecPeerTrafficTable"
 LOCAL, REMOTE, BOTH_SIDES = 1, 2, 3  # ipsecPeerTrafficType
 INITIATOR, RESPONDER, BOTH, INITIATOR_ROUTED, BOTH_ROUTED = 2, 3, 4, 5, 6  # ipsecPeerTrafficPolicy
+ROUTED: Final = frozenset({INITIATOR_ROUTED, BOTH_ROUTED})
 ANY_PROTOCOL: Final = 256
 SHARED: Final = 0  # number of the child that local and remote rows, or none, make together
 
@@ -33,7 +34,8 @@ class Side(NamedTuple):
 
 class Negotiated(NamedTuple):
     """One child of a peer with a virtual interface. `number`: the row it comes from, SHARED for several or none.
-    `starts`, `answers`: whether we may begin it, and the peer."""
+    `starts`, `answers`: whether we may begin it, and the peer. `routed`: its packets go to the interface whatever the
+    routes say."""
 
     number: int
     local: Side
@@ -41,6 +43,7 @@ class Negotiated(NamedTuple):
     protocol: int = 0
     starts: bool = True
     answers: bool = True
+    routed: bool = False
 
 
 EVERYTHING: Final = Negotiated(SHARED, Side((ANYWHERE[4],)), Side((ANYWHERE[4],)))
@@ -82,22 +85,23 @@ def negotiated(rows: Iterable[RowView], version: int) -> list[Negotiated]:
     found: list[Negotiated] = []
     sides: dict[int, list[Side]] = {LOCAL: [], REMOTE: []}
     protocols = set[int]()
-    starts = answers = False
+    starts = answers = routed = False
     for row in rows:
         kind, role = cells.number(row, "ipsecPeerTrafficType"), cells.number(row, "ipsecPeerTrafficPolicy")
         protocol = cells.number(row, "ipsecPeerTrafficProtocol")
         protocol = 0 if protocol == ANY_PROTOCOL else protocol
         begins, lets = role != RESPONDER, role not in (INITIATOR, INITIATOR_ROUTED)
         if kind == BOTH_SIDES or version == V1:
-            found.append(Negotiated(row.number, side(row, "Local"), side(row, "Remote"), protocol, begins, lets))
+            both = side(row, "Local"), side(row, "Remote")
+            found.append(Negotiated(row.number, *both, protocol, begins, lets, role in ROUTED))
             continue
         sides[kind].append(side(row, "Local" if kind == LOCAL else "Remote"))
         protocols.add(protocol)
-        starts, answers = starts or begins, answers or lets
+        starts, answers, routed = starts or begins, answers or lets, routed or role in ROUTED
     if sides[LOCAL] or sides[REMOTE]:
         near, far = (_together(sides[kind]) for kind in (LOCAL, REMOTE))
         one = protocols.pop() if len(protocols) == 1 else 0
-        found.append(Negotiated(SHARED, near, far, one, starts, answers))
+        found.append(Negotiated(SHARED, near, far, one, starts, answers, routed))
     return found or [EVERYTHING]
 
 

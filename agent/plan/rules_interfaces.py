@@ -8,7 +8,8 @@ from typing import Final
 
 from agent.plan import cells, numbers
 from agent.plan.model import Capabilities, RowView
-from agent.plan.peer_selectors import BOTH_SIDES, PEER_TRAFFIC, mask_length
+from agent.plan.peer_selectors import BOTH, BOTH_SIDES, INITIATOR, PEER_TRAFFIC, RESPONDER, ROUTED, mask_length
+from agent.plan.peers import NO_INTERFACE
 from agent.plan.proposals import V1
 from agent.plan.rules import After, RowRule
 from agent.plan.traffic import PORT_PROTOCOLS
@@ -30,12 +31,6 @@ def private_interface(value: object, capabilities: Capabilities) -> str:
 
 def selector_protocol(value: object, capabilities: Capabilities) -> str:
     return "it would be protocol 255; accepted: 0..254, 256 for any" if value == 255 else ""
-
-
-def selector_role(value: object, capabilities: Capabilities) -> str:
-    if value in (5, 6):
-        return "no ip rules are made; accepted: role-initiator(2), role-responder(3), both(4)"
-    return ""
 
 
 def dotted_mask(value: object, capabilities: Capabilities) -> str:
@@ -121,6 +116,19 @@ def _selector_ports(side: str) -> RowRule:
     return RowRule((port, count, "ipsecPeerTrafficProtocol"), problem)
 
 
+def _is_routed(row: RowView, after: After) -> str:
+    peer = _its_peer(row, after)
+    if cells.number(row, "ipsecPeerTrafficPolicy") not in ROUTED or peer is None:
+        return ""
+    if cells.number(peer, "ipsecPeerVirtualInterface") == NO_INTERFACE:
+        return (
+            "its packets would be routed to the peer's virtual interface, and the peer has none; accepted: "
+            f"role-initiator({INITIATOR}), role-responder({RESPONDER}), both({BOTH}), or a peer with "
+            "ipsecPeerVirtualInterface enabled(2)"
+        )
+    return ""
+
+
 def _both_sides(row: RowView, after: After) -> str:
     peer = _its_peer(row, after)
     if cells.number(row, "ipsecPeerTrafficType") == BOTH_SIDES or peer is None:
@@ -187,6 +195,7 @@ INTERFACE_RULES: Final[Mapping[str, tuple[RowRule, ...]]] = MappingProxyType(
             RowRule(("ipsecPeerTrafficIfindex",), _peer_is_there),
             *(rule(side) for side in ("Local", "Remote") for rule in (_selector_net, _selector_net6, _selector_ports)),
             RowRule(("ipsecPeerTrafficType",), _both_sides),
+            RowRule(("ipsecPeerTrafficPolicy",), _is_routed),
         ),
         PEER_ADDRESSES: (
             _prefix("ipsecGwPeerAddressAddress", "ipsecGwPeerAddressPrefixLength", whole=False),

@@ -10,13 +10,14 @@ ipsecPeerVirtualInterface, ipsecPeerTrafficTable, guide 3.4.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Final, NamedTuple
 
 from agent.plan import cells, numbers, spd
 from agent.plan.connections import Peer, address_text, lapse
-from agent.plan.links import Address, Route, VirtualLink
+from agent.plan.daemon import NAT_T_PORT
+from agent.plan.links import MAIN_TABLE, Address, Route, RoutingRule, VirtualLink, covers
 from agent.plan.model import (
     Action,
     ConfigurationView,
@@ -30,10 +31,10 @@ from agent.plan.model import (
     Selector,
     ViciValue,
 )
-from agent.plan.peer_selectors import PEER_TRAFFIC, Negotiated, net, selectors, texts
+from agent.plan.peer_selectors import PEER_TRAFFIC, Negotiated, negotiated, net, selectors, texts
 from agent.plan.phase2 import Phase2
-from agent.plan.selectors import ANYWHERE, reversed_selector
-from agent.plan.spd import Way
+from agent.plan.selectors import ANYWHERE, host, reversed_selector
+from agent.plan.spd import UDP, Way
 
 PEER_ADDRESSES: Final = "ipsecGwPeerAddressTable"
 PEER_ROUTES: Final = "ipsecGwPeerRouteTable"
@@ -112,16 +113,56 @@ class Networks:
 
 
 def link_of(
-    peer: int, mtu: int, networks: Networks, stands_for: Iterable[int] = (), replaced: bool = False
+    peer: Peer,
+    mtu: int,
+    networks: Networks,
+    served: Iterable[Peer],
+    ways: Iterable[tuple[bytes, bytes]],
+    ike_port: int,
 ) -> VirtualLink:
-    """The interface of a peer. `stands_for`: peers whose routes it has for a while; `replaced`: its own are with one
-    that stands for it."""
-    number = numbers.interface_number(peer)
-    routes = () if replaced else networks.routes(peer, number)
-    for other in stands_for:
-        routes += networks.routes(other, number)
-    name = numbers.interface_name(peer)
-    return VirtualLink(peer, number, name, mtu, networks.addresses(peer), tuple(dict.fromkeys(routes)))
+    """The interface of a peer. `served`: the peers whose routes and selectors lead to it: itself, unless another stands
+    for it, and those it stands for; `ways`: outer addresses between which their tunnels are, or would be."""
+    number = numbers.interface_number(peer.number)
+    routes: list[Route] = []
+    rules: list[RoutingRule] = []
+    for each in served:
+        routes += networks.routes(each.number, number)
+        rules += steering(negotiated(networks.selectors(each.number), each.version), number)
+    for width in sorted({len(rule.source.address) for rule in rules}):
+        routes.append(Route(ANYWHERE[width], number, table=number))
+    return VirtualLink(
+        peer.number,
+        number,
+        numbers.interface_name(peer.number),
+        mtu,
+        networks.addresses(peer.number),
+        tuple(dict.fromkeys(routes)),
+        tuple(dict.fromkeys([*outside(rules, ways, ike_port), *rules])),
+        peer.priority,
+    )
+
+
+def steering(children: Iterable[Negotiated], table: int) -> Iterator[RoutingRule]:
+    """What leads the packets of children to the interface whose table this is, where their selectors ask for it."""
+    for child in children:
+        if not child.routed:
+            continue
+        ports = (child.local.low, child.local.high), (child.remote.low, child.remote.high)
+        for near in child.local.nets:
+            for far in child.remote.nets:
+                if len(near.address) == len(far.address):
+                    yield RoutingRule(near, far, table, child.protocol, *ports)
+
+
+def outside(rules: Sequence[RoutingRule], ways: Iterable[tuple[bytes, bytes]], ike_port: int) -> Iterator[RoutingRule]:
+    """What must not be led into a tunnel although its nets are everything: our own IKE, and the tunnel itself."""
+    for width in sorted({len(rule.source.address) for rule in rules}):
+        everything = ANYWHERE[width]
+        for port in (ike_port, NAT_T_PORT):
+            yield RoutingRule(everything, everything, MAIN_TABLE, UDP, (port, port), own=True)
+    for local, remote in ways:
+        if any(covers(rule.source, local) and covers(rule.destination, remote) for rule in rules):
+            yield RoutingRule(host(local), host(remote), MAIN_TABLE, own=True)
 
 
 def standing_policies(peer: int) -> list[Policy]:

@@ -42,6 +42,12 @@ def interface(letter: str, remote: Site) -> Cells:
         "ipsecGwPeerAddressPeer.1": PEER,
         "ipsecGwPeerAddressAddress.1": socket.inet_aton(ENDS[letter]),
         "ipsecGwPeerAddressPrefixLength.1": 30,
+        **route(remote),
+    }
+
+
+def route(remote: Site) -> Cells:
+    return {
         "ipsecGwPeerRoutePeer.1": PEER,
         "ipsecGwPeerRouteDestination.1": socket.inet_aton(remote.net),
         "ipsecGwPeerRoutePrefixLength.1": 24,
@@ -154,6 +160,42 @@ def selectors(world: World) -> None:
         gateway.station.set({"ipsecPeerTrafficPolicy.1": "delete"})
 
 
+@scenario("interface", "selectors")
+def led_by_selector(world: World) -> None:
+    """With both-syncrt a selector leads to the interface although no route does; without, the default rule drops."""
+    for gateway, local, remote in ((world.b, B, A), (world.a, A, B)):
+        gateway.station.set(
+            {
+                "ipsecGwPeerRouteRowStatus.1": "destroy",
+                "ipsecPeerTrafficIfindex.1": NUMBER,
+                "ipsecPeerTrafficLocalAddress.1": local.net,
+                "ipsecPeerTrafficLocalMask.1": "255.255.255.0",
+                "ipsecPeerTrafficRemoteAddress.1": remote.net,
+                "ipsecPeerTrafficRemoteMask.1": "255.255.255.0",
+                "ipsecPeerTrafficProtocol.1": 256,
+                "ipsecPeerTrafficPolicy.1": "both-syncrt",
+            }
+        )
+
+    def answered() -> str:
+        asked, got = ping(A, B.address, 3)
+        return "" if got == asked else f"{got} of {asked}"
+
+    world.eventually(answered, "a ping between the hosts passes", 90)
+    world.check(f"{B.net}/24 dev {LINK}" not in run(A.gateway, ["ip", "route"]), "without a route in the main table")
+    rules = run(A.gateway, ["ip", "rule"])
+    world.check(f"from {A.net}/24 to {B.net}/24 lookup {NUMBER} proto 196" in rules, "by a routing rule", rules)
+    capture = world.capture()
+    asked, got = ping(A, B.address, 5)
+    world.check(got == asked, "each is answered", f"{got} of {asked}")
+    world.check_private(capture.take())
+    capture.close()
+    for gateway, remote in ((world.a, B), (world.b, A)):
+        gateway.station.set({"ipsecPeerTrafficPolicy.1": "delete", **route(remote)})
+        rules = partial(run, gateway.name, ["ip", "rule"])
+        world.eventually(lambda rules=rules: rules() if "proto 196" in rules() else "", "the rules go with it", 15)
+
+
 def with_selectors(gateway: Gateway) -> list[dict[str, str]]:
     """Installed children, with their traffic selectors as text."""
     found = []
@@ -164,7 +206,7 @@ def with_selectors(gateway: Gateway) -> list[dict[str, str]]:
     return found
 
 
-@scenario("interface", "selectors")
+@scenario("interface", "led_by_selector")
 def standing(world: World) -> None:
     """An always-up peer's interface shows dormant and up (full), or only up and down (reduced)."""
     world.a.station.set({f"ipsecPeerStartMode.{PEER}": "always-up"})
