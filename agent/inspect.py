@@ -28,7 +28,7 @@ from agent.backends.sole import Sole
 from agent.backends.surroundings import PEER_TABLE, Surroundings
 from agent.config import Settings
 from agent.mib import load_schema
-from agent.plan import inbound
+from agent.plan import inbound, outbound
 from agent.plan.explain import explain
 from agent.plan.links import VirtualLink, steered
 from agent.plan.model import Capabilities, Flow, PolicyKey
@@ -223,15 +223,16 @@ async def _mark(plan: Plan) -> None:
     """Have the packet filter do what the policies count on. Raises EngineError."""
     from agent.backends.nftables import NftTable
 
-    wanted = plan.filters.get(inbound.PART)
-    if wanted is None:
+    wanted = {name: plan.filters[name].part for name in (inbound.PART, outbound.PART) if name in plan.filters}
+    if not wanted:
         return
     table = NftTable()
     await table.start()
     try:
-        table.want(inbound.PART, wanted.part)
+        for name, part in wanted.items():
+            table.want(name, part)
         await table.idle.wait()
-        if problem := table.problem(inbound.PART):
+        if problem := next(filter(None, map(table.problem, wanted)), ""):
             raise EngineError(problem)
     finally:
         await table.stop()

@@ -18,10 +18,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Final, NamedTuple
 
-from agent.plan import inbound
+from agent.plan import inbound, outbound
 from agent.plan.filtering import script
 from agent.plan.model import Flow
 from agent.plan.numbers import NFT_TABLE
+from agent.plan.spd import IKE_PORT
 from tests.xfrm_namespace import Namespace, cable, namespaces
 
 ICMP, TCP, UDP, GRE, ICMP6 = 1, 6, 17, 47, 58
@@ -93,7 +94,8 @@ class Town:
                 lines += (f"neigh add {text_of(other)} lladdr {mac} nud permanent dev {name}" for other in others)
         for line in lines:
             gateway.ip(line)
-        marking = script("inet", NFT_TABLE, [inbound.marking((self.left, self.right))], ())
+        both = self.left, self.right
+        marking = script("inet", NFT_TABLE, [inbound.marking(both), outbound.asking_again(both, IKE_PORT)], ())
         done = gateway.command("sh", "-c", f"nft -f - <<'END'\n{marking}\nEND")
         assert done.returncode == 0, done.stderr
         self.flows = list(self._ways())
@@ -173,7 +175,7 @@ class Town:
                 frame[0].send(frame[1])
                 continue
             flow = self.flows[number]
-            with contextlib.suppress(PermissionError, BlockingIOError, ConnectionError):  # as good as dropped
+            with contextlib.suppress(OSError):  # as good as dropped: not permitted, no tunnel (EREMOTE)
                 if flow.protocol == TCP:
                     connections.append(self._connect(flow))
                     continue

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
+import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -19,9 +21,11 @@ from agent.backends.rtnetlink import XFRM_KIND
 from agent.backends.spd import KernelSpd
 from agent.backends.xfrm.netlink import NetlinkSocket
 from agent.mib.ber import Value
+from agent.plan import outbound
 from agent.plan.inbound import PART, marking
 from agent.plan.interfaces import SPOOFED, mss_part, private_part
 from agent.plan.model import ApplyState, Prefix
+from agent.plan.outbound import asking_again
 from agent.plan.state import Clamped
 from tests.test_reconcile_run import ON, Bench, peer, rule
 from tests.xfrm_namespace import Namespace, cable, namespaces, until
@@ -195,6 +199,66 @@ async def test_a_peer_is_called_by_the_link_chosen_or_fails(bench: Bench, world:
     assert "no link with number 4711" in bench.state("ipsecPeerTable", 7)[1]
 
 
+OWN6, THERE6 = bytes.fromhex("20010db8000700000000000000000001"), bytes.fromhex("20010db8ffff") + bytes(10)
+
+
+async def test_ipv6_packets_of_the_gateway_take_the_interface_under_a_default_rule_that_drops(
+    bench: Bench, world: World
+) -> None:
+    """They are routed to it before the kernel knows that they are; only by it do they leave."""
+    gateway = world.gateway
+    needs_nft(gateway)
+    gateway.ip("-6 addr add 2001:db8:99::1/64 dev a0 nodad")
+    gateway.ip("-6 neigh add 2001:db8:99::2 lladdr 02:00:00:00:00:01 nud permanent dev a0")
+    gateway.ip("-6 route add default via 2001:db8:99::2 dev a0")
+    await bench.set(
+        with_cells(peer(7, 0, b"192.0.2.2"), **VIRTUAL),
+        with_cells(address_row(1, 7, OWN6), ipsecGwPeerAddressPrefixLength=64),
+        route_row(1, 7, THERE6, 48),
+        ("ipsecGlobalsContinued", 0, {"ipsecGlobContDefaultRule": 1}),
+    )
+    await until(lambda: "2001:db8:ffff::/48 dev ipsec7" in gateway.ip("-6 route show"))
+    await until(lambda: "outbound_own6" in gateway.command("nft", "list", "ruleset").stdout)
+    assert "src 2001:db8:7::1/128 dst 2001:db8:ffff::/48" in gateway.ip("xfrm policy")
+
+    def leaves(by: str, to: str) -> bool:
+        """Whether a packet from the interface's address is seen there."""
+
+        def send() -> bool:
+            with (
+                socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3)) as seen,
+                socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sender,
+            ):
+                seen.bind((by, 3))
+                seen.settimeout(0.3)
+                sender.bind((socket.inet_ntop(socket.AF_INET6, OWN6), 0))
+                with contextlib.suppress(OSError):
+                    sender.sendto(b"from the gateway", (to, 9))
+                try:
+                    while b"from the gateway" not in seen.recv(2048):
+                        pass
+                except TimeoutError:
+                    return False
+                return True
+
+        return gateway.run(send)
+
+    assert await asyncio.to_thread(leaves, "ipsec7", "2001:db8:ffff::9")
+    assert not await asyncio.to_thread(leaves, "a0", "2001:db8:fffe::9")  # no route of the interface's
+    gateway.ip("-6 route add 2001:db8:ffff:1::/64 via 2001:db8:99::2 dev a0")  # somebody else's, to a smaller net
+    assert not await asyncio.to_thread(leaves, "a0", "2001:db8:ffff:1::9")
+    gateway.command("nft", "delete", "chain", "inet", "ipsec_agent", "outbound_own6")
+    await until(lambda: "outbound_own6" in gateway.command("nft", "list", "ruleset").stdout)
+    assert not await asyncio.to_thread(leaves, "a0", "2001:db8:ffff:1::9")
+    await bench.set(
+        ("ipsecGwPeerAddressTable", 1, {"ipsecGwPeerAddressRowStatus": DESTROY}),
+        ("ipsecGwPeerRouteTable", 1, {"ipsecGwPeerRouteRowStatus": DESTROY}),
+        ("ipsecPeerTable", 7, {"ipsecGwPeerRowStatus": DESTROY}),
+    )
+    await until(lambda: "outbound_own6" not in gateway.command("nft", "list", "ruleset").stdout)
+    assert "src 2001:db8:7::1/128 dst 2001:db8:ffff::/48" not in gateway.ip("xfrm policy")
+
+
 def needs_nft(ns: Namespace) -> None:
     if find_nft() is None or shutil.which("ping") is None:
         pytest.skip("needs nft and ping")
@@ -238,9 +302,10 @@ async def test_the_kernel_takes_all_our_parts(world: World) -> None:
     await table.start()
     table.want("private", private_part(2, [Prefix(bytes([10, 0, 0, 0]), 8), Prefix(b"\xfd" + bytes(15), 8)]))
     table.want(PART, marking([100_001, 100_007]))
+    table.want(outbound.PART, asking_again([100_001, 3], 500, [OWN6]))
     table.want("mss", mss_part(1418, [Clamped(1200, (65_536, 65_540)), Clamped(1300, (65_537,))]))
     await table.idle.wait()
-    assert [table.problem(name) for name in ("private", PART, "mss")] == ["", "", ""]
+    assert [table.problem(name) for name in ("private", PART, outbound.PART, "mss")] == [""] * 4
     text = world.gateway.command("nft", "list", "ruleset").stdout
     assert "maxseg size set 1160" in text and "maxseg size set 1378" in text and "100007" in text
     await table.stop()

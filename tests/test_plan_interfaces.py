@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.mib.ber import Value
-from agent.plan import numbers
+from agent.plan import numbers, outbound
 from agent.plan.capabilities import CHARON
 from agent.plan.check import RuleError, check_rules
 from agent.plan.explain import explain
@@ -166,6 +166,26 @@ def test_what_came_out_of_it_goes_on_where_there_is_a_packet_filter() -> None:
     without = environment(capabilities=replace(CHARON, nftables=False, nftables_lack="no nft"))
     plan = make_plan(virtual(), without)
     assert not any(key.scope.mask for key in plan.policies) and plan.filters == {}
+
+
+def test_ipv6_packets_from_its_address_to_where_it_leads_wait_for_the_second_question() -> None:
+    """The first is about no interface and no mark yet."""
+    made = virtual(ipsecPeerIkeVersion=2)
+    own, net = packed("2001:db8:7::1"), packed("2001:db8:ffff::")
+    address: dict[str, Value] = {"ipsecGwPeerAddressPeer": 7, "ipsecGwPeerAddressAddress": own}
+    made.put("ipsecGwPeerAddressTable", 2, **address, ipsecGwPeerAddressPrefixLength=64)
+    route: dict[str, Value] = {"ipsecGwPeerRoutePeer": 7, "ipsecGwPeerRouteDestination": net}
+    made.put("ipsecGwPeerRouteTable", 2, **route, ipsecGwPeerRoutePrefixLength=48)
+    plan = make_plan(made, WORLD)
+    first = [p for key, p in plan.policies.items() if key.scope == Scope(mark=0, mask=numbers.MARK_MASK)]
+    assert show(first) == {"OUT 2001:db8:7::1/128 2001:db8:ffff::/48"}
+    packet = Flow(own, packed("2001:db8:ffff::9"), 17, to_interface=NUMBER)
+    assert str(explain(plan, packet)) == "protect: the interface of peer 7: tunnel of peer 7"
+    assert explain(plan, packet._replace(to_interface=3)).decision == "drop"
+    assert explain(plan, packet._replace(source=packed("2001:db8:5::1"))).decision == "drop"
+    assert plan.filters[outbound.PART].part == outbound.asking_again([NUMBER], 500, [own])
+    without = replace(WORLD, capabilities=replace(CHARON, nftables=False))
+    assert not any(key.scope.mask for key in make_plan(made, without).policies)
 
 
 def test_a_kernel_without_such_interfaces_fails_the_row() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.mib.ber import Value
-from agent.plan import inbound
+from agent.plan import inbound, outbound
 from agent.plan.filtering import check_names
 from agent.plan.model import ApplyState, Capabilities, Prefix, RowRef
 from agent.plan.planner import Plan, difference, make_plan
@@ -179,6 +179,34 @@ def test_what_arrives_is_marked_for_the_rules_that_ask() -> None:
     assert inbound.PART not in after.filters
     edited, changes = edited.edited((TRAFFIC, 101, {"ipsecTrDirection": 2, "ipsecTrInterface": 8}))
     assert make_plan(edited, environment(), after, changes).filters[inbound.PART].part == inbound.marking([8])
+
+
+def test_ipv6_packets_of_the_gateway_are_asked_about_again_for_the_rules_about_an_interface() -> None:
+    made = one_peer("pass any6 2001:db8::/32 if7")
+    plan = make_plan(made, environment())
+    part = plan.filters[outbound.PART]
+    assert part == (outbound.asking_again([7], 500), frozenset({RULE}))
+    check_names(outbound.PART, part.part)
+    assert "oif != { 1, 7 }" in part.part.chains[0].rules[-2]
+    for rule in ("pass any6 2001:db8::/32", "pass any 10.2.0.0/16 if7", "pass any6 2001:db8::/32 if7 inbound"):
+        assert outbound.PART not in make_plan(one_peer(rule), environment()).filters, rule
+    lacking = environment(capabilities=Capabilities(nftables=False, nftables_lack="no nft"))
+    assert not make_plan(made, lacking).filters
+
+
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [
+        ("drop any6 2001:db8::/32 if7", ""),
+        ("pass any6 2001:db8::/32 if7 inbound", ""),
+        ("pass any6 2001:db8::/32 if7", "that a later rule or the default rule drops are dropped"),
+        ("protect any6 2001:db8::/32 if7", "that a later rule or the default rule drops are dropped"),
+    ],
+)
+def test_a_rule_says_what_it_cannot_do_for_ipv6_packets_of_the_gateway(rule: str, text: str) -> None:
+    plan = make_plan(one_peer(rule), environment(interfaces={7: "eth7"}))
+    verdict = plan.verdicts.get(RULE)
+    assert (verdict is not None and text in verdict.text) if text else verdict is None
 
 
 @pytest.mark.parametrize(

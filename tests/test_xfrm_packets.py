@@ -19,7 +19,7 @@ from agent.plan.model import ApplyState, Capabilities, Environment, Flow, Policy
 from agent.plan.planner import Plan, make_plan
 from tests.packet_town import GATEWAY, ICMP6, RIGHT, UDP, Town, address, town
 from tests.plan_helpers import DictConfiguration
-from tests.random_rules import ANY, DHCP, DROP, FAR, OUTER, PASS, TRAFFIC, random_configuration
+from tests.random_rules import ANY, DHCP, DROP, FAR, OUTER, PASS, PROTECT, TRAFFIC, random_configuration
 from tests.xfrm_namespace import cable, namespaces
 
 pytestmark = pytest.mark.kernel
@@ -131,6 +131,56 @@ async def test_an_interface_is_the_one_a_packet_leaves_or_came_by(place: Town) -
     for number, flow in enumerate(place.flows):
         dropped = flow.protocol == UDP and len(flow.source) == 4 and place.right in flow[-2:]
         assert (number in came) is not dropped, flow
+
+
+IPV6_RULE: Mapping[str, Value] = {
+    "ipsecGwTrLocalAddress6": bytes(16),
+    "ipsecGwTrRemoteAddress6": address("fd00:2::"),
+    "ipsecGwTrRemotePrefixLength6": 64,
+    "ipsecTrProto": UDP,
+}
+
+
+async def test_ipv6_packets_of_the_gateway_meet_a_rule_about_an_interface(place: Town) -> None:
+    """What the kernel asks the policies before it knows the interface, it asks again."""
+    came, plan = await passing(place, one_rule({**IPV6_RULE, "ipsecTrAction": DROP, "ipsecTrInterface": place.right}))
+    assert RowRef(TRAFFIC, 1) not in plan.verdicts
+    net = address("fd00:2::")[:8]
+    for number, flow in enumerate(place.flows):
+        ends = (flow.destination, flow.to_interface), (flow.source, flow.from_interface)
+        dropped = flow.protocol == UDP and len(flow.source) == 16
+        dropped = dropped and any((end[:8], interface) == (net, place.right) for end, interface in ends)
+        assert (number in came) is not dropped, flow
+    came, _ = await passing(place, one_rule({**IPV6_RULE, "ipsecTrAction": DROP, "ipsecTrInterface": place.left}))
+    assert all(n in came for n, flow in enumerate(place.flows) if flow.way == "out")  # they leave by another
+
+
+@pytest.mark.parametrize("bound", ["pass", "protect"])
+async def test_an_ipv6_packet_of_the_gateway_meets_the_first_of_two_rules(place: Town, bound: str) -> None:
+    """A rule about an interface before one about any: neither protects what should pass nor the other way."""
+    made = DictConfiguration(scalars={"ipsecGlobEnabled": 1, "ipsecGlobContDefaultRule": 2})
+    actions = {1: PASS, 2: PROTECT} if bound == "pass" else {1: PROTECT, 2: PASS}
+    for number, action in actions.items():
+        more = {"ipsecTrInterface": place.right, "ipsecTrNextIndex": 2} if number == 1 else {}
+        made.put(TRAFFIC, number, **IPV6_RULE, **more, ipsecTrAction=action)
+    peer: dict[str, Value] = {"ipsecPeerTrafficList": 1, "ipsecPeerDynamicAddress": FAR.encode()}
+    made.put("ipsecPeerTable", 1, **peer, ipsecPeerPreSharedKeyData=b"sealed")
+    came, plan = await passing(place, made)
+    assert "default rule drops" in plan.verdicts[RowRef(TRAFFIC, 1)].text
+    net = address("fd00:2::")[:8]
+    own = [n for n, f in enumerate(place.flows) if f.way == "out" and f.protocol == UDP and f.destination[:8] == net]
+    assert own and all((number in came) is (bound == "pass") for number in own)
+
+
+async def test_what_a_later_rule_drops_is_gone_before_the_interface_is_known(place: Town) -> None:
+    """What remains of it: never the other way round, so that nothing leaves that should not."""
+    made = one_rule({**IPV6_RULE, "ipsecTrAction": PASS, "ipsecTrInterface": place.right}, default=1)
+    came, plan = await passing(place, made)
+    net = address("fd00:2::")[:8]
+    own = [n for n, f in enumerate(place.flows) if f.way == "out" and f.protocol == UDP and f.destination[:8] == net]
+    assert own and not came.intersection(own)
+    told = explain_all(plan, [place.flows[own[0]]])[0]
+    assert told.decision == "drop" and "before the interface of an IPv6 packet of our own is known" in told.text
 
 
 async def test_without_nftables_a_rule_about_an_interface_drops_what_leaves_and_says_so(place: Town) -> None:

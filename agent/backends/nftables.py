@@ -50,6 +50,11 @@ table inet ipsec_agent_probe {
     ipsec out reqid @s tcp flags syn tcp option maxseg size set 1200
     ipsec in reqid 65536 tcp flags syn tcp option maxseg size set 1200
   }
+  chain c { type route hook output priority -160; policy accept
+    rt ipsec exists meta l4proto { 4, 41 } accept
+    rt ipsec missing oif != { 1, 2 } ip6 saddr != { 2001:db8::1 } accept
+    meta mark set meta mark and 0xfff or 0x1000
+  }
 }
 """
 """What our parts are made of, for `probe`: it is checked by the kernel and never in force."""

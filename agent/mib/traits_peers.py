@@ -52,13 +52,17 @@ TRAITS = {
         mechanism="backends.link",
         limit=(
             "Kernel without xfrm_interface (User Mode Linux): row failed with reason; peers 1..2147383647; what"
-            " is forwarded out of it passes a default rule of drop only where there is nftables, and IPv6 from this"
-            " host into it only with a pass rule (the kernel asks before it knows the interface); a rule of another"
-            " peer that fits such packets has them"
+            " is forwarded out of it passes a default rule of drop only where there is nftables. IPv6 from this host"
+            " into it: the kernel asks the policies before it knows the interface, nftables has it ask again; where a"
+            " rule of a peer or the post list, or the default rule, drops such packets, only those pass that come from"
+            " an address of ipsecGwPeerAddressTable and go where its routes or -syncrt selectors lead. Without nftables"
+            " they need a pass rule, and a rule of another peer that fits them has them"
         ),
         disturbs="renegotiates peer",
         shown=(
-            "lab: start_with_interfaces; lab: routed; "
+            "lab: start_with_interfaces; lab: routed; lab: own_ipv6; "
+            "tests/test_interfaces_kernel.py::"
+            "test_ipv6_packets_of_the_gateway_take_the_interface_under_a_default_rule_that_drops; "
             "tests/test_interfaces_kernel.py::test_a_virtual_interface_with_address_and_route_comes_and_goes_by_set;"
             " "
             "tests/test_plan_interfaces.py::test_its_traffic_list_is_ignored_and_everything_is_protected_by_its_own_policies"
@@ -407,17 +411,22 @@ TRAITS = {
         mechanism="plan.spd",
         disturbs="renegotiates peer",
         limit=(
-            "Number of the interface, -1 or 0 for any. What leaves: the kernel's own selector, but it does not"
-            " tell the interface of IPv6 packets that the gateway itself makes, so these meet no such rule (row"
-            " says so). What arrives: nftables marks it with the number in the upper 20 bits of the packet's mark"
-            " (policy routing: use masks within the lower 12); without nftables a rule with an inbound part is"
-            " failed, protect and drop then drop what leaves. An interface that is not there is waited for (row"
-            " pending); numbers up to 1,048,575"
+            "Number of the interface, -1 or 0 for any. What leaves: the kernel's own selector, but of IPv6"
+            " packets that the gateway itself makes it asks before it knows the interface. nftables has it ask again,"
+            " so that they too meet rules that drop, protect and pass, but one that a later rule or the default rule"
+            " drops is gone by then (row says so); one that waits for a tunnel is an error (EREMOTE) to its program;"
+            " without nftables these packets meet no such rule. What arrives: nftables marks it with the number in"
+            " the upper 20 bits of the packet's mark (policy routing: use masks within the lower 12); without nftables"
+            " a rule with an inbound part is failed, protect and drop then drop what leaves. An interface that is not"
+            " there is waited for (row pending); numbers up to 1,048,574"
         ),
         shown=(
             "tests/test_xfrm_packets.py::test_packets_fare_as_explain_says;"
             " tests/test_xfrm_packets.py::test_an_interface_is_the_one_a_packet_leaves_or_came_by;"
             " tests/test_reconcile_kernel.py::test_a_rule_waits_for_its_interface_and_what_comes_by_it_is_marked;"
+            " tests/test_xfrm_packets.py::test_ipv6_packets_of_the_gateway_meet_a_rule_about_an_interface;"
+            " tests/test_xfrm_packets.py::test_an_ipv6_packet_of_the_gateway_meets_the_first_of_two_rules;"
+            " tests/test_xfrm_packets.py::test_what_a_later_rule_drops_is_gone_before_the_interface_is_known;"
             " lab: interface_without_nftables; lab: protected_on_one_interface; lab: dropped_on_one_interface"
         ),
     ),

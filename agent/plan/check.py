@@ -8,6 +8,7 @@ row, and a SET that repeats what is there is a retry and is never refused. A tex
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from types import MappingProxyType
 from typing import Final
 
@@ -28,7 +29,7 @@ from agent.plan.capabilities import (
 from agent.plan.certificates import CERTIFICATES
 from agent.plan.connections import address_text
 from agent.plan.daemon import MOST_LINES, MOST_RETRIES, SHORTEST_MILLISECONDS, port_problem
-from agent.plan.explain import explain_all, matching
+from agent.plan.explain import counting, explain_all, leaving, matching
 from agent.plan.identities import IdentityError, identities, identity, is_group
 from agent.plan.model import Action, Capabilities, ConfigurationView, Direction, Flow, Policy, RowChangeView
 from agent.plan.peers import is_host_name, literal
@@ -37,7 +38,7 @@ from agent.plan.phase2 import COARSE, GRANULARITY_DEFAULT
 from agent.plan.proposals import group_problem
 from agent.plan.result import Plan
 from agent.plan.rules import RULES, After, RowRule, listed_in
-from agent.plan.selectors import bits, flow_bits, overlap
+from agent.plan.selectors import bits, flow_bits, is_asked_early, overlap
 from agent.plan.traffic import interface_problem, net_problem
 from agent.plan.without_effect import REFUSED
 
@@ -383,18 +384,8 @@ def check_lockout(plan_before: Plan, plan_after: Plan, flows: Sequence[Flow]) ->
             pairs = [pair for pair in pairs if _met_by(pair, policies)]
     if not pairs:
         return ""
-    wanted = [
-        (flow_bits(packet), (direction,))
-        for pair in pairs
-        for packet, direction in zip(pair, (Direction.IN, Direction.OUT), strict=True)
-    ]
-    found_before = matching(plan_before, wanted) if plan_before.enabled else [{} for _ in wanted]
-    found_after = matching(plan_after, wanted) if plan_after.enabled else [{} for _ in wanted]
-    for place, pair in enumerate(pairs):
-        ways_before, ways_after = (
-            [_way(found[2 * place].get(Direction.IN)), _way(found[2 * place + 1].get(Direction.OUT))]
-            for found in (found_before, found_after)
-        )
+    found_before, found_after = _ways(plan_before, pairs), _ways(plan_after, pairs)
+    for pair, ways_before, ways_after in zip(pairs, found_before, found_after, strict=True):
         if CUT not in ways_before and ways_before != ways_after:
             return _tell(plan_after, pair, ways_before, ways_after)
     return ""
@@ -402,6 +393,19 @@ def check_lockout(plan_before: Plan, plan_after: Plan, flows: Sequence[Flow]) ->
 
 CUT: Final = -1
 PLAIN: Final = 0
+
+
+def _ways(plan: Plan, pairs: Sequence[tuple[Flow, Flow]]) -> list[list[int]]:
+    """How packets and answers get through."""
+    if not plan.enabled:
+        return [[PLAIN, PLAIN] for _ in pairs]
+    wanted = [[(flow_bits(packet), (Direction.IN,)), *leaving(answer, plan)] for packet, answer in pairs]
+    found = iter(matching(plan, [one for several in wanted for one in several]))
+    ways = []
+    for several in wanted:
+        comes, *goes = islice(found, len(several))
+        ways.append([_way(comes.get(Direction.IN)), _way(counting(goes).get(Direction.OUT))])
+    return ways
 
 
 def _way(policy: Policy | None) -> int:
@@ -426,11 +430,13 @@ def _answer(flow: Flow) -> Flow:
 
 
 def _met_by(pair: tuple[Flow, Flow], policies: Sequence[Policy]) -> bool:
-    packets = {Direction.IN: flow_bits(pair[0]), Direction.OUT: flow_bits(pair[1])}
+    packets = {Direction.IN: [flow_bits(pair[0])], Direction.OUT: [flow_bits(pair[1])], Direction.FWD: []}
+    if is_asked_early(pair[1]):
+        packets[Direction.OUT].append(flow_bits(pair[1], again=True))
     return any(
-        overlap(bits(policy.key.selector, policy.key.scope), packets[policy.key.direction])
+        overlap(bits(policy.key.selector, policy.key.scope), packet)
         for policy in policies
-        if policy.key.direction in packets
+        for packet in packets[policy.key.direction]
     )
 
 

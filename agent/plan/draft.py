@@ -12,7 +12,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from agent.plan import cells, inbound, numbers, spd, verdicts
+from agent.plan import cells, inbound, numbers, outbound, spd, verdicts
 from agent.plan.chains import POST, PRE
 from agent.plan.claims import Claims
 from agent.plan.connections import Peer, child_settings, shared_child_settings, tunnels
@@ -467,9 +467,13 @@ class Draft:
 
     def _marking(self, bound: Mapping[int, tuple[Instance, ...]]) -> dict[str, Filter]:
         if self._previous is not None and not self._bound.touched and not self._interfaces.touched:
-            return {name: wanted for name, wanted in self._previous.filters.items() if name == inbound.PART}
-        links = self._interfaces.links.done() if self._environment.capabilities.nftables else {}
-        return inbound.wanted(bound, self._made, links)
+            kept = (inbound.PART, outbound.PART)
+            return {name: wanted for name, wanted in self._previous.filters.items() if name in kept}
+        if not self._environment.capabilities.nftables:
+            return {}
+        links = self._interfaces.links.done()
+        port = daemon_settings(self._configuration).ike_port
+        return inbound.wanted(bound, self._made, links) | outbound.wanted(bound, self._made, links, port)
 
     def _result(self) -> Plan:
         history: tuple[Touched, ...] = ()

@@ -1,15 +1,17 @@
 """What becomes of a packet under a plan, by which policy and which row.
 
-The kernel's lookup, told: a packet made here is asked for in `out`, one for this host in
-`in`, a forwarded one in `fwd` and then in `out`. A policy about an interface looks at the one by
-which the packet leaves, or at the mark of the one by which it came. A policy with a template wants the packet
-out of that very tunnel, inbound; one without refuses a packet that came out of any.
+The kernel's lookup, told: a packet made here is asked for in `out` (an IPv6 one twice, see
+outbound.py), one for this host in `in`, a forwarded one in `fwd` and then in `out`. A policy
+about an interface looks at the one by which the packet leaves, or at the mark of the one by
+which it came. A policy with a template wants the packet out of that very tunnel, inbound; one
+without refuses a packet that came out of any.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from agent.mib.schema import show_text
@@ -19,12 +21,13 @@ from agent.plan.numbers import INTERFACE_BASE, MARK_MASK, MARK_SHIFT
 from agent.plan.peer_selectors import PEER_TRAFFIC
 from agent.plan.peers import PEERS
 from agent.plan.result import Plan
-from agent.plan.selectors import Bits, bits, flow_bits, overlap
+from agent.plan.selectors import Bits, bits, flow_bits, is_asked_early, overlap
 from agent.plan.virtual import WHY_ROUTED
 
 PROTECT: Final = "protect"
 PASS: Final = "pass"
 DROP: Final = "drop"
+EARLY: Final = ", before the interface of an IPv6 packet of our own is known"
 
 WAYS: Final = {
     "out": (Direction.OUT,),
@@ -36,6 +39,11 @@ NAMES: Final = {
     "ipsecPeerTable": ("peer", "ipsecPeerDescription"),
     PEER_TRAFFIC: ("selector", "ipsecPeerTrafficDescription"),
 }
+
+Wanted = tuple[Bits, tuple[Direction, ...]]
+"""A packet and the directions it is asked for in."""
+
+Answer = dict[Direction, Policy]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +69,42 @@ def explain_all(plan: Plan, flows: Sequence[Flow]) -> list[Explanation]:
     """What becomes of several packets, in one walk over the policies."""
     if not plan.enabled:
         return [Explanation(PASS, None, None, "IPsec is switched off (ipsecGlobEnabled)") for _ in flows]
-    found = matching(plan, [one for flow in flows for one in _wanted(flow)])
-    pairs = zip(found[::2], found[1::2], strict=True)
-    return [_decide(plan, flow, {**one, **other}) for flow, (one, other) in zip(flows, pairs, strict=True)]
+    wanted = [_wanted(flow, plan) for flow in flows]
+    found = iter(matching(plan, [one for several in wanted for one in several]))
+    told = []
+    for flow, several in zip(flows, wanted, strict=True):
+        comes, *goes = islice(found, len(several))
+        early = _blocks(goes[0]) and not _blocks(goes[-1])
+        told.append(_decide(plan, flow, comes | counting(goes), early=early))
+    return told
 
 
-def _wanted(flow: Flow) -> tuple[tuple[Bits, tuple[Direction, ...]], tuple[Bits, tuple[Direction, ...]]]:
+def _wanted(flow: Flow, plan: Plan) -> list[Wanted]:
     """What is asked when it comes, and when it goes. What comes out of a virtual interface meets the policies of that
     one; on its way out it is a packet like any other."""
     directions = _directions(flow)
     comes = tuple(direction for direction in directions if direction is not Direction.OUT)
     out_of = flow.from_interface if flow.decrypted and flow.from_interface > INTERFACE_BASE else 0
-    goes = tuple(direction for direction in directions if direction is Direction.OUT)
-    return (flow_bits(flow, out_of), comes), (flow_bits(flow), goes)
+    return [(flow_bits(flow, out_of), comes), *leaving(flow, plan)]
+
+
+def leaving(flow: Flow, plan: Plan) -> list[Wanted]:
+    """What is asked when a packet leaves: once, or twice."""
+    goes = tuple(direction for direction in _directions(flow) if direction is Direction.OUT)
+    asked: list[Wanted] = [(flow_bits(flow), goes)]
+    if is_asked_early(flow) and plan.environment.capabilities.nftables:
+        asked.append((flow_bits(flow, again=True), goes))
+    return asked
+
+
+def counting(answers: Sequence[Answer]) -> Answer:
+    """Of the answers to a packet that leaves the one that counts: the first that blocks, else the last."""
+    return next(filter(_blocks, answers), answers[-1])
+
+
+def _blocks(answer: Answer) -> bool:
+    held = answer.get(Direction.OUT)
+    return held is not None and held.action is Action.BLOCK
 
 
 def _directions(flow: Flow) -> tuple[Direction, ...]:
@@ -82,7 +113,7 @@ def _directions(flow: Flow) -> tuple[Direction, ...]:
     return WAYS[flow.way]
 
 
-def matching(plan: Plan, wanted: Sequence[tuple[Bits, tuple[Direction, ...]]]) -> list[dict[Direction, Policy]]:
+def matching(plan: Plan, wanted: Sequence[Wanted]) -> list[Answer]:
     """For each packet the first matching policy of each direction asked for."""
     found: list[dict[Direction, Policy]] = [{} for _ in wanted]
     asked = {direction for _, directions in wanted for direction in directions}
@@ -99,7 +130,7 @@ def matching(plan: Plan, wanted: Sequence[tuple[Bits, tuple[Direction, ...]]]) -
     return found
 
 
-def _decide(plan: Plan, flow: Flow, policies: dict[Direction, Policy]) -> Explanation:
+def _decide(plan: Plan, flow: Flow, policies: Answer, *, early: bool = False) -> Explanation:
     protected = flow.decrypted > 0
     last: Policy | None = None
     for direction in WAYS[flow.way]:
@@ -114,7 +145,8 @@ def _decide(plan: Plan, flow: Flow, policies: dict[Direction, Policy]) -> Explan
             continue
         last = policy
         if policy.action is Action.BLOCK:
-            return Explanation(DROP, policy, policy.row, f"{_row(plan, policy)}: {_why_blocked(plan, policy)}")
+            why = _why_blocked(plan, policy) + (EARLY if early else "")
+            return Explanation(DROP, policy, policy.row, f"{_row(plan, policy)}: {why}")
         if not inbound:
             protected = bool(policy.templates) or policy.rule == WHY_ROUTED
         elif policy.templates:

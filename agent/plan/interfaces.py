@@ -107,7 +107,7 @@ class Interfaces:
         link = self._link(peer, networks, peers)
         standing = virtual.standing_policies(number)
         if self._environment.capabilities.nftables:
-            standing += virtual.marked_policies(number)
+            standing += [*virtual.marked_policies(number), *virtual.own_policies(link)]
         policies = {policy.key: policy for policy in standing}
         phase2 = self._profiles.phase2(0, peer.ipsec_profile, peer.version)
         names: list[str] = []

@@ -48,7 +48,8 @@ REQID_LAST: Final = 0x3FFF_FFFF
 # interface's index into these bits and leaves the lower twelve, which are enough for policy routing, to others.
 MARK_MASK: Final = 0xFFFF_F000
 MARK_SHIFT: Final = 12
-MARKED_INTERFACE_LAST: Final = MARK_MASK >> MARK_SHIFT
+MARKED_INTERFACE_LAST: Final = (MARK_MASK >> MARK_SHIFT) - 1
+MARK_OWN: Final = MARK_MASK  # of IPv6 packets made here that the policies were asked about again (outbound.py)
 
 # ---- names ----------------------------------------------------------------------------
 NFT_TABLE: Final = "ipsec_agent"  # family inet

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from agent.plan.model import ANY_PORT, EVERY_PACKET, Direction, Flow, Ports, Prefix, Scope, Selector
-from agent.plan.numbers import MARK_MASK, interface_mark
+from agent.plan.numbers import MARK_MASK, MARK_OWN, interface_mark
 
 T = TypeVar("T")
 
@@ -58,19 +58,24 @@ def bits(selector: Selector, scope: Scope = EVERY_PACKET) -> Bits:
     return Bits(family, value << _TAIL | tail, mask << _TAIL | tail_mask)
 
 
-def flow_bits(flow: Flow, if_id: int = 0) -> Bits:
+def flow_bits(flow: Flow, if_id: int = 0, *, again: bool = False) -> Bits:
     """A packet, to be matched with `overlap`; the mask is full. `if_id`: of the XFRM interface it came out of. The
-    kernel asks the policies for an IPv6 packet made here before it says by which interface it leaves (seen on Linux
-    6.18; IPv4 is told at once)."""
-    leaves = 0 if flow.way == "out" and len(flow.source) == 16 else flow.to_interface
+    kernel asks the policies for an IPv6 packet made here before it says by which interface it leaves, and `again` when
+    it knows (outbound.py); IPv4 is told at once."""
+    leaves = 0 if is_asked_early(flow) and not again else flow.to_interface
     width = len(flow.source) * 8
     addresses = int.from_bytes(flow.source, "big") << width | int.from_bytes(flow.destination, "big")
-    mark = interface_mark(flow.from_interface)
+    mark = MARK_OWN if again else interface_mark(flow.from_interface)
     addresses |= (leaves << _SCOPE_BITS | mark) << 2 * width
     tail = flow.protocol << 32 | flow.source_port << 16 | flow.destination_port
     size = 2 * width + _TAIL + 2 * _SCOPE_BITS
     family = len(flow.source) | if_id << _FAMILY_BITS
     return Bits(family, addresses << _TAIL | tail, (1 << size) - 1)
+
+
+def is_asked_early(flow: Flow) -> bool:
+    """Whether the kernel asks its policies about the packet before it knows by which interface it leaves."""
+    return flow.way == "out" and len(flow.source) == 16
 
 
 def overlap(a: Bits, b: Bits) -> bool:

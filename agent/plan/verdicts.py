@@ -28,7 +28,13 @@ NO_DEFAULT_ROUTE: Final = Verdict(
 )
 OWN_IPV6_PASSES_BY: Final = Verdict(
     ApplyState.APPLIED,
-    "the gateway's own IPv6 packets do not meet it on their way out, since the kernel does not tell their interface",
+    "without nftables the gateway's own IPv6 packets do not meet it on their way out, since the kernel does not tell "
+    "their interface",
+)
+OWN_IPV6_COMES_LATE: Final = Verdict(
+    ApplyState.APPLIED,
+    "the gateway's own IPv6 packets that a later rule or the default rule drops are dropped: the kernel tells their "
+    "interface after that",
 )
 NOTHING_TO_PROTECT: Final = Verdict(
     ApplyState.APPLIED, "no protect rule of its list can be made, so there is no tunnel"
@@ -74,7 +80,9 @@ def of_world(owner: int, rule: Rule, environment: Environment) -> Verdict | None
     if rule.interface not in environment.interfaces:
         return no_interface(rule.interface)
     if len(rule.parts[0].source.address) == 16 and (protects or rule.direction != RuleDirection.INBOUND):
-        return OWN_IPV6_PASSES_BY
+        if not environment.capabilities.nftables:
+            return OWN_IPV6_PASSES_BY
+        return OWN_IPV6_COMES_LATE if rule.action != RuleAction.DROP else None
     return None
 
 

@@ -183,6 +183,28 @@ def standing_policies(peer: int) -> list[Policy]:
     ]
 
 
+def own_policies(link: VirtualLink) -> list[Policy]:
+    """Of IPv6 packets made here the kernel does not know at first that they are routed to the interface: those with its
+    address that go where its routes lead are let pass, until it asks again (outbound.py)."""
+    there = {route.destination for route in link.routes if route.table == MAIN_TABLE}
+    there |= {rule.destination for rule in link.rules if rule.table != MAIN_TABLE}
+    first = Scope(mark=0, mask=numbers.MARK_MASK)
+    return [
+        Policy(
+            PolicyKey(Direction.OUT, Selector(host(own.address), destination), first),
+            numbers.PRIORITY_INTERFACES,
+            Action.ALLOW,
+            (),
+            RowRef(PEERS, link.peer),
+            link.peer,
+            WHY_ROUTED,
+        )
+        for own in link.addresses
+        for destination in sorted(there)
+        if len(own.address) == len(destination.address) == 16
+    ]
+
+
 def marked_policies(peer: int) -> list[Policy]:
     """What came out of the interface goes on, unless a rule of a peer's list decides."""
     number = numbers.interface_number(peer)

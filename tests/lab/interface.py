@@ -11,6 +11,7 @@ import struct
 import subprocess
 import threading
 from functools import partial
+from itertools import pairwise
 from typing import Final
 
 from tests.lab import recipes
@@ -27,6 +28,7 @@ PEER: Final = 1
 LINK: Final = "ipsec1"
 NUMBER: Final = 100_001
 ENDS: Final = {"a": "172.16.0.1", "b": "172.16.0.2"}
+NET6: Final = {"a": "fd00:1::", "b": "fd00:2::"}
 SMALL: Final = 1200  # ikePrfMtuMax
 HEADERS: Final = 40  # of IPv4 and TCP
 
@@ -196,6 +198,70 @@ def led_by_selector(world: World) -> None:
         world.eventually(lambda rules=rules: rules() if "proto 196" in rules() else "", "the rules go with it", 15)
 
 
+@scenario("interface", "led_by_selector")
+def own_ipv6(world: World) -> None:
+    """IPv6 of the gateway itself takes the interface under a default rule that drops, and meets a rule about it."""
+    for gateway, local, remote in ((world.b, "b", "a"), (world.a, "a", "b")):
+        gateway.station.set(
+            {
+                f"ipsecPeerIkeVersion.{PEER}": "ikev2",
+                "ipsecPeerTrafficIfindex.1": NUMBER,
+                "ipsecPeerTrafficLocalAddress.1": "0.0.0.0",
+                "ipsecPeerTrafficRemoteAddress.1": "0.0.0.0",
+                "ipsecPeerTrafficIp6LocalAddress.1": packed6(NET6[local]),
+                "ipsecPeerTrafficIp6LocalMaskLen.1": 64,
+                "ipsecPeerTrafficIp6RemoteAddress.1": packed6(NET6[remote]),
+                "ipsecPeerTrafficIp6RemoteMaskLen.1": 64,
+                "ipsecPeerTrafficProtocol.1": 256,
+                "ipsecPeerTrafficPolicy.1": "both",
+                "ipsecGwPeerAddressPeer.2": PEER,
+                "ipsecGwPeerAddressAddress.2": packed6(f"{NET6[local]}1"),
+                "ipsecGwPeerAddressPrefixLength.2": 64,
+                "ipsecGwPeerRoutePeer.2": PEER,
+                "ipsecGwPeerRouteDestination.2": packed6(NET6[remote]),
+                "ipsecGwPeerRoutePrefixLength.2": 64,
+            }
+        )
+
+    def answers(count: int = 2) -> int:
+        text = run(A.gateway, ["ping", "-6", "-c", str(count), "-i", "0.3", "-W", "1", f"{NET6['b']}1"], check=False)
+        return next((int(word) for word, what in pairwise(text.split()) if what == "received,"), 0)
+
+    world.eventually(lambda: "" if answers() == 2 else "no answer", "a ping over IPv6 is answered", 90)
+    capture = world.capture()
+    got = answers(5)
+    world.check(got == 5, "from the gateway to the other end", f"{got} of 5")
+    world.check_private(capture.take())
+    capture.close()
+    world.a.station.set(
+        {
+            "ipsecTrProto.7": "dont-verify",
+            "ipsecTrAction.7": "drop",
+            "ipsecTrInterface.7": NUMBER,
+            "ipsecGwTrLocalAddress6.7": bytes(16),
+            "ipsecGwTrRemoteAddress6.7": packed6(NET6["b"]),
+            "ipsecGwTrRemotePrefixLength6.7": 64,
+            "ipsecGlobContPreIpsecRules.0": 7,
+        }
+    )
+    world.eventually(lambda: "" if not answers(1) else "answered", "a rule about the interface that drops is met", 15)
+    world.a.station.set({"ipsecGlobContPreIpsecRules.0": 0, "ipsecTrAction.7": "delete"})
+    world.eventually(lambda: "" if answers(1) else "no answer", "and goes", 15)
+    for gateway in (world.a, world.b):
+        gateway.station.set(
+            {
+                f"ipsecPeerIkeVersion.{PEER}": "ikev1",
+                "ipsecPeerTrafficPolicy.1": "delete",
+                "ipsecGwPeerAddressRowStatus.2": "destroy",
+                "ipsecGwPeerRouteRowStatus.2": "destroy",
+            }
+        )
+
+
+def packed6(text: str) -> bytes:
+    return socket.inet_pton(socket.AF_INET6, text)
+
+
 def with_selectors(gateway: Gateway) -> list[dict[str, str]]:
     """Installed children, with their traffic selectors as text."""
     found = []
@@ -206,7 +272,7 @@ def with_selectors(gateway: Gateway) -> list[dict[str, str]]:
     return found
 
 
-@scenario("interface", "led_by_selector")
+@scenario("interface", "own_ipv6")
 def standing(world: World) -> None:
     """An always-up peer's interface shows dormant and up (full), or only up and down (reduced)."""
     world.a.station.set({f"ipsecPeerStartMode.{PEER}": "always-up"})
