@@ -52,8 +52,10 @@ def side(dice: random.Random, where: str, family: int) -> dict[str, Value]:
     return {names[0]: first, names[1]: length}
 
 
-def rule(dice: random.Random, following: int, interfaces: Sequence[int], *, outside: bool) -> dict[str, Value]:
-    family = dice.choice([4, 4, 16])
+def rule(
+    dice: random.Random, following: int, interfaces: Sequence[int], families: Sequence[int], *, outside: bool
+) -> dict[str, Value]:
+    family = dice.choice(families)
     protocol = dice.choice([ANY, UDP, UDP, TCP, ICMP if family == 4 else ICMP6, GRE])
     values: dict[str, Value] = {
         "ipsecTrNextIndex": following,
@@ -62,7 +64,7 @@ def rule(dice: random.Random, following: int, interfaces: Sequence[int], *, outs
         "ipsecTrProto": protocol,
         "ipsecTrAction": dice.choice([PASS, PASS, DROP, DROP, ALWAYS_PLAIN, PROTECT] + [PROTECT] * (not outside)),
         "ipsecTrDirection": dice.choice([1, 1, 2, 3]),
-        "ipsecTrInterface": dice.choice([-1, -1, -1, *interfaces]),
+        "ipsecTrInterface": dice.choice(interfaces),
     }
     if protocol in (UDP, TCP):
         values["ipsecTrLocalPort"] = dice.choice([0, -1, 5000, 5001, 53])
@@ -76,8 +78,11 @@ def rule(dice: random.Random, following: int, interfaces: Sequence[int], *, outs
     return values
 
 
-def random_configuration(seed: int, interfaces: Sequence[int]) -> DictConfiguration:
-    """Four lists of up to five rules: before the peers, of two peers, behind the peers."""
+def random_configuration(
+    seed: int, interfaces: Sequence[int], families: Sequence[int] = (4, 4, 16)
+) -> DictConfiguration:
+    """Four lists of up to five rules: before the peers, of two peers, behind the peers. An interface and a family named
+    twice are twice as likely; interface -1 is any."""
     dice = random.Random(seed)
     made = DictConfiguration(scalars={"ipsecGlobEnabled": 1, "ipsecGlobContDefaultRule": dice.choice([1, 2])})
     number = 0
@@ -88,7 +93,7 @@ def random_configuration(seed: int, interfaces: Sequence[int]) -> DictConfigurat
         for place_ in range(count):
             number += 1
             following = number + 1 if place_ < count - 1 else 0
-            made.put(TRAFFIC, number, **rule(dice, following, interfaces, outside=list_ in (0, 3)))
+            made.put(TRAFFIC, number, **rule(dice, following, interfaces, families, outside=list_ in (0, 3)))
     made.scalars["ipsecGlobContPreIpsecRules"], made.scalars["ipsecGlobContPostIpsecRules"] = heads[0], heads[3]
     for peer in (1, 2):
         cells: dict[str, Value] = {
