@@ -218,6 +218,7 @@ HERE6 = Prefix(bytes.fromhex("20010db80001") + bytes(10), 48)
 THERE6 = Prefix(bytes.fromhex("20010db80009") + bytes(10), 48)
 RULES = (
     RoutingRule(ANY, ANY, MAIN_TABLE, 17, (500, 500), own=True),
+    RoutingRule(ANY, Prefix(bytes([10, 9, 7, 7]), 32), MAIN_TABLE, own=True),
     RoutingRule(HERE, THERE, NUMBER, 17, (5000, 5009), (53, 53)),
     RoutingRule(HERE, Prefix(bytes([10, 9, 7, 0]), 24), NUMBER),
     RoutingRule(HERE6, THERE6, NUMBER),
@@ -270,6 +271,7 @@ def test_rules_lead_to_the_link_by_addresses_protocol_and_ports(
             assert by(ns, dns.replace("udp", "tcp")) == "plain"
             assert by(ns, f"10.9.1.1 from {source}") == "plain"
             assert by(ns, "10.9.7.1") == "plain"  # of nobody's address
+            assert by(ns, f"10.9.7.7 from {source}") == (NAME if forwarded else "plain")
             assert by(ns, f"10.9.7.1 from {source} ipproto udp sport 500") == (NAME if forwarded else "plain")
             assert "proto 196" in ns.ip("rule show")
             if not forwarded:

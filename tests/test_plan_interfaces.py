@@ -389,16 +389,17 @@ def test_the_tunnel_itself_and_our_own_ike_are_not_led_into_it() -> None:
     made = virtual()
     routed(made, LocalAddress=bytes(4), LocalMask=bytes(4), RemoteAddress=bytes(4), RemoteMask=bytes(4))
     link = make_plan(made, WORLD).links[7]
-    outer = "192.0.2.1/32 to 198.51.100.7/32 own table 254"
+    outer = "0.0.0.0/0 to 198.51.100.7/32 own table 254"
     assert shown(link) == [*OWN_IKE, outer, f"{EVERYTHING} table {NUMBER}"]
     here, there, beyond = packed("192.0.2.1"), packed("198.51.100.7"), packed("203.0.113.1")
     assert steered([link], Flow(here, there, 50)) == 0
+    assert steered([link], Flow(bytes(4), there, 17)) == 0
     assert steered([link], Flow(here, beyond, 17, 500, 500)) == 0
     assert steered([link], Flow(packed("10.1.0.1"), beyond, 17, 500, 500, "forward")) == NUMBER
     assert steered([link], Flow(here, beyond, 17, 53, 53)) == NUMBER
     moved = Tunnel("peer-7-rule-1", here, packed("203.0.113.77"), 1, 50)
     roamed = make_plan(made, replace(WORLD, tunnels={"peer-7-rule-1": moved})).links[7]
-    assert "192.0.2.1/32 to 203.0.113.77/32 own table 254" in shown(roamed)
+    assert "0.0.0.0/0 to 203.0.113.77/32 own table 254" in shown(roamed)
 
 
 def test_of_overlapping_selectors_the_peer_with_the_lower_priority_number_comes_first() -> None:

@@ -102,7 +102,8 @@ TRAITS = {
             "20000 to 28191, to a table with the interface's number, for peers with a virtual interface only "
             "(refused for others). They are asked one after the other: some hundred are fine. The gateway's own IPv4 "
             "packets meet them only if the program has chosen the source address; fragments have no ports. Our IKE "
-            "and the tunnel itself are left to the main table"
+            "and what this host sends to the peer's outer address are left to the main table; what it sends to another "
+            "peer's is not, where the nets have both ends"
         ),
         disturbs="renegotiates peer",
         shown=(

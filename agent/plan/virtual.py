@@ -155,14 +155,15 @@ def steering(children: Iterable[Negotiated], table: int) -> Iterator[RoutingRule
 
 
 def outside(rules: Sequence[RoutingRule], ways: Iterable[tuple[bytes, bytes]], ike_port: int) -> Iterator[RoutingRule]:
-    """What must not be led into a tunnel although its nets are everything: our own IKE, and the tunnel itself."""
+    """What must not be led into a tunnel although its nets have it: our own IKE, and what this host sends to the peer's
+    outer address. Whatever its source: who looks for the way there does not have one yet."""
     for width in sorted({len(rule.source.address) for rule in rules}):
         everything = ANYWHERE[width]
         for port in (ike_port, NAT_T_PORT):
             yield RoutingRule(everything, everything, MAIN_TABLE, UDP, (port, port), own=True)
     for local, remote in ways:
         if any(covers(rule.source, local) and covers(rule.destination, remote) for rule in rules):
-            yield RoutingRule(host(local), host(remote), MAIN_TABLE, own=True)
+            yield RoutingRule(ANYWHERE[len(remote)], host(remote), MAIN_TABLE, own=True)
 
 
 def standing_policies(peer: int) -> list[Policy]:
