@@ -427,6 +427,7 @@ TRAITS = {
             " tests/test_xfrm_packets.py::test_ipv6_packets_of_the_gateway_meet_a_rule_about_an_interface;"
             " tests/test_xfrm_packets.py::test_an_ipv6_packet_of_the_gateway_meets_the_first_of_two_rules;"
             " tests/test_xfrm_packets.py::test_what_a_later_rule_drops_is_gone_before_the_interface_is_known;"
+            " lab: compressed_over_ipv6;"
             " lab: interface_without_nftables; lab: protected_on_one_interface; lab: dropped_on_one_interface"
         ),
     ),

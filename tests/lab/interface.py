@@ -10,8 +10,10 @@ import socket
 import struct
 import subprocess
 import threading
+from contextlib import suppress
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Final
 
 from tests.lab import recipes
@@ -19,7 +21,7 @@ from tests.lab.gateway import Gateway
 from tests.lab.recipes import Cells
 from tests.lab.registry import scenario
 from tests.lab.sightings import apply_state, established
-from tests.lab.topology import SITES, Site, inside, ping, run
+from tests.lab.topology import SITES, WAN, Site, batch, inside, ping, run
 from tests.lab.wire import plain, summary
 from tests.lab.world import World
 
@@ -353,7 +355,98 @@ def maximum(connection: socket.socket) -> int:
     return snd_mss + (12 if options & 1 else 0)
 
 
+OUTER6: Final = {"a": "fd00:a::", "b": "fd00:b::"}
+NEXT_HEADER: Final = 6  # octet of an IPv6 header
+HOP_BY_HOP, ICMP6 = 0, 58
+
+
 @scenario("interface", "segments")
+def compressed_over_ipv6(world: World) -> None:
+    """A tunnel with compression between IPv6 addresses: no packet leaves it half way, forwarded or made by the gateway.
+
+    The gateway's own IPv6 packets are asked about twice, for there is a rule about an interface; those that a tunnel
+    has in hand are not."""
+    for letter, site in (("a", A), ("b", B)):
+        net, outer = NET6[letter], OUTER6[letter]
+        batch(site.host, f"addr add {net}2/64 dev eth0 nodad", f"route add default via {net}1")
+        batch(site.gateway, f"addr add {net}1/64 dev in nodad", f"addr add {outer}1/64 dev out nodad")
+        batch(site.gateway, f"route add default via {outer}2")
+        batch(WAN, f"addr add {outer}2/64 dev {letter} nodad", f"route add {net}/64 via {outer}1")
+    for space in (A.gateway, B.gateway, WAN):
+        inside(space, lambda: Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1"))
+    for gateway, local, remote in ((world.b, "b", "a"), (world.a, "a", "b")):
+        out = inside(gateway.name, lambda: socket.if_nametoindex("out"))
+        gateway.station.set(
+            {
+                f"ipsecPeerDynamicAddress.{PEER}": f"{OUTER6[remote]}1",
+                "ipsecPropIpcomp.1": "force",
+                "ipsecPropIpcompDeflate.1": 1,
+                "ipsecGwTrLocalAddress6.1": packed6(NET6[local]),
+                "ipsecGwTrLocalPrefixLength6.1": 64,
+                "ipsecGwTrRemoteAddress6.1": packed6(NET6[remote]),
+                "ipsecGwTrRemotePrefixLength6.1": 64,
+                "ipsecTrProto.7": "udp",
+                "ipsecTrAction.7": "drop",
+                "ipsecTrInterface.7": out,
+                "ipsecTrRemotePort.7": 7777,
+                "ipsecGwTrLocalAddress6.7": bytes(16),
+                "ipsecGwTrRemoteAddress6.7": bytes(16),
+                "ipsecGlobContPreIpsecRules.0": 7,
+            }
+        )
+    table = partial(run, A.gateway, ["nft", "list", "ruleset"])
+    world.eventually(lambda: "" if "outbound_own6" in table() else table(), "our table has it ask again", 15)
+
+    def answers(space: str, source: str, size: int) -> int:
+        command = ["ping", "-6", "-c", "3", "-i", "0.3", "-W", "1", "-p", "00", "-s", str(size), "-I", source]
+        text = run(space, [*command, f"{NET6['b']}2"], check=False)
+        return next((int(word) for word, what in pairwise(text.split()) if what == "received,"), 0)
+
+    ways = {"forwarded": (A.host, f"{NET6['a']}2"), "the gateway's own": (A.gateway, f"{NET6['a']}1")}
+    world.eventually(
+        lambda: "" if answers(*ways["forwarded"], 8) == 3 else run(A.gateway, ["ip", "xfrm", "state"])[-600:],
+        "a ping between the hosts passes",
+        90,
+    )
+    states = run(A.gateway, ["ip", "xfrm", "state"])
+    world.check("proto comp" in states and f"dst {OUTER6['b']}1" in states, "it is compressed, over IPv6")
+    for way, whence in ways.items():
+        for size in (8, 1000):  # too small to compress, and not
+            seen = Sniffer()
+            got = answers(*whence, size)
+            world.check(got == 3, f"{way}, {size} octets: each is answered", f"{got} of 3")
+            heads = seen.headers()
+            world.check(50 in heads and heads <= {50, HOP_BY_HOP, ICMP6, 17}, "as ESP only", str(heads))
+            world.check(not seen.leaked, "nothing in plain", "; ".join(seen.leaked[:3]))
+
+
+class Sniffer:
+    """What of IPv6 the router of the lab receives, from now on. `leaked`: packets between the inner nets, in plain."""
+
+    def __init__(self) -> None:
+        def made() -> socket.socket:
+            return socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x86DD))
+
+        self._socket = inside(WAN, made)
+        self._socket.setblocking(False)
+        self.leaked: list[str] = []
+
+    def headers(self) -> set[int]:
+        """The protocols seen, in the outermost header; ends it."""
+        found = set[int]()
+        with self._socket, suppress(BlockingIOError):
+            while True:
+                data = self._socket.recv(2048)
+                ends = [socket.inet_ntop(socket.AF_INET6, data[at : at + 16]) for at in (8, 24)]
+                inner = any(end.startswith((NET6["a"], NET6["b"])) for end in ends)
+                neighbour = data[NEXT_HEADER] == ICMP6 and 133 <= data[40] <= 137
+                if inner or (data[NEXT_HEADER] == ICMP6 and not neighbour):
+                    self.leaked.append(f"{ends[0]} > {ends[1]} next header {data[NEXT_HEADER]}")
+                found.add(data[NEXT_HEADER])
+        return found
+
+
+@scenario("interface", "compressed_over_ipv6")
 def removed(world: World) -> None:
     """`flush` takes interfaces, routes and the table of the packet filter with it."""
     world.check("ipsec_agent" in run(A.gateway, ["nft", "list", "tables"]), "the table is there")
