@@ -11,10 +11,9 @@ from agent.backends.routing_rules import placed, rising
 from agent.backends.rtnetlink import RuleSeen
 from agent.plan.links import MAIN_TABLE, RoutingRule
 from agent.plan.model import Prefix
-from agent.plan.numbers import RULE_PREFERENCE_FIRST, RULE_PREFERENCE_LAST, RULE_PREFERENCE_OUTSIDE
+from agent.plan.numbers import MOST_RULES, RULE_PREFERENCE_FIRST, RULE_PREFERENCE_LAST, RULE_PREFERENCE_OUTSIDE
 
 ANY = Prefix(bytes(4), 0)
-ROOM = RULE_PREFERENCE_LAST - RULE_PREFERENCE_FIRST + 1
 
 
 def rule(number: int) -> RoutingRule:
@@ -55,9 +54,14 @@ def test_where_there_is_no_gap_left_all_move() -> None:
     assert not {seen.preference for seen in now} & {seen.preference for seen in held}
 
 
-def test_there_is_room_for_so_many() -> None:
-    assert len(placed(map(rule, range(ROOM)), ())) == ROOM
-    assert len(placed(map(rule, range(ROOM + 5)), ())) == ROOM
+def test_there_is_room_for_so_many_whatever_was_there() -> None:
+    held: list[RuleSeen] = []
+    for first, last in ((0, 1000), (0, MOST_RULES), (MOST_RULES // 2, MOST_RULES + 900), (-5, MOST_RULES), (0, 9000)):
+        wanted = [rule(number + 5) for number in range(first, last)]
+        now = placed(wanted, held)
+        assert [seen.rule for seen in now] == wanted[:MOST_RULES]
+        assert placed(wanted, now) == now
+        held = now
 
 
 @given(st.lists(st.integers(0, 30), max_size=9))

@@ -15,18 +15,18 @@ from typing import Final
 
 from agent.backends.rtnetlink import RuleSeen
 from agent.plan.links import MAIN_TABLE, RoutingRule
-from agent.plan.numbers import RULE_PREFERENCE_FIRST, RULE_PREFERENCE_LAST, RULE_PREFERENCE_OUTSIDE
+from agent.plan.numbers import MOST_RULES, RULE_PREFERENCE_FIRST, RULE_PREFERENCE_LAST, RULE_PREFERENCE_OUTSIDE
 
 STRIDE: Final = 16  # distance of neighbours at first: fifteen come in between before any is moved
-NO_ROOM: Final = f"more than {RULE_PREFERENCE_LAST - RULE_PREFERENCE_FIRST + 1} selectors lead to virtual interfaces"
+NO_ROOM: Final = f"more than {MOST_RULES} selectors lead to virtual interfaces"
 
 
 def placed(wanted: Iterable[RoutingRule], held: Collection[RuleSeen]) -> list[RuleSeen]:
-    """The wanted rules with their preferences, which rise in this order. Fewer than are wanted where there is no room
-    for more. Numbers of rules that are held and not wanted are left free."""
+    """The wanted rules with their preferences, which rise in this order; of those that lead to interfaces the
+    first MOST_RULES. Numbers of rules that are held and not wanted are left free."""
     rules = list(wanted)
     outside = [RuleSeen(RULE_PREFERENCE_OUTSIDE, rule) for rule in rules if rule.table == MAIN_TABLE]
-    leading = [rule for rule in rules if rule.table != MAIN_TABLE]
+    leading = [rule for rule in rules if rule.table != MAIN_TABLE][:MOST_RULES]
     numbers = {
         seen.rule: seen.preference
         for seen in sorted(held, reverse=True)

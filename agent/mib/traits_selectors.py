@@ -100,10 +100,10 @@ TRAITS = {
             "The peer's own attempt at a row of role-initiator cannot be refused by charon: it is ended just "
             "after. There is no ipExtRtTable: -syncrt makes routing rules (ip rule) of protocol 196, preferences "
             "20000 to 28191, to a table with the interface's number, for peers with a virtual interface only "
-            "(refused for others). They are asked one after the other: some hundred are fine. The gateway's own IPv4 "
-            "packets meet them only if the program has chosen the source address; fragments have no ports. Our IKE "
-            "and what this host sends to the peer's outer address are left to the main table; what it sends to another "
-            "peer's is not, where the nets have both ends"
+            "(refused for others). They are asked one after the other, some 10 us for a thousand; 2,048 at most. The "
+            "gateway's own IPv4 packets meet them only if the program has chosen the source address; fragments have "
+            "no ports. Our IKE and what this host sends to the peer's outer address are left to the main table; what "
+            "it sends to another peer's is not, where the nets have both ends"
         ),
         disturbs="renegotiates peer",
         shown=(

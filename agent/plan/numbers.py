@@ -66,6 +66,7 @@ ROUTE_PROTOCOL: Final = 196  # of routes, routing rules, addresses; 5 to 254 are
 RULE_PREFERENCE_OUTSIDE: Final = 19_999
 RULE_PREFERENCE_FIRST: Final = 20_000
 RULE_PREFERENCE_LAST: Final = 28_191
+MOST_RULES: Final = 2_048  # the kernel looks at one after the other; a quarter, so that there is room to move all
 
 MOST_PEER_IDS: Final = 8  # alternatives in ipsecPeerPeerIds, each a connection of its own
 

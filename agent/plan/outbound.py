@@ -30,15 +30,15 @@ from agent.plan.state import OWN_ADDRESS, Made
 PART: Final = "outbound"
 BEFORE_MANGLE: Final = PRIORITY_MANGLE - 10  # who looks at the tunnel a packet takes, or marks it, comes behind
 LOOPBACK: Final = 1  # by it "leaves" what waits for a tunnel (ip6_blackhole_route)
-IPIP, IPV6 = 4, 41  # what IPComp makes in tunnel mode of what is too small to compress
+IPIP, IPV6 = 4, 41  # what compression in tunnel mode makes of what is too small for it
 
 
 def asking_again(interfaces: Iterable[int], ike_port: int, sources: Iterable[bytes] = ()) -> Part:
     """The chain, for packets that leave by these interfaces, by index, or from these addresses, or by a tunnel that the
     first answer chose.
 
-    Left alone is what always passes (neighbour discovery, our own IKE and ESP), and what is on its way through a
-    tunnel: looked up anew, it would leave it."""
+    Left alone is what always passes (neighbour discovery, our own IKE and ESP), and what is between two tunnels that
+    policies of somebody else put into each other: looked up anew, it would leave them."""
     indices = ", ".join(map(str, sorted({LOOPBACK, *interfaces})))
     elsewhere = f"rt ipsec missing oif != {{ {indices} }}"
     if texts := ", ".join(address_text(one) for one in sorted(sources)):

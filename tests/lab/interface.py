@@ -364,8 +364,8 @@ HOP_BY_HOP, ICMP6 = 0, 58
 def compressed_over_ipv6(world: World) -> None:
     """A tunnel with compression between IPv6 addresses: no packet leaves it half way, forwarded or made by the gateway.
 
-    The gateway's own IPv6 packets are asked about twice, for there is a rule about an interface; those that a tunnel
-    has in hand are not."""
+    IPv6 packets that it makes are asked about twice, for there is a rule about an interface; none is taken out of its
+    tunnel by that."""
     for letter, site in (("a", A), ("b", B)):
         net, outer = NET6[letter], OUTER6[letter]
         batch(site.host, f"addr add {net}2/64 dev eth0 nodad", f"route add default via {net}1")
