@@ -26,6 +26,7 @@ from agent.backends.engine import (
     Observed,
     SaRecord,
 )
+from agent.backends.installing import in_turn
 from agent.backends.memory import HELD_BY_OTHERS
 from agent.backends.statistics import read_statistics
 from agent.backends.xfrm.messages import (
@@ -193,21 +194,18 @@ class KernelSpd:
         return failed
 
     def _steps(self, remove: Sequence[PolicyKey], install: Sequence[Policy]) -> Iterator[tuple[Step, ...]]:
-        """The messages; those of one tuple have to go together. What is new comes first: where one rule takes the
-        place of another with a different selector, no packet meets a moment with neither."""
-        for policy in install:
-            held = self._held.get(policy.key)
-            if held is None or not held.ours:
-                yield (_write(MSG_NEWPOLICY, policy, self._indices.take(policy.key.direction)),)
-            elif _only_passes_or_drops(held, policy):
-                yield _delete(held), _write(MSG_NEWPOLICY, policy, held.policy_index)
+        """The messages; those of one tuple have to go together."""
+        for each in in_turn(remove, install, self._held):
+            held = self._held.get(each if isinstance(each, PolicyKey) else each.key)
+            if isinstance(each, PolicyKey):
+                if held is not None and held.ours:
+                    yield (_delete(held),)
+            elif held is None or not held.ours:
+                yield (_write(MSG_NEWPOLICY, each, self._indices.take(each.key.direction)),)
+            elif _only_passes_or_drops(held, each):
+                yield _delete(held), _write(MSG_NEWPOLICY, each, held.policy_index)
             else:
-                yield (_write(MSG_UPDPOLICY, policy, held.policy_index),)
-        replaced = {policy.key for policy in install} if remove else ()
-        for key in remove:
-            held = self._held.get(key)
-            if held is not None and held.ours and key not in replaced:
-                yield (_delete(held),)
+                yield (_write(MSG_UPDPOLICY, each, held.policy_index),)
 
     def _send(self, batch: Sequence[Step]) -> dict[PolicyKey, str]:
         """One sendmsg, and the picture moved on by what the kernel accepted."""
