@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.backends.engine import NO_ROUTE, EngineError, HostListener, Route
+from agent.backends.names import Resolver
 from agent.backends.rtnetlink import (
     ADDRESS_MESSAGE,
     GROUPS,
@@ -40,7 +41,6 @@ from agent.backends.xfrm.netlink import NetlinkSocket, Overrun, Refusal, close_a
 from agent.plan.model import Flow
 
 SETTLE_SECONDS: Final = 0.1  # an interface that comes up sends a dozen messages
-RESOLVE_SECONDS: Final = 5.0
 TCP_ESTABLISHED: Final = 1
 TCP_LISTEN: Final = 10
 TCP: Final = 6
@@ -52,6 +52,7 @@ class LinuxHost:
     def __init__(self, *, open_socket: RouteSocketFactory = open_route_socket, proc: Path = Path("/proc/net")) -> None:
         self._open = open_socket
         self._proc = proc
+        self._resolver = Resolver()
         self._requests: NetlinkSocket | None = None
         self._events: NetlinkSocket | None = None
         self._listeners: list[HostListener] = []
@@ -123,14 +124,7 @@ class LinuxHost:
         address = literal(name)
         if address is not None:
             return (address,)
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(RESOLVE_SECONDS):
-                found = await loop.getaddrinfo(name, None, type=socket.SOCK_DGRAM)
-        except (OSError, UnicodeError, TimeoutError):
-            return ()
-        packed = {ipaddress.ip_address(str(entry[4][0]).partition("%")[0]).packed for entry in found}
-        return tuple(sorted(packed, key=lambda address: (len(address), address)))
+        return await self._resolver.addresses(name)
 
     def flows(self) -> tuple[Flow, ...]:
         return tuple(established((self._lines("tcp"), self._lines("tcp6"))))
