@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from agent.backends.engine import EngineError
 from agent.backends.host import LinuxHost, established, literal
 from agent.backends.memory import MemoryHost
 from agent.backends.rtnetlink import LINK_MESSAGE, ROUTE_MESSAGE, RTA_DST, RTM_GETLINK, RTM_GETROUTE
 from agent.backends.xfrm.messages import encode_attribute
-from agent.backends.xfrm.netlink import NETLINK_ROUTE, Message, NetlinkSocket
+from agent.backends.xfrm.netlink import NETLINK_ROUTE, Message, NetlinkSocket, Overrun
 from agent.plan.model import Flow
 from tests.xfrm_namespace import cable, namespaces, until
 
@@ -79,6 +81,28 @@ async def test_sources_and_addresses_follow_the_kernel() -> None:
         await until(lambda: told)
         assert bytes([10, 8, 0, 2]) in host.own_addresses()
         await host.stop()
+
+
+async def test_addresses_are_all_or_none() -> None:
+    """One that is left out for a moment would end the tunnels that begin at it."""
+    changes = [2]
+
+    class Interrupted(NetlinkSocket):
+        """Something changes while it is listed."""
+
+        def dump(self, type: int, body: bytes = b"") -> Iterator[list[Message]]:
+            if changes[0]:
+                changes[0] -= 1
+                raise Overrun("the dump was interrupted by a change")
+            return super().dump(type, body)
+
+    host = LinuxHost(open_socket=lambda groups: Interrupted(NETLINK_ROUTE, groups))
+    assert bytes([127, 0, 0, 1]) in host.own_addresses() and "lo" in host.interfaces().values()
+    changes[0] = 99
+    host._changed()
+    with pytest.raises(EngineError, match="change too fast"):
+        host.own_addresses()
+    await host.stop()
 
 
 def test_requests_are_counted_on_beyond_32_bits() -> None:

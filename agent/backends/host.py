@@ -37,9 +37,10 @@ from agent.backends.rtnetlink import (
     read_link,
 )
 from agent.backends.xfrm.messages import attributes, encode_attribute
-from agent.backends.xfrm.netlink import NetlinkSocket, Overrun, Refusal, close_all
+from agent.backends.xfrm.netlink import Message, NetlinkSocket, Overrun, Refusal, close_all
 from agent.plan.model import Flow
 
+DUMP_ATTEMPTS: Final = 5
 SETTLE_SECONDS: Final = 0.1  # an interface that comes up sends a dozen messages
 TCP_ESTABLISHED: Final = 1
 TCP_LISTEN: Final = 10
@@ -136,25 +137,21 @@ class LinuxHost:
             return []
 
     def _dump_addresses(self) -> Iterator[AddressSeen]:
-        try:
-            with self._open(()) as dumper:
-                for part in dumper.dump(RTM_GETADDR, ADDRESS_MESSAGE.encode({})):
-                    for message in part:
-                        seen = read_address(message)
-                        if seen is not None:
-                            yield seen
-        except Overrun:  # it changed while we looked; the event that says so is on its way
-            return
+        seen = map(read_address, self._dump(RTM_GETADDR, ADDRESS_MESSAGE.encode({})))
+        return (one for one in seen if one is not None)
 
     def _dump_interfaces(self) -> Iterator[tuple[int, str]]:
-        try:
-            with self._open(()) as dumper:
-                for part in dumper.dump(RTM_GETLINK, LINK_MESSAGE.encode({})):
-                    for message in part:
-                        link = read_link(message)
-                        yield link.number, link.name
-        except Overrun:  # as above
-            return
+        return ((link.number, link.name) for link in map(read_link, self._dump(RTM_GETLINK, LINK_MESSAGE.encode({}))))
+
+    def _dump(self, type: int, body: bytes) -> list[Message]:
+        """All or nothing: without an address that is there tunnels would be ended. Raises EngineError."""
+        for _ in range(DUMP_ATTEMPTS):
+            try:
+                with self._open(()) as dumper:
+                    return [message for part in dumper.dump(type, body) for message in part]
+            except Overrun:  # it changed while we looked
+                continue
+        raise EngineError("addresses and links change too fast to be listed")
 
     def _changed(self) -> None:
         self._known = self._interfaces = None

@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Final
 
 from agent.backends import tasks
-from agent.backends.engine import Host
+from agent.backends.engine import EngineError, Host
 from agent.backends.host import literal
 from agent.mib.ber import Value
 from agent.plan.model import Capabilities, ConfigurationView, Environment, RowChangeView, Tunnel
@@ -172,7 +172,11 @@ class Surroundings:
         try:
             while self._routes_changed:
                 self._routes_changed = False
-                await self._ask_routes()
+                try:
+                    await self._ask_routes()
+                except EngineError as error:  # what was announced is not announced again
+                    logger.warning("addresses and routes cannot be looked at: %s", error)
+                    self._routes_changed = True
                 await asyncio.sleep(ROUTES_SECONDS)
         finally:
             self._following = False
