@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from agent.backends import lookout as lookout_module
 from agent.backends.lookout import LinuxLookout, Sight, ike_packet, not_reached, runs, wire_filter
 from tests.xfrm_namespace import Namespace, namespaces, until
 
@@ -184,3 +185,19 @@ async def test_addresses_that_go_with_their_link_are_told(happening: str) -> Non
             await until(lambda: stopped >= own, 2)
         finally:
             await lookout.stop()
+
+
+def test_strangers_by_the_thousand_take_no_count_of_an_sa_that_is_spoken_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody can send first messages of ever new IKE SAs; a counter goes back for none of them."""
+    monkeypatch.setattr(lookout_module, "MOST_SAS", 100)
+    lookout = LinuxLookout()
+    ours, outside = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ours.setblocking(False)
+    with ours, outside:
+        for number in range(1, 1001):
+            outside.send(ip4(udp(500, 500, number.to_bytes(8, "big") + bytes(20))))
+            if number % 50 == 1:
+                outside.send(ip4(udp(500, 500, IKE)))
+            lookout._packet_came(ours)
+    assert lookout.octets(SPI) == 20 * (20 + 8 + len(IKE))
+    assert lookout.octets((1000).to_bytes(8, "big")) and not lookout.octets((1).to_bytes(8, "big"))

@@ -247,6 +247,7 @@ class LinuxLookout:
             found = ike_packet(packet)
             if found is not None:
                 self._counts[found[0]] = self._counts.get(found[0], 0) + found[1]
+                self._counts.move_to_end(found[0])  # who was silent longest is forgotten first
                 if len(self._counts) > MOST_SAS:
                     self._counts.popitem(last=False)
 
