@@ -282,6 +282,14 @@ async def test_what_goes_goes_from_the_last_to_the_first(namespace: Namespace, s
     assert gone == sorted(left.values(), reverse=True)
 
 
+async def test_a_policy_that_no_message_can_hold_fails_alone(namespace: Namespace, spd: KernelSpd) -> None:
+    bent = policy(1)
+    bent = bent._replace(key=bent.key._replace(scope=Scope(interface=0x8000_0000)))
+    failed = await spd.apply([], [policy(2, priority=1), bent, policy(3)])
+    assert failed.keys() == {bent.key} and "no such policy" in failed[bent.key]
+    assert listed(namespace) == 2
+
+
 async def test_there_is_one_agent_in_a_network_namespace(namespace: Namespace) -> None:
     first = namespace.run(Sole)
     with pytest.raises(EngineError, match="another agent makes policies in this network namespace"):

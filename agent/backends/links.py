@@ -73,6 +73,7 @@ LINKS_PER_TURN: Final = 128  # links looked at before the loop may do something 
 DUMP_ATTEMPTS: Final = 5
 RETRY_SECONDS: Final = 15.0  # what failed is tried again at the latest then
 NO_KIND: Final = "the kernel has no XFRM interfaces (module xfrm_interface)"
+HIGHEST_LINK: Final = 0x7FFFFFFF
 PROBE_NAME: Final = "ipsecprobe"
 
 
@@ -239,6 +240,8 @@ class KernelLinks:
 
     def _keep_link(self, link: VirtualLink, seen: LinkSeen | None) -> str:
         """Make it, or make it as wanted; why not."""
+        if link.number > HIGHEST_LINK:
+            return f"interface {link.name}: links are numbered up to {HIGHEST_LINK}, it would be {link.number}"
         if seen is not None and not self._is_ours(seen):
             return f"there is a link with number {link.number} that is not ours ({seen.name})"
         if seen is None:

@@ -180,7 +180,7 @@ class KernelSpd:
         failed: dict[PolicyKey, str] = {}
         batch: list[Step] = []
         size = BATCH_LEAST
-        for steps in self._steps(remove, install):
+        for steps in self._steps(remove, install, failed):
             batch += steps
             if len(batch) >= size:
                 begin = time.perf_counter()
@@ -193,19 +193,30 @@ class KernelSpd:
             failed.update(self._send(batch))
         return failed
 
-    def _steps(self, remove: Sequence[PolicyKey], install: Sequence[Policy]) -> Iterator[tuple[Step, ...]]:
-        """The messages; those of one tuple have to go together."""
+    def _steps(
+        self, remove: Sequence[PolicyKey], install: Sequence[Policy], failed: dict[PolicyKey, str]
+    ) -> Iterator[tuple[Step, ...]]:
+        """The messages; those of one tuple have to go together. What cannot be told to the kernel fails, and does not
+        keep the others from it."""
         for each in in_turn(remove, install, self._held):
             held = self._held.get(each if isinstance(each, PolicyKey) else each.key)
             if isinstance(each, PolicyKey):
                 if held is not None and held.ours:
                     yield (_delete(held),)
-            elif held is None or not held.ours:
-                yield (_write(MSG_NEWPOLICY, each, self._indices.take(each.key.direction)),)
-            elif _only_passes_or_drops(held, each):
-                yield _delete(held), _write(MSG_NEWPOLICY, each, held.policy_index)
+                continue
+            new = held is None or not held.ours
+            index = self._indices.take(each.key.direction) if held is None or new else held.policy_index
+            try:
+                written = _write(MSG_NEWPOLICY if new else MSG_UPDPOLICY, each, index)
+            except struct.error as error:
+                failed[each.key] = f"the kernel has no such policy: {error}"
+                if new:
+                    self._indices.give_back(index)
+                continue
+            if held is not None and not new and _only_passes_or_drops(held, each):
+                yield _delete(held), written._replace(type=MSG_NEWPOLICY)
             else:
-                yield (_write(MSG_UPDPOLICY, each, held.policy_index),)
+                yield (written,)
 
     def _send(self, batch: Sequence[Step]) -> dict[PolicyKey, str]:
         """One sendmsg, and the picture moved on by what the kernel accepted."""

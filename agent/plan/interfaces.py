@@ -106,6 +106,8 @@ class Interfaces:
         stands_for = sorted(primary for primary, backup in takeovers.items() if backup == number)
         mtu = self._profiles.mtu(peer.ike_profile, peer.version)
         link = virtual.link_of(number, mtu, networks, stands_for, replaced=number in takeovers)
+        if number > numbers.LAST_WITH_INTERFACE:  # it cannot be made; what its routes should take is held back
+            return Virtual((), link, ())
         standing = virtual.standing_policies(number)
         if self._environment.capabilities.nftables:
             standing += virtual.marked_policies(number)
