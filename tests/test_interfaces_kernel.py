@@ -174,6 +174,23 @@ async def test_a_selector_leads_to_the_interface_by_set_and_leads_there_no_more(
     assert "proto 196" not in gateway.ip("route show table all")
 
 
+async def test_a_peer_whose_interface_can_have_no_number_fails_alone(bench: Bench, world: World) -> None:
+    """Interfaces are numbered by 31 bits, and so are peers; the others' policies and links are made all the same."""
+    gateway, far = world.gateway, 0x7FFF_FFFF
+    await bench.set(
+        with_cells(peer(far, 0, b"192.0.2.3"), **VIRTUAL),
+        route_row(1, far, bytes([10, 79, 0, 0]), 16),
+        with_cells(peer(7, 0, b"192.0.2.2"), **VIRTUAL),
+        route_row(2, 7, bytes([10, 77, 0, 0]), 16),
+    )
+    await until(lambda: "10.77.0.0/16 dev ipsec7 proto 196" in gateway.ip("route show"))
+    assert gateway.ip("xfrm policy").count("if_id 0x186a7") == 3
+    assert "unreachable 10.79.0.0/16" in gateway.ip("route show")
+    state, text, _ = bench.state("ipsecPeerTable", far)
+    assert state == ApplyState.FAILED and "no virtual interface for peers beyond" in text
+    assert bench.state("ipsecPeerTable", 7)[:2] == (ApplyState.APPLIED, "")
+
+
 async def test_a_route_that_cannot_be_made_fails_the_peers_row(bench: Bench, world: World) -> None:
     world.gateway.ip("route add 10.77.0.0/16 dev i0")
     await bench.set(with_cells(peer(7, 0), **VIRTUAL), route_row(1, 7, bytes([10, 77, 0, 0]), 16))

@@ -11,9 +11,18 @@ from typing import Final
 import pytest
 
 from agent.backends.links import NO_KIND, KernelLinks, probe
-from agent.backends.rtnetlink import GROUPS, XFRM_KIND
+from agent.backends.rtnetlink import (
+    GROUPS,
+    RTM_DELROUTE,
+    RTM_NEWLINK,
+    RTM_NEWROUTE,
+    XFRM_KIND,
+    read_link,
+    read_route,
+)
+from agent.backends.xfrm.netlink import NetlinkSocket
 from agent.inspect import lead
-from agent.plan.links import MAIN_TABLE, Address, CallRoute, Route, RoutingRule, Standing, VirtualLink
+from agent.plan.links import MAIN_TABLE, NOWHERE, Address, CallRoute, Route, RoutingRule, Standing, VirtualLink
 from agent.plan.model import Prefix
 from tests.xfrm_namespace import Namespace, cable, namespaces, until
 
@@ -426,6 +435,45 @@ def test_what_a_link_that_is_down_would_take_does_not_leave_by_a_larger_net(
             links.want({}, ())
             await quiet(links)
             assert (way(there), way(there6), way("172.21.1.1")) == ("plain", "plain", "plain")
+
+    asyncio.run(scenario())
+
+
+def test_nothing_is_without_a_guard_in_between(spaces: tuple[Namespace, Namespace]) -> None:
+    """Neither while thousands of links are being made nor while a route becomes another: what leads nowhere comes
+    before anything else and goes after."""
+    ns = spaces[0]
+
+    def heard(watching: NetlinkSocket) -> list[tuple[int, bytes, bool]]:
+        """(message type, destination or nothing for a link, whether it leads nowhere)"""
+        found = []
+        while messages := watching.receive():
+            for message in messages:
+                route = read_route(message) if message.type in (RTM_NEWROUTE, RTM_DELROUTE) else None
+                if route is not None and route.ours:
+                    destination = route.route.destination.address[:2]
+                    found.append((message.type, destination, route.route.interface == NOWHERE))
+                elif message.type == RTM_NEWLINK and read_link(message).number == NUMBER:
+                    found.append((RTM_NEWLINK, b"", False))
+        return found
+
+    async def scenario() -> None:
+        wide, narrow = (Route(Prefix(bytes([172, net, 0, 0]), length), NUMBER) for net, length in ((16, 12), (20, 16)))
+        async with links_in(ns) as links:
+            with ns.route_socket((1, 7)) as watching:
+                links.want({7: LINK._replace(routes=(wide,))}, ())
+                await quiet(links)
+                told = heard(watching)
+                guard = (RTM_NEWROUTE, bytes([172, 16]), True)
+                assert told.index(guard) < told.index((RTM_NEWLINK, b"", False))
+                links.want({7: LINK._replace(routes=(narrow,))}, ())
+                await quiet(links)
+                assert [each for each in heard(watching) if each[1]] == [
+                    (RTM_NEWROUTE, bytes([172, 20]), True),
+                    (RTM_DELROUTE, bytes([172, 16]), False),
+                    (RTM_NEWROUTE, bytes([172, 20]), False),
+                    (RTM_DELROUTE, bytes([172, 16]), True),
+                ]
 
     asyncio.run(scenario())
 

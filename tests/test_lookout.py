@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from agent.backends import lookout as lookout_module
 from agent.backends.lookout import LinuxLookout, Sight, ike_packet, not_reached, runs, wire_filter
 from tests.xfrm_namespace import Namespace, namespaces, until
 
@@ -159,3 +160,44 @@ async def look(namespace: Namespace, lookout: LinuxLookout, seen: list[Sight]) -
     await until(lambda: any(own in sight.stopped for sight in seen))
     found = lookout.interface(own)
     assert found is not None and not found.running
+
+
+@pytest.mark.parametrize("happening", ["link del one", "link set dev one down"])
+async def test_addresses_that_go_with_their_link_are_told(happening: str) -> None:
+    """A dialled link is taken away when it ends, and IPv6 addresses go when theirs is switched off."""
+    own = {bytes([10, 9, 0, 1]), bytes.fromhex("20010db8") + bytes(11) + b"\1"}
+    with namespaces(1) as (namespace,):
+        namespace.ip("link add one type veth peer name two")
+        namespace.ip("addr add 10.9.0.1/24 dev one")
+        namespace.ip("addr add 2001:db8::1/64 dev one nodad")
+        namespace.ip("link set dev one up")
+        namespace.ip("link set dev two up")
+        lookout = LinuxLookout(
+            open_socket=namespace.route_socket,
+            packet_socket=lambda family, kind, protocol: namespace.run(lambda: socket.socket(family, kind, protocol)),
+        )
+        stopped: set[bytes] = set()
+        lookout.subscribe(lambda sight: stopped.update(sight.stopped))
+        await lookout.start()
+        try:
+            await until(lambda: all((at := lookout.interface(one)) is not None and at.running for one in own))
+            namespace.ip(happening)
+            await until(lambda: stopped >= own, 2)
+        finally:
+            await lookout.stop()
+
+
+def test_strangers_by_the_thousand_take_no_count_of_an_sa_that_is_spoken_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody can send first messages of ever new IKE SAs; a counter goes back for none of them."""
+    monkeypatch.setattr(lookout_module, "MOST_SAS", 100)
+    lookout = LinuxLookout()
+    ours, outside = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ours.setblocking(False)
+    with ours, outside:
+        for number in range(1, 1001):
+            outside.send(ip4(udp(500, 500, number.to_bytes(8, "big") + bytes(20))))
+            if number % 50 == 1:
+                outside.send(ip4(udp(500, 500, IKE)))
+            lookout._packet_came(ours)
+    assert lookout.octets(SPI) == 20 * (20 + 8 + len(IKE))
+    assert lookout.octets((1000).to_bytes(8, "big")) and not lookout.octets((1).to_bytes(8, "big"))

@@ -34,6 +34,7 @@ from tests.snmp_station import (
 )
 from tests.station import Agent
 from tests.trap_receiver import COMMUNITY, Gateway, free_port, gateway, oid, receiver
+from tests.xfrm_namespace import cable, namespaces
 
 pytestmark = pytest.mark.skipif(shutil.which("snmptrapd") is None, reason="no snmptrapd (package snmptrapd)")
 
@@ -232,6 +233,50 @@ async def test_the_first_trap_after_a_refused_one_arrives() -> None:
         assert b"public" in station.recv(2000)
     way.close()
     assert (tally.sent, tally.failed) == (3, 1)
+
+
+@pytest.mark.kernel
+def test_informs_follow_an_address_that_moves() -> None:
+    """A socket keeps the address that it was first sent from, and the system sends nothing from one that is gone."""
+    with namespaces(2) as (gateway, station):
+        cable(gateway, station)
+        gateway.ip("addr add 10.8.0.1/24 dev v0")
+        station.ip("addr add 10.8.0.2/24 dev v0")
+
+        def listening() -> socket.socket:
+            found = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            found.bind(("10.8.0.2", 1162))
+            return found
+
+        async def scenario() -> None:
+            sources: list[str] = []
+
+            def acknowledge() -> None:
+                data, source = heard.recvfrom(2000)
+                sources.append(source[0])
+                at = data.index(b"public") + len(b"public")
+                heard.sendto(data[:at] + b"\xa2" + data[at + 1 :], source)
+
+            asyncio.get_running_loop().add_reader(heard.fileno(), acknowledge)
+            target = Target(1, "station", "10.8.0.2", 1162, True, Version.V2C, b"public", None, 0.2, 1, b"", ())
+            tally = ways.Tally(lambda: None)
+            way = ways.Informs(target, Identity(b"\x80\x00\x01\x10\x05engine", 1), Uptime(), tally)
+            what = Contents((1, 3, 6, 1, 6, 3, 1, 1, 5, 1), ())
+            way.send(what)
+            await way.flush()
+            assert sources == ["10.8.0.1"] and (tally.sent, tally.failed) == (1, 0)
+            gateway.ip("addr del 10.8.0.1/24 dev v0")
+            gateway.ip("addr add 10.8.0.3/24 dev v0")
+            for _ in range(3):
+                way.send(what)
+                await way.flush()
+            assert sources == ["10.8.0.1", *["10.8.0.3"] * 3] and (tally.sent, tally.failed) == (4, 0)
+            way.close()
+            asyncio.get_running_loop().remove_reader(heard.fileno())
+
+        heard = station.run(listening)
+        with heard:
+            gateway.run(lambda: asyncio.run(scenario()))
 
 
 async def test_informs_of_v1_are_refused(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 import pytest
 
+from agent.backends import surroundings as surroundings_module
+from agent.backends.engine import EngineError
 from agent.backends.memory import MemoryHost
 from agent.backends.rowstate import ApplyTables, Ledger, RowState, verdict_or
 from agent.backends.surroundings import Surroundings
@@ -190,6 +192,28 @@ async def test_addresses_and_names_of_peers_get_their_source_and_follow_the_host
     configuration, change = changed(configuration, "ipsecPeerTable", 4, {"ipsecPeerDynamicAddress": b"10.0.0.77"})
     surroundings.moved([change])
     assert surroundings.environment({}).sources[bytes([10, 0, 0, 77])] == HERE
+    await surroundings.stop()
+
+
+async def test_what_the_host_could_not_tell_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel announces a change once."""
+    monkeypatch.setattr(surroundings_module, "ROUTES_SECONDS", 0.01)
+
+    class Short(MemoryHost):
+        times = 0
+
+        def own_addresses(self) -> frozenset[bytes]:
+            if self.times:
+                self.times -= 1
+                raise EngineError("netlink: Too many open files")
+            return super().own_addresses()
+
+    host = Short(own=[HERE])
+    surroundings = Surroundings(host, Capabilities(), lambda: None)
+    await surroundings.rebuild(Configuration.empty(load_schema()))
+    host.own, host.times = frozenset({ELSEWHERE}), 2
+    host.changed()
+    await until(lambda: surroundings.environment({}).own_addresses == {ELSEWHERE}, 2)
     await surroundings.stop()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import shutil
 import signal
@@ -25,6 +26,7 @@ from agent.store.health import StoreState
 from agent.store.hooks import AGENT, Change, Edit, Origin
 from agent.store.opening import UNKNOWN_GAP, interim_of
 from agent.store.store import Store, read_store
+from tests.xfrm_namespace import until
 
 SCHEMA = load_schema()
 MANAGER = Origin("snmp", "admin", "192.0.2.9", "192.0.2.1", secure=True)
@@ -373,6 +375,37 @@ async def test_two_copies_are_kept_and_only_of_other_generations(tmp_path: Path)
     store.keep_copies()
     await store.close()
     assert [copy.path.stat().st_ino for copy in copies.newest_first()] == inode, "nothing has moved"
+
+
+async def test_a_clock_set_back_takes_no_copy_away(tmp_path: Path) -> None:
+    """A machine without a clock of its own may have made copies in a year that is still to come."""
+    store = Store.open(SCHEMA, "", tmp_path)
+    copies = Copies(tmp_path / "copies", database(tmp_path))
+    later = time.time() + 1e8
+    for number in range(1, 3):
+        await commit_peers(store, number)
+        made = copies.make().path
+        os.utime(made, (later + number, later + number))
+    for number in range(3, 6):
+        await commit_peers(store, number)
+        copies.make()
+        assert [copy.generation for copy in copies.newest_first()] == [number, number - 1]
+    await store.close()
+
+
+async def test_copies_go_on_when_their_folder_cannot_be_read_for_once(tmp_path: Path) -> None:
+    store = Store.open(SCHEMA, "", tmp_path)
+    await commit_peers(store, 1)
+    odd = tmp_path / "copies" / "agent.7.sqlite"
+    odd.parent.mkdir()
+    odd.symlink_to(odd)
+    store.keep_copies(interval=0.02)
+    await until(lambda: store.health.message)
+    assert "copies" in store.health.message and store.health.state is StoreState.OK
+    odd.unlink()
+    await until(lambda: not store.health.message)
+    assert [copy.generation for copy in Copies(odd.parent, database(tmp_path)).newest_first()] == [1]
+    await store.close()
 
 
 async def test_a_database_damaged_while_it_runs_takes_no_copy_s_place(state: Path) -> None:

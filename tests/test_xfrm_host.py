@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from agent.backends.engine import EngineError
 from agent.backends.host import LinuxHost, established, literal
 from agent.backends.memory import MemoryHost
+from agent.backends.rtnetlink import LINK_MESSAGE, ROUTE_MESSAGE, RTA_DST, RTM_GETLINK, RTM_GETROUTE
+from agent.backends.xfrm.messages import encode_attribute
+from agent.backends.xfrm.netlink import NETLINK_ROUTE, Message, NetlinkSocket, Overrun
 from agent.plan.model import Flow
 from tests.xfrm_namespace import cable, namespaces, until
 
@@ -75,3 +81,40 @@ async def test_sources_and_addresses_follow_the_kernel() -> None:
         await until(lambda: told)
         assert bytes([10, 8, 0, 2]) in host.own_addresses()
         await host.stop()
+
+
+async def test_addresses_are_all_or_none() -> None:
+    """One that is left out for a moment would end the tunnels that begin at it."""
+    changes = [2]
+
+    class Interrupted(NetlinkSocket):
+        """Something changes while it is listed."""
+
+        def dump(self, type: int, body: bytes = b"") -> Iterator[list[Message]]:
+            if changes[0]:
+                changes[0] -= 1
+                raise Overrun("the dump was interrupted by a change")
+            return super().dump(type, body)
+
+    host = LinuxHost(open_socket=lambda groups: Interrupted(NETLINK_ROUTE, groups))
+    assert bytes([127, 0, 0, 1]) in host.own_addresses() and "lo" in host.interfaces().values()
+    changes[0] = 99
+    host._changed()
+    with pytest.raises(EngineError, match="change too fast"):
+        host.own_addresses()
+    await host.stop()
+
+
+def test_requests_are_counted_on_beyond_32_bits() -> None:
+    """A router with a full table asks for the way to each of its peers at every change: 2^32 requests are some days."""
+    with NetlinkSocket(NETLINK_ROUTE) as kernel:
+        kernel._sequence = 0xFFFF_FFFE
+        body = ROUTE_MESSAGE.encode({"family": socket.AF_INET, "dst_len": 32})
+        body += encode_attribute(RTA_DST, bytes([127, 0, 0, 1]))
+        assert [type(kernel.ask(RTM_GETROUTE, body)) for _ in range(4)] == [Message] * 4
+        kernel._sequence = 0xFFFF_FFFE
+        refused = kernel.batch([(0x7FFF, bytes(16))] * 5)
+        assert sorted(refused) == [0, 1, 2, 3, 4]
+        assert kernel.batch([(0x7FFF, bytes(16))]).keys() == {0}, "answers of before the end are not taken for new ones"
+        kernel._sequence = 0xFFFF_FFFF
+        assert any(kernel.dump(RTM_GETLINK, LINK_MESSAGE.encode({})))

@@ -11,7 +11,7 @@ from agent.backends.engine import EngineError, KernelEvent, KernelEventKind
 from agent.backends.memory import HELD_BY_OTHERS
 from agent.backends.sole import Sole
 from agent.backends.spd import KernelSpd
-from agent.backends.xfrm.messages import MSG_DELPOLICY, MSG_NEWPOLICY
+from agent.backends.xfrm.messages import MSG_DELPOLICY, MSG_NEWPOLICY, read_policy_news
 from agent.plan.model import (
     EVERY_PACKET,
     Action,
@@ -264,6 +264,30 @@ async def test_what_takes_a_rules_place_stands_before_the_rule_goes(namespace: N
         while messages := watching.receive():
             told += (message.type for message in messages)
     assert told == [MSG_NEWPOLICY] * 20 + [MSG_DELPOLICY] * 20
+
+
+async def test_what_goes_goes_from_the_last_to_the_first(namespace: Namespace, spd: KernelSpd) -> None:
+    """Else a packet that a protect rule took meets for a moment the pass rule behind it, although both go."""
+    rules = [policy(number, priority=number + 1) for number in range(40)]
+    assert await spd.apply([], rules) == {}
+    left = {held.policy_index: held.priority for held in (await spd.observe()).values()}
+    with namespace.xfrm_socket((XFRM_GROUP_POLICY,)) as watching:
+        await spd.apply([each.key for each in rules], [])
+        gone: list[int] = []
+        while messages := watching.receive():
+            for message in messages:
+                news = read_policy_news(message.type, message.data, message.start, message.end)
+                assert news is not None and news.record is not None and news.gone
+                gone.append(left[news.record.policy_index])
+    assert gone == sorted(left.values(), reverse=True)
+
+
+async def test_a_policy_that_no_message_can_hold_fails_alone(namespace: Namespace, spd: KernelSpd) -> None:
+    bent = policy(1)
+    bent = bent._replace(key=bent.key._replace(scope=Scope(interface=0x8000_0000)))
+    failed = await spd.apply([], [policy(2, priority=1), bent, policy(3)])
+    assert failed.keys() == {bent.key} and "no such policy" in failed[bent.key]
+    assert listed(namespace) == 2
 
 
 async def test_there_is_one_agent_in_a_network_namespace(namespace: Namespace) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.backends.engine import NO_ROUTE, EngineError, HostListener, Route
+from agent.backends.names import Resolver
 from agent.backends.rtnetlink import (
     ADDRESS_MESSAGE,
     GROUPS,
@@ -36,11 +37,11 @@ from agent.backends.rtnetlink import (
     read_link,
 )
 from agent.backends.xfrm.messages import attributes, encode_attribute
-from agent.backends.xfrm.netlink import NetlinkSocket, Overrun, Refusal, close_all
+from agent.backends.xfrm.netlink import Message, NetlinkSocket, Overrun, Refusal, close_all
 from agent.plan.model import Flow
 
+DUMP_ATTEMPTS: Final = 5
 SETTLE_SECONDS: Final = 0.1  # an interface that comes up sends a dozen messages
-RESOLVE_SECONDS: Final = 5.0
 TCP_ESTABLISHED: Final = 1
 TCP_LISTEN: Final = 10
 TCP: Final = 6
@@ -52,6 +53,7 @@ class LinuxHost:
     def __init__(self, *, open_socket: RouteSocketFactory = open_route_socket, proc: Path = Path("/proc/net")) -> None:
         self._open = open_socket
         self._proc = proc
+        self._resolver = Resolver()
         self._requests: NetlinkSocket | None = None
         self._events: NetlinkSocket | None = None
         self._listeners: list[HostListener] = []
@@ -123,14 +125,7 @@ class LinuxHost:
         address = literal(name)
         if address is not None:
             return (address,)
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(RESOLVE_SECONDS):
-                found = await loop.getaddrinfo(name, None, type=socket.SOCK_DGRAM)
-        except (OSError, UnicodeError, TimeoutError):
-            return ()
-        packed = {ipaddress.ip_address(str(entry[4][0]).partition("%")[0]).packed for entry in found}
-        return tuple(sorted(packed, key=lambda address: (len(address), address)))
+        return await self._resolver.addresses(name)
 
     def flows(self) -> tuple[Flow, ...]:
         return tuple(established((self._lines("tcp"), self._lines("tcp6"))))
@@ -142,25 +137,21 @@ class LinuxHost:
             return []
 
     def _dump_addresses(self) -> Iterator[AddressSeen]:
-        try:
-            with self._open(()) as dumper:
-                for part in dumper.dump(RTM_GETADDR, ADDRESS_MESSAGE.encode({})):
-                    for message in part:
-                        seen = read_address(message)
-                        if seen is not None:
-                            yield seen
-        except Overrun:  # it changed while we looked; the event that says so is on its way
-            return
+        seen = map(read_address, self._dump(RTM_GETADDR, ADDRESS_MESSAGE.encode({})))
+        return (one for one in seen if one is not None)
 
     def _dump_interfaces(self) -> Iterator[tuple[int, str]]:
-        try:
-            with self._open(()) as dumper:
-                for part in dumper.dump(RTM_GETLINK, LINK_MESSAGE.encode({})):
-                    for message in part:
-                        link = read_link(message)
-                        yield link.number, link.name
-        except Overrun:  # as above
-            return
+        return ((link.number, link.name) for link in map(read_link, self._dump(RTM_GETLINK, LINK_MESSAGE.encode({}))))
+
+    def _dump(self, type: int, body: bytes) -> list[Message]:
+        """All or nothing: without an address that is there tunnels would be ended. Raises EngineError."""
+        for _ in range(DUMP_ATTEMPTS):
+            try:
+                with self._open(()) as dumper:
+                    return [message for part in dumper.dump(type, body) for message in part]
+            except Overrun:  # it changed while we looked
+                continue
+        raise EngineError("addresses and links change too fast to be listed")
 
     def _changed(self) -> None:
         self._known = self._interfaces = None

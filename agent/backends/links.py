@@ -72,6 +72,7 @@ from agent.backends.xfrm.messages import encode_attribute
 from agent.backends.xfrm.netlink import Message, NetlinkSocket, Overrun, close_all
 from agent.plan.links import (
     MAIN_TABLE,
+    NOWHERE,
     Address,
     CallRoute,
     Route,
@@ -92,6 +93,7 @@ DUMP_ATTEMPTS: Final = 5
 RETRY_SECONDS: Final = 15.0  # what failed is tried again at the latest then
 NO_KIND: Final = "the kernel has no XFRM interfaces (module xfrm_interface)"
 NO_RULES: Final = "the kernel has no routing rules (CONFIG_IP_MULTIPLE_TABLES)"
+HIGHEST_LINK: Final = 0x7FFFFFFF
 PROBE_NAME: Final = "ipsecprobe"
 
 
@@ -233,6 +235,9 @@ class KernelLinks:
         if not (wanted or self._calls or ours or await self._our_routes() or await self._our_rules()):
             self._say({})
             return
+        if not seen.keys() >= wanted.keys():  # before the first is made: thousands take longer than policies wait
+            unguarded = guards(self._links.values())
+            await self._make_routes(sorted(unguarded.keys() - await self._our_route_set()), unguarded, problems)
         up = set[int]()
         for count, link in enumerate(wanted.values(), 1):
             problem = self._keep_link(link, seen.get(link.number))
@@ -258,6 +263,8 @@ class KernelLinks:
 
     def _keep_link(self, link: VirtualLink, seen: LinkSeen | None) -> str:
         """Make it, or make it as wanted; why not."""
+        if link.number > HIGHEST_LINK:
+            return f"interface {link.name}: links are numbered up to {HIGHEST_LINK}, it would be {link.number}"
         if seen is not None and not self._is_ours(seen):
             return f"there is a link with number {link.number} that is not ours ({seen.name})"
         if seen is None:
@@ -309,19 +316,31 @@ class KernelLinks:
                 problems.setdefault(call.peer, f"there is no link with number {call.interface}")
                 continue
             wanted[_as_listed(await self._route_for(call))] = call.peer
-        ours = {one.route for one in await self._our_routes()}
-        for count, route in enumerate(ours - wanted.keys() if self._removing else (), 1):
-            self._do(RTM_DELROUTE, route_body(route))
-            if count % LINKS_PER_TURN == 0:
-                await asyncio.sleep(0)
-        new = sorted(wanted.keys() - ours, key=lambda route: route.interface)  # guards first
-        for count, route in enumerate(new, 1):
+        ours = await self._our_route_set()
+        new, old = wanted.keys() - ours, (ours - wanted.keys() if self._removing else set[Route]())
+        # what leads nowhere comes first and goes last: in between a packet finds an interface, or nothing
+        await self._make_routes([route for route in new if route.interface == NOWHERE], wanted, problems)
+        await self._remove_routes(route for route in old if route.interface != NOWHERE)
+        await self._make_routes([route for route in new if route.interface != NOWHERE], wanted, problems)
+        await self._remove_routes(route for route in old if route.interface == NOWHERE)
+
+    async def _make_routes(self, routes: Iterable[Route], peers: Mapping[Route, int], problems: dict[int, str]) -> None:
+        for count, route in enumerate(routes, 1):
             if count % LINKS_PER_TURN == 0:
                 await asyncio.sleep(0)
             problem = self._do(RTM_NEWROUTE, route_body(route), flags=CREATE | EXCLUSIVE)
             if problem:
                 where = show(route.destination.address, route.destination.length)
-                problems.setdefault(wanted[route], f"route to {where}: {problem}")
+                problems.setdefault(peers[route], f"route to {where}: {problem}")
+
+    async def _remove_routes(self, routes: Iterable[Route]) -> None:
+        for count, route in enumerate(routes, 1):
+            if count % LINKS_PER_TURN == 0:
+                await asyncio.sleep(0)
+            self._do(RTM_DELROUTE, route_body(route))
+
+    async def _our_route_set(self) -> set[Route]:
+        return {one.route for one in await self._our_routes()}
 
     async def _keep_rules(self, problems: dict[int, str]) -> None:
         """Those that come before those that go: nothing is led elsewhere in between. A table has its routes, or what

@@ -127,7 +127,8 @@ class LinuxLookout:
         self._events: NetlinkSocket | None = None
         self._wire: socket.socket | None = None
         self._links: dict[int, bool] = {}  # whether it runs, by index
-        self._own: dict[bytes, int] | None = None  # indices of interfaces by address, until something changes
+        self._own: dict[bytes, int] = {}  # indices of interfaces by address
+        self._places: dict[bytes, int] = {}  # the same of all addresses there have been: they go before their link does
         self._counts: OrderedDict[bytes, int] = OrderedDict()
         self._port = IKE_PORT
         self.lack = ""
@@ -137,6 +138,8 @@ class LinuxLookout:
         loop = asyncio.get_running_loop()
         self._events = self._open(LINK_GROUPS)
         self._links = self._dump_links()
+        self._own = self._addresses()
+        self._places = dict(self._own)
         self._events.watch(self._links_changed)
         self._wire = self._packets()
         if self._wire is not None:
@@ -163,8 +166,6 @@ class LinuxLookout:
     # ---- links ------------------------------------------------------------------------
 
     def interface(self, address: bytes) -> Interface | None:
-        if self._own is None:
-            self._own = self._addresses()
         index = self._own.get(address)
         return None if index is None else Interface(index, self._links.get(index, False))
 
@@ -197,11 +198,13 @@ class LinuxLookout:
 
     def _links_changed(self) -> None:
         """What it was about is asked for anew: events may be lost."""
-        self._own = None
         before, self._links = self._links, self._dump_links()
+        self._own = self._addresses()
+        self._places |= self._own
         stopped = {index for index, ran in before.items() if ran and not self._links.get(index, False)}
         if stopped:
-            addresses = frozenset(address for address, index in self._addresses().items() if index in stopped)
+            addresses = frozenset(address for address, index in self._places.items() if index in stopped)
+            self._places = {one: at for one, at in self._places.items() if at not in stopped} | self._own
             self._tell(Sight(stopped=addresses))
 
     # ---- packets ----------------------------------------------------------------------
@@ -244,6 +247,7 @@ class LinuxLookout:
             found = ike_packet(packet)
             if found is not None:
                 self._counts[found[0]] = self._counts.get(found[0], 0) + found[1]
+                self._counts.move_to_end(found[0])  # who was silent longest is forgotten first
                 if len(self._counts) > MOST_SAS:
                     self._counts.popitem(last=False)
 

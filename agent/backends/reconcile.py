@@ -106,6 +106,7 @@ class Reconciler:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.plan: Plan | None = None
+        self._real: Plan | None = None  # the last one that all who carry it out were given
         self._store, self._spd, self._ike, self._host = store, spd, ike, host
         self._filter: PacketFilter = filter or MemoryFilter()
         self._links: Links = links or MemoryLinks()
@@ -334,7 +335,7 @@ class Reconciler:
         if work.look:
             await self._policies.look()
             work.compare_all = True
-        old = self.plan
+        old = self._real  # not `plan`: its pass may have failed half-way
         plan, touched = await self._make_plan(work)
         delta = difference(old, plan) if plan is not old else Delta()
         ahead = plan is not old and await self._links_first(plan, old)
@@ -346,6 +347,7 @@ class Reconciler:
             self._hand_over(plan, delta)
             for listener in self._listeners:
                 listener(plan, old)
+            self._real = plan
         touched |= delta.rows
         if work.whole_plan or old is None or old.enabled != plan.enabled:
             self._ledger.take_touched()

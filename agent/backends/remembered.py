@@ -25,18 +25,21 @@ class Remembered:
     def __init__(self, store: Store, kind: str, what: str) -> None:
         self._store, self._kind, self._what = store, kind, what
         self.held: Mapping[str, int] = store.numbers(kind)
+        self._late: frozenset[str] = frozenset()  # what the store did not take
 
     async def keep(self, wanted: Mapping[str, int | None]) -> None:
-        """Remember these; None is forgotten. What is not named stays."""
+        """Remember these; None is forgotten. What is not named stays. Where the store fails it is told again with the
+        next."""
         news = {name: number for name, number in wanted.items() if number != self.held.get(name)}
-        if not news:
-            return
         held = {**self.held, **news}
         self.held = {name: number for name, number in held.items() if number is not None}
+        late, self._late = self._late, frozenset()
+        news |= {name: self.held.get(name) for name in late}
         try:
             await self._store.remember(self._kind, news)
         except StoreError as error:
-            logger.error("%s are not kept over a restart: %s", self._what, error)
+            logger.error("%s would not be kept over a restart now: %s", self._what, error)
+            self._late = frozenset(news)  # tried again with the next
 
 
 def takeovers_of(numbers: Mapping[str, int]) -> dict[int, int]:

@@ -26,6 +26,7 @@ from agent.backends.engine import (
     Observed,
     SaRecord,
 )
+from agent.backends.installing import in_turn
 from agent.backends.memory import HELD_BY_OTHERS
 from agent.backends.statistics import read_statistics
 from agent.backends.xfrm.messages import (
@@ -179,7 +180,7 @@ class KernelSpd:
         failed: dict[PolicyKey, str] = {}
         batch: list[Step] = []
         size = BATCH_LEAST
-        for steps in self._steps(remove, install):
+        for steps in self._steps(remove, install, failed):
             batch += steps
             if len(batch) >= size:
                 begin = time.perf_counter()
@@ -192,22 +193,30 @@ class KernelSpd:
             failed.update(self._send(batch))
         return failed
 
-    def _steps(self, remove: Sequence[PolicyKey], install: Sequence[Policy]) -> Iterator[tuple[Step, ...]]:
-        """The messages; those of one tuple have to go together. What is new comes first: where one rule takes the
-        place of another with a different selector, no packet meets a moment with neither."""
-        for policy in install:
-            held = self._held.get(policy.key)
-            if held is None or not held.ours:
-                yield (_write(MSG_NEWPOLICY, policy, self._indices.take(policy.key.direction)),)
-            elif _only_passes_or_drops(held, policy):
-                yield _delete(held), _write(MSG_NEWPOLICY, policy, held.policy_index)
+    def _steps(
+        self, remove: Sequence[PolicyKey], install: Sequence[Policy], failed: dict[PolicyKey, str]
+    ) -> Iterator[tuple[Step, ...]]:
+        """The messages; those of one tuple have to go together. What cannot be told to the kernel fails, and does not
+        keep the others from it."""
+        for each in in_turn(remove, install, self._held):
+            held = self._held.get(each if isinstance(each, PolicyKey) else each.key)
+            if isinstance(each, PolicyKey):
+                if held is not None and held.ours:
+                    yield (_delete(held),)
+                continue
+            new = held is None or not held.ours
+            index = self._indices.take(each.key.direction) if held is None or new else held.policy_index
+            try:
+                written = _write(MSG_NEWPOLICY if new else MSG_UPDPOLICY, each, index)
+            except struct.error as error:
+                failed[each.key] = f"the kernel has no such policy: {error}"
+                if new:
+                    self._indices.give_back(index)
+                continue
+            if held is not None and not new and _only_passes_or_drops(held, each):
+                yield _delete(held), written._replace(type=MSG_NEWPOLICY)
             else:
-                yield (_write(MSG_UPDPOLICY, policy, held.policy_index),)
-        replaced = {policy.key for policy in install} if remove else ()
-        for key in remove:
-            held = self._held.get(key)
-            if held is not None and held.ours and key not in replaced:
-                yield (_delete(held),)
+                yield (written,)
 
     def _send(self, batch: Sequence[Step]) -> dict[PolicyKey, str]:
         """One sendmsg, and the picture moved on by what the kernel accepted."""

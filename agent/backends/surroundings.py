@@ -14,9 +14,10 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Final
 
 from agent.backends import tasks
-from agent.backends.engine import Host
+from agent.backends.engine import EngineError, Host
 from agent.backends.host import literal
 from agent.mib.ber import Value
+from agent.plan import numbers
 from agent.plan.model import Capabilities, ConfigurationView, Environment, RowChangeView, Tunnel
 
 logger = logging.getLogger(__name__)
@@ -100,7 +101,15 @@ class Surroundings:
         self._own, self._interfaces = self._host.own_addresses(), self._host.interfaces()
         self._default_sources = self._ask_default_sources()
         self._links = self._host.link_addresses()
-        self._wanted = Counter(text for row in configuration.rows(PEER_TABLE) if (text := _text(row[PEER_ADDRESS])))
+        self._wanted = Counter()
+        ends = {numbers.peer_and_rule_of_child(child)[0]: tunnel.remote for child, tunnel in self._tunnels.items()}
+        for row in configuration.rows(PEER_TABLE):
+            text = _text(row[PEER_ADDRESS])
+            if not text:
+                continue
+            self._wanted[text] += 1
+            if row.number in ends and literal(text) is None and not self._names.get(text):
+                self._stands_for(text, ends[row.number])
         for count, text in enumerate(self._wanted):
             self._learn(text)
             if count % SOURCES_PER_TURN == SOURCES_PER_TURN - 1:
@@ -134,6 +143,15 @@ class Surroundings:
                 text = _text(change.after[PEER_ADDRESS])
                 if literal(text) is not None:
                     self._learn(text)
+
+    def _stands_for(self, name: str, address: bytes) -> None:
+        """A tunnel that outlived the last agent tells where the name led; no name server has to answer for it to go
+        on."""
+        source = self._host.source_for(address)
+        if source is not None:
+            self._sources[address] = source
+        self._names = {**self._names, name: (address,)}
+        self._start(self._resolve(name))
 
     def _learn(self, text: str) -> None:
         address = literal(text)
@@ -172,7 +190,11 @@ class Surroundings:
         try:
             while self._routes_changed:
                 self._routes_changed = False
-                await self._ask_routes()
+                try:
+                    await self._ask_routes()
+                except EngineError as error:  # what was announced is not announced again
+                    logger.warning("addresses and routes cannot be looked at: %s", error)
+                    self._routes_changed = True
                 await asyncio.sleep(ROUTES_SECONDS)
         finally:
             self._following = False

@@ -105,6 +105,8 @@ class Interfaces:
     def _made(self, peer: Peer, networks: Networks, peers: Edit[int, Peer]) -> Virtual:
         number = peer.number
         link = self._link(peer, networks, peers)
+        if number > numbers.LAST_WITH_INTERFACE:  # it cannot be made; what its routes should take is held back
+            return Virtual((), link, ())
         standing = virtual.standing_policies(number)
         if self._environment.capabilities.nftables:
             standing += [*virtual.marked_policies(number), *virtual.own_policies(link)]

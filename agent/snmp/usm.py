@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agent.mib.ber import BerError, Wire, read_tlv
@@ -109,10 +109,10 @@ class User:
     principal: Principal
     authentication: Authentication | None
     privacy: Privacy | None
-    auth_master: bytes
-    priv_master: bytes
-    auth_key: bytes
-    priv_key: bytes = b""
+    auth_master: bytes = field(repr=False)
+    priv_master: bytes = field(repr=False)
+    auth_key: bytes = field(repr=False)
+    priv_key: bytes = field(default=b"", repr=False)
     sources: int = 0
     row: int = 0
 

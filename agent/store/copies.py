@@ -62,6 +62,7 @@ class Copies:
             _discard(draft)
             os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
             generation = _copied(self._source, draft)
+            self._date(draft)
             sync_file(draft)
             made = self.folder / f"{self._source.stem}.{generation}.sqlite"
             draft.rename(made)
@@ -76,6 +77,12 @@ class Copies:
             _discard(draft)
             raise
         return Copy(made, generation)
+
+    def _date(self, draft: Path) -> None:
+        """Later than every copy there is, also where the clock has been set back since: the oldest one goes."""
+        newest = max((copy.path.stat().st_mtime_ns for copy in self.newest_first()), default=0)
+        if draft.stat().st_mtime_ns <= newest:
+            os.utime(draft, ns=(newest + 1, newest + 1))
 
 
 def _copied(source: Path, draft: Path) -> int:

@@ -60,6 +60,8 @@ class Copying:
             self._health.say(Topic.COPIES, StoreState.FAILING, f"{error}; {DAMAGED_MEANWHILE}")
         except StoreError as error:
             self._health.say(Topic.COPIES, StoreState.OK, str(error))
+        except OSError as error:
+            self._health.say(Topic.COPIES, StoreState.OK, f"the copies cannot be looked at: {error}")
         else:
             self._health.well(Topic.COPIES)
 

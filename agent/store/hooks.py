@@ -39,6 +39,10 @@ class Edit:
     number: int
     value: Value
 
+    def __repr__(self) -> str:
+        """As a log line has it: secrets are masked."""
+        return f"Edit({self.column.name}.{self.number} = {self.column.show(self.value)})"
+
 
 @dataclass(frozen=True, slots=True)
 class RowChange:

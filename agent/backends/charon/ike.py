@@ -131,9 +131,10 @@ class CharonIke:
             lived = 0.0
             try:
                 listener = await self._reach()
-            except (EngineError, OSError) as error:
+            except Exception as error:  # a defect must not end supervision for good
                 now = time.monotonic()
-                logger.error("charon cannot be reached: %s", error)
+                known = isinstance(error, (EngineError, OSError))
+                logger.error("charon cannot be reached: %s", error, exc_info=None if known else error)
                 mute_since = now if mute_since is None else mute_since
                 if now - mute_since > MUTE_SECONDS:
                     mute_since = None

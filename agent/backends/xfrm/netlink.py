@@ -45,6 +45,7 @@ FLAG_ERROR_ATTRIBUTES: Final = 0x200
 TYPE_ERROR: Final = 2
 TYPE_DONE: Final = 3
 ERROR_TEXT: Final = 1
+SEQUENCES: Final = 0xFFFFFFFF  # a sequence number has 32 bits, and a router asks some thousand things a second
 
 RECEIVE_BUFFER: Final = 4 << 20  # some 5,000 events while the loop is busy
 READ_SIZE: Final = 1 << 17  # the kernel fills at most 32 KiB per datagram of a dump
@@ -134,32 +135,29 @@ class NetlinkSocket:
         works them off in order and goes on behind a refused one. Raises Overrun when answers were lost."""
         if not requests:
             return {}
-        first = self._sequence + 1
+        before = self._sequence
         parts: list[bytes] = []
-        for type, body in requests:
-            self._sequence += 1
-            last = self._sequence - first + 1 == len(requests)
-            head = self._header(type, flags | FLAG_REQUEST | (FLAG_ACK if last else 0), body)
+        for number, (type, body) in enumerate(requests, 1):
+            head = self._next(type, flags | FLAG_REQUEST | (FLAG_ACK if number == len(requests) else 0), body)
             parts += (head, body, bytes(-len(body) % 4))
         self._send(parts)
         refused: dict[int, Refusal] = {}
         while True:
             for message in self._receive():
-                if message.type != TYPE_ERROR or message.sequence < first:
+                position = (message.sequence - before - 1) & SEQUENCES
+                if message.type != TYPE_ERROR or position >= len(requests):
                     continue
                 refusal = read_refusal(message)
                 if refusal is not None:
-                    refused[message.sequence - first] = refusal
+                    refused[position] = refusal
                 if message.sequence == self._sequence:
                     return refused
 
     def dump(self, type: int, body: bytes = b"") -> Iterator[list[Message]]:
         """The parts of a dump as the kernel fills them; pause between two of them as you like, but let no other
         request in between. Raises Overrun when it has to be begun again."""
-        self._sequence += 1
+        self._send([self._next(type, FLAG_REQUEST | FLAG_DUMP, body), body])
         sequence = self._sequence
-        flags = FLAG_REQUEST | FLAG_DUMP
-        self._send([self._header(type, flags, body), body])
         while True:
             part: list[Message] = []
             for message in self._receive():
@@ -178,8 +176,7 @@ class NetlinkSocket:
 
     def ask(self, type: int, body: bytes) -> Message | Refusal:
         """One request that is answered by one message. Raises Overrun, EngineError."""
-        self._sequence += 1
-        self._send([self._header(type, FLAG_REQUEST, body), body])
+        self._send([self._next(type, FLAG_REQUEST, body), body])
         while True:
             for message in self._receive():
                 if message.sequence != self._sequence:
@@ -246,8 +243,9 @@ class NetlinkSocket:
 
     # ---- octets -----------------------------------------------------------------------
 
-    def _header(self, type: int, flags: int, body: bytes) -> bytes:
-        """Header of the request now counted. XFRM copies its port into the announcements of what it did."""
+    def _next(self, type: int, flags: int, body: bytes) -> bytes:
+        """Header of the next request. XFRM copies its port into the announcements of what it did."""
+        self._sequence = (self._sequence + 1) & SEQUENCES
         return _write_header(HEADER.size + len(body), type, flags, self._sequence, self.port)
 
     def _send(self, parts: list[bytes]) -> None:

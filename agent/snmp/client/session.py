@@ -134,6 +134,11 @@ class Session:
             raise SnmpError(f"{target}: {error.strerror or error}") from None
         return session
 
+    @property
+    def source(self) -> str:
+        """The address that it sends from."""
+        return str(self._transport.get_extra_info("sockname")[0]) if self._transport is not None else ""
+
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()

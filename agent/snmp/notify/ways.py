@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import socket
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -135,6 +136,7 @@ class Informs:
     def __init__(self, target: Target, identity: Identity, clock: Clock, tally: Tally) -> None:
         self._target, self._identity, self._clock, self._tally = target, identity, clock, tally
         self._session: Session | None = None
+        self._using: Counter[Session] = Counter()  # informs under way
         self._opening = asyncio.Lock()
         self._pending: dict[asyncio.Task[None], None] = {}  # oldest first
 
@@ -148,8 +150,25 @@ class Informs:
         task.add_done_callback(self._ended)
 
     async def _inform(self, contents: Contents, uptime: int) -> None:
+        session = await self._opened()
+        self._using[session] += 1
+        try:
+            await session.request(PduType.INFORM, contents.varbinds(uptime))  # any response acknowledges
+        finally:
+            self._using[session] -= 1
+            if session is not self._session and not self._using[session]:
+                session.close()
+
+    async def _opened(self) -> Session:
+        """A session by the way of now. Its socket sends from one address all its life, and nothing once that is gone;
+        what is under way by an earlier one may still be acknowledged."""
         target = self._target
         async with self._opening:
+            source = _source(target)
+            if self._session is not None and source not in ("", self._session.source):
+                old, self._session = self._session, None
+                if not self._using[old]:
+                    old.close()
             if self._session is None:
                 self._session = await Session.open(
                     target.address,
@@ -161,7 +180,7 @@ class Informs:
                     engine_id=target.engine_id,
                     context_engine_id=self._identity.engine_id,
                 )
-        await self._session.request(PduType.INFORM, contents.varbinds(uptime))  # any response acknowledges
+            return self._session
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._pending.pop(task, None)
@@ -182,6 +201,17 @@ class Informs:
             task.cancel()
         if self._session is not None:
             self._session.close()
+            self._session = None
+
+
+def _source(target: Target) -> str:
+    """The address that the system sends from to a target now, '' where it knows no way."""
+    with socket.socket(_family(target), socket.SOCK_DGRAM) as asking:
+        try:
+            asking.connect((target.address, target.port))
+        except OSError:
+            return ""
+        return str(asking.getsockname()[0])
 
 
 def _family(target: Target) -> socket.AddressFamily:
