@@ -112,6 +112,7 @@ def test_what_is_there_already_is_a_retry(table: str, cells: Cells, position: in
         ("ikeProfileTable", {"ikePrfAuthMethod": 15}),
         ("ikeProfileTable", {"ikePrfLocalId": b""}),
         ("ipsecProfileTable", {"ipsecPrfLifeSeconds": 10}),
+        *(("ipsecProfileTable", {"ipsecPrfGranularity": value}) for value in range(1, 7)),
         ("ipsecProposalTable", {"ipsecPropProto": 8}),
         ("ipsecPeerTable", {"ipsecPeerDynamicAddress": b"gate-1.example.org"}),
         ("ipsecPeerTable", {"ipsecPeerDynamicAddress": b"198.51.100.7"}),
@@ -120,14 +121,6 @@ def test_what_is_there_already_is_a_retry(table: str, cells: Cells, position: in
 )
 def test_accepted(table: str, cells: Cells) -> None:
     assert judge(table, cells) is None
-
-
-@pytest.mark.parametrize(("value", "taken"), [(1, True), (2, True), (3, False), (4, False), (5, False), (6, False)])
-def test_only_the_coarse_granularity_is_taken(value: int, taken: bool) -> None:
-    error = judge("ipsecProfileTable", {"ipsecPrfGranularity": value})
-    assert (error is None) is taken
-    if error is not None:
-        assert "accepted: default(1), coarse(2)" in error.text
 
 
 @pytest.mark.parametrize("index", [-7, 1 << 20])

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 from agent.mib.ber import Value
 from agent.plan import numbers
+from agent.plan.flows import observed_name
 from agent.plan.model import Environment, Policy, PolicyKey, Tunnel
+from agent.plan.negotiated import selectors
 from agent.plan.order import assign
 from agent.plan.planner import Plan, difference, make_plan
 from agent.plan.selectors import bits, overlap
@@ -100,37 +102,51 @@ def scalar_edits(draw: st.DrawFn) -> tuple[str, int, Mapping[str, Value] | None]
 
 @st.composite
 def profile_edits(draw: st.DrawFn) -> tuple[str, int, Mapping[str, Value] | None]:
-    return "ipsecProfileTable", 1, {"ipsecPrfForceTunnelMode": draw(st.sampled_from([1, 2, 5]))}
+    cells: Mapping[str, Value] = draw(
+        st.sampled_from(
+            [
+                {"ipsecPrfForceTunnelMode": draw(st.sampled_from([1, 2, 5]))},
+                {"ipsecPrfGranularity": draw(st.integers(1, 6))},
+            ]
+        )
+    )
+    return "ipsecProfileTable", 1, cells
 
 
 ONE_EDIT = st.one_of(*[rule_edits()] * 3, *[peer_edits()] * 2, scalar_edits(), profile_edits())
 PLACES = st.sampled_from([{}, {"interfaces": {2: "eth0"}}, {"default_sources": {4: packed("192.0.2.7")}}])
 SETS = st.lists(ONE_EDIT, min_size=1, max_size=3).map(tuple)
+FLOWS = [("10.1.0.1/32", "10.2.5.9/32"), ("10.0.0.0/8", "10.0.0.0/8[udp/53]"), ("0.0.0.0/0", "0.0.0.0/0")]
 TUNNELS = st.dictionaries(
     st.tuples(st.sampled_from(PEER_NUMBERS), st.sampled_from(RULES)).map(lambda pair: numbers.child_name(*pair)),
-    st.booleans(),
+    st.sampled_from([True, False, *FLOWS]),
     max_size=3,
 )
 
 
 def world(
-    tunnels: Mapping[str, bool], names: Mapping[str, tuple[bytes, ...]], place: Mapping[str, Any] | None = None
+    tunnels: Mapping[str, bool | tuple[str, str]],
+    names: Mapping[str, tuple[bytes, ...]],
+    place: Mapping[str, Any] | None = None,
 ) -> Environment:
-    made = {
-        name: Tunnel(
-            name, packed(OUR_ADDRESS), packed(peer_address(numbers.peer_and_rule_of_child(name)[0])), 1, 50, comp
-        )
-        for name, comp in tunnels.items()
-    }
-    return environment(tunnels=made, names=names, **(place or {}))
+    made: dict[str, Tunnel] = {}
+    flows: dict[str, dict[str, Tunnel]] = {}
+    for number, (name, what) in enumerate(tunnels.items(), 1):
+        remote = packed(peer_address(numbers.peer_and_rule_of_child(name)[0]))
+        if isinstance(what, bool):
+            made[name] = Tunnel(name, packed(OUR_ADDRESS), remote, 1, 50, what)
+        else:
+            own, pairs = observed_name(name, *([each] for each in what)), selectors(*([each] for each in what))
+            flows[name] = {own: Tunnel(own, packed(OUR_ADDRESS), remote, 1, 50, reqid=number, selectors=pairs)}
+    return environment(tunnels=made, flows=flows, names=names, **(place or {}))
 
 
 def without_reqids(plan: Plan, policy: Policy) -> tuple[Any, ...]:
     """What a policy does, children instead of reqids."""
-    children = {reqid: name for name, reqid in plan.reqids.items()}
+    children = {reqid: numbers.rule_child(name) for name, reqid in plan.reqids.items()}
     return (
         policy.action,
-        tuple((t._replace(reqid=0), children[t.reqid]) for t in policy.templates),
+        tuple((t._replace(reqid=0), children.get(t.reqid, t.reqid)) for t in policy.templates),
         policy.row,
         policy.peer,
     )
@@ -171,7 +187,8 @@ def assert_alike(one: Plan, other: Plan) -> None:
     assert dict(one.verdicts) == dict(other.verdicts)
     assert dict(one.filters) == dict(other.filters)
     assert dict(one.secrets) == dict(other.secrets)
-    assert set(one.children) == set(other.children) == set(one.reqids) == set(other.reqids)
+    assert set(one.children) == set(other.children) == set(map(numbers.rule_child, one.reqids))
+    assert set(one.reqids) == set(other.reqids)
     assert len(set(one.reqids.values())) == len(one.reqids)
     assert set(one.connections) == set(other.connections)
     for name, connection in one.connections.items():
@@ -206,7 +223,7 @@ def assert_minimal(old: Plan, new: Plan) -> None:
     }
 
 
-Step = tuple[Edits, dict[str, bool], dict[str, Any], bool, bool]
+Step = tuple[Edits, dict[str, bool | tuple[str, str]], dict[str, Any], bool, bool]
 STARTS = st.lists(SETS, max_size=8)
 STEPS = st.lists(st.tuples(SETS, TUNNELS, PLACES, st.booleans(), st.booleans()), min_size=1, max_size=6)
 

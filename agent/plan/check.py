@@ -34,7 +34,6 @@ from agent.plan.identities import IdentityError, identities, identity, is_group
 from agent.plan.model import Action, Capabilities, ConfigurationView, Direction, Flow, Policy, RowChangeView
 from agent.plan.peers import is_host_name, literal
 from agent.plan.phase1 import AUTH_NAMES, DEFAULT_AUTH, PSK, RSA
-from agent.plan.phase2 import COARSE, GRANULARITY_DEFAULT
 from agent.plan.proposals import group_problem
 from agent.plan.result import Plan
 from agent.plan.rules import RULES, After, RowRule, listed_in
@@ -238,15 +237,6 @@ def _interface(value: Value, capabilities: Capabilities) -> str:
     return interface_problem(value)
 
 
-def _granularity(value: Value, capabilities: Capabilities) -> str:
-    if value in (GRANULARITY_DEFAULT, COARSE):
-        return ""
-    return (
-        "an SA pair for each host, protocol or port is not made: all that a rule protects shares one pair (several "
-        f"rules have several); accepted: {_labels('ipsecPrfGranularity', (GRANULARITY_DEFAULT, COARSE))}"
-    )
-
-
 VALUES: Final[Mapping[str, Callable[[Value, Capabilities], str]]] = MappingProxyType(
     {
         "ipsecGlobIkePort": _port,
@@ -280,7 +270,6 @@ VALUES: Final[Mapping[str, Callable[[Value, Capabilities], str]]] = MappingProxy
         "ipsecPeerTrafficLocalMask": rules_interfaces.dotted_mask,
         "ipsecPeerTrafficProtocol": rules_interfaces.selector_protocol,
         "ipsecPeerTrafficRemoteMask": rules_interfaces.dotted_mask,
-        "ipsecPrfGranularity": _granularity,
         "ipsecPrfLifeKBytes": _kbytes,
         "ipsecPrfLifeSeconds": _seconds,
         "ipsecPrfPfsGroup": _pfs_group,

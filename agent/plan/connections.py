@@ -20,6 +20,8 @@ from agent.plan.proposals import V1, V2
 from agent.plan.traffic import Rule, Side, SideKind, covers_gateways
 
 EVERYTHING: Final = ("0.0.0.0/0", "::/0")
+IDLE_SECONDS: Final = 300
+"""After which the SAs of a flow are closed that nobody uses; sooner where the profile's lifetime says so."""
 
 
 class Peer(NamedTuple):
@@ -91,15 +93,22 @@ def tunnels(rule: Rule, peer: Peer, phase2: Phase2) -> bool:
 
 
 def child_settings(rule: Rule, peer: Peer, phase2: Phase2, reqid: int) -> dict[str, ViciValue]:
-    """One child for load-conn."""
+    """One child for load-conn; `reqid` as of `numbered`."""
     return {
         **phase2.settings,
-        **lapse(peer, phase2),
+        **numbered(peer, phase2, reqid),
         "mode": "tunnel" if tunnels(rule, peer, phase2) else "transport",
-        "reqid": str(reqid),
         "local_ts": [side_selector(rule.local, rule.protocol, rule.local_port.port)],
         "remote_ts": [side_selector(rule.remote, rule.protocol, rule.remote_port.port)],
     }
+
+
+def numbered(peer: Peer, phase2: Phase2, reqid: int) -> dict[str, ViciValue]:
+    """The reqid of a child, and when it lapses. Without one, 0, each selector that is negotiated gets one from the
+    daemon, and SAs that nobody uses lapse, as those of flows have to."""
+    if reqid:
+        return {**lapse(peer, phase2), "reqid": str(reqid)}
+    return {"inactivity": f"{min(phase2.idle or IDLE_SECONDS, IDLE_SECONDS)}s"}
 
 
 def shared_child_settings(peer: Peer, phase2: Phase2, reqid: int) -> dict[str, ViciValue]:

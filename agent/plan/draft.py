@@ -12,7 +12,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from agent.plan import cells, inbound, numbers, outbound, spd, verdicts
+from agent.plan import cells, flows, inbound, numbers, outbound, spd, verdicts
 from agent.plan.chains import POST, PRE
 from agent.plan.claims import Claims
 from agent.plan.connections import Peer, child_settings, shared_child_settings, tunnels
@@ -38,6 +38,7 @@ from agent.plan.phase2 import ForceTunnel, Phase2
 from agent.plan.placing import Entry, Instance, Placing, behind_all
 from agent.plan.profiles import Profiles
 from agent.plan.result import REMEMBERED, Filter, Plan, Touched
+from agent.plan.selectors import came_by, leaves_by
 from agent.plan.spd import TRAFFIC, Companions, Way
 from agent.plan.state import OWN_ADDRESS, Bags, Made, State, Todo, edit_of
 from agent.plan.traffic import Rule, RuleAction, RuleDirection, inside_gre, with_outer
@@ -175,6 +176,14 @@ class Draft:
             if self._made.get((owner, number)) is not None:
                 self._todo.build[owner, number] = None
 
+    def flows_of(self, owner: int, rule: int) -> None:
+        """Flows of a rule came up, moved or went; the rules of a peer that its tunnels stand for depend on them too."""
+        self.instance(owner, rule)
+        self._interfaces.resized.add(owner)
+        for primary, backup in self._environment.takeovers.items():
+            if backup == owner:
+                self.takeover(primary, backup)
+
     def bound(self, key: int) -> None:
         """The interface with this index came or went, or (OWN_ADDRESS) the default route has another address."""
         for instance in self._bound.get(key):
@@ -197,7 +206,7 @@ class Draft:
         self._make_policies()
         self._interfaces.settle(self._peers)
         self._kinship.relate(self._peers)
-        self._interfaces.clamp(self._todo.related, self._peers)
+        self._interfaces.clamp(self._todo.related | self._interfaces.resized, self._peers)
         self._judge()
         return self._result()
 
@@ -330,6 +339,8 @@ class Draft:
             if way is None:  # what blocks need not come before a drop rule, and would meet there what passes
                 companions = (behind_all(label),) * len(rule.parts)
             policies = spd.protect(rule, owner, priority, companions, way, inbound=told)
+            scopes = leaves_by(rule.interface), came_by(rule.interface)
+            policies = flows.refined(policies, rule.parts, way, scopes, inbound=told)
         made = Made(rule, label, companions, _one_per_key(policies), verdict)
         self._replace(instance, self._made.get(instance), made)
         self._todo.judge_rules.add(rule.number)
@@ -347,7 +358,8 @@ class Draft:
             rule = inside_gre(rule)
         if not rule.floats:
             return rule
-        tunnel = self._environment.tunnels.get(numbers.child_name(owner, 0 if peer.single else rule.number))
+        name = numbers.child_name(owner, 0 if peer.single else rule.number)
+        tunnel = self._environment.tunnels.get(name) or next(iter(flows.standing(self._environment, name)[-1:]), None)
         if tunnel is not None:
             return with_outer(rule, tunnel.local, tunnel.remote)
         return with_outer(rule, peer.local, peer.remote)
@@ -394,12 +406,23 @@ class Draft:
             state = ApplyState.APPLIED if why.state is ApplyState.UNUSED else why.state
             return None, Verdict(state, f"{verdicts.DROPPED}: peer {owner}: {why.text}")
         reqid = self._kinship.reqid(name)
+        fine = None
         if not peer.single:
-            child = Child(name, owner, rule.number, reqid, phase2.compressed, phase2.heartbeats)
-            self._kinship.set_child(owner, name, child, child_settings(rule, peer, phase2, reqid))
-        tunnel = self._environment.tunnels.get(name)
+            own_addresses = self._environment.own_addresses
+            fine = flows.fine(name, phase2.granularity, flows.covered(rule), own_addresses, self._kinship.reqid)
+            child = Child(name, owner, rule.number, reqid, phase2.compressed, phase2.heartbeats, fine=fine)
+            settings = child_settings(rule, peer, phase2, 0 if fine is not None else reqid)
+            self._kinship.set_child(owner, name, child, settings)
+        standing = flows.standing(self._environment, name) if fine is not None else ()
+        tunnel = standing[-1] if standing else self._environment.tunnels.get(name)
+        split = None
+        if fine is not None:
+            split = spd.Split(standing, flows.asking(rule.parts, fine, standing))
+            reqid = flows.asked_by(fine, standing)
+        # who may come from anywhere shares its outer address with others, perhaps: there each SA is for its flow only
+        lenient = fine is not None and peer.remote is not None
         if tunnel is not None:
-            way = spd.way_of(tunnel, reqid)
+            way = spd.way_of(tunnel, reqid)._replace(any_inward=lenient, split=split)
             way = way._replace(ipcomp=True) if phase2.compressed else way
             return way, verdicts.of_world(owner, rule, self._environment)
         if peer.remote is None:
@@ -407,7 +430,7 @@ class Draft:
         if peer.local is None:
             return None, Verdict(ApplyState.APPLIED, f"{verdicts.DROPPED}: peer {owner}: no route to it now")
         mode = spd.TUNNEL if peer.single or tunnels(rule, peer, phase2) else spd.TRANSPORT
-        way = Way(peer.local, peer.remote, phase2.protocol, mode, False, reqid)
+        way = Way(peer.local, peer.remote, phase2.protocol, mode, False, reqid, lenient, split)
         return way, verdicts.of_world(owner, rule, self._environment)
 
     def _misfit(self, peer: Peer, phase2: Phase2) -> str:

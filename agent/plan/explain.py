@@ -15,7 +15,8 @@ from itertools import islice
 from typing import Final
 
 from agent.mib.schema import show_text
-from agent.plan import spd, verdicts
+from agent.plan import numbers, spd, verdicts
+from agent.plan.flows import WORDS
 from agent.plan.model import Action, Direction, Flow, Policy, RowRef, Scope
 from agent.plan.numbers import INTERFACE_BASE, MARK_MASK, MARK_SHIFT
 from agent.plan.peer_selectors import PEER_TRAFFIC
@@ -166,7 +167,16 @@ def _decide(plan: Plan, flow: Flow, policies: Answer, *, early: bool = False) ->
     if not protected:
         return Explanation(PASS, last, last.row, f"{_row(plan, last)}: {last.rule}")
     which = _peer(plan, last.peer or flow.decrypted)
-    return Explanation(PROTECT, last, last.row, f"{_row(plan, last)}: tunnel of {which}")
+    return Explanation(PROTECT, last, last.row, f"{_row(plan, last)}: tunnel of {which}{_split(plan, last)}")
+
+
+def _split(plan: Plan, policy: Policy) -> str:
+    """Of what has flows with SAs of their own (ipsecPrfGranularity)."""
+    of_peer = policy.row.table == PEERS  # a virtual interface with one selector for everything
+    child = plan.children.get(numbers.child_name(policy.peer, 0 if of_peer else policy.row.number))
+    if child is None or child.fine is None:
+        return ""
+    return f", in which {WORDS[child.fine.granularity]}"
 
 
 def _why_blocked(plan: Plan, policy: Policy) -> str:

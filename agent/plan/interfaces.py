@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from agent.plan import numbers, spd, virtual
+from agent.plan import flows, numbers, spd, virtual
 from agent.plan.claims import Claims
 from agent.plan.connections import Peer
 from agent.plan.daemon import daemon_settings
@@ -18,7 +18,7 @@ from agent.plan.filtering import PRIORITY_MANGLE, PRIORITY_RAW, Chain, NamedSet,
 from agent.plan.kinship import Kinship
 from agent.plan.layered import Edit, Layered
 from agent.plan.links import CallRoute, VirtualLink
-from agent.plan.model import Child, ConfigurationView, Environment, Policy, Prefix, RowRef
+from agent.plan.model import Child, ConfigurationView, Environment, Fine, Policy, Prefix, RowRef
 from agent.plan.peer_selectors import negotiated
 from agent.plan.phase2 import Phase2
 from agent.plan.profiles import Profiles
@@ -57,6 +57,7 @@ class Interfaces:
         self.links: Edit[int, VirtualLink] = edit_of(previous.links if previous else None)
         self.calls: Edit[int, CallRoute] = edit_of(previous.calls if previous else None)
         self.touched = set[int]()  # peers whose interface may be different
+        self.resized = set[int]()  # peers whose flows are other ones: reqids that sizes of packets go by
 
     def called(self, number: int, peer: Peer | None) -> None:
         """A peer may be called by another link than before."""
@@ -92,7 +93,9 @@ class Interfaces:
             wanted = None
             if peer is not None and peer.usable:
                 mtu = self._profiles.mtu(peer.ike_profile, peer.version)
-                reqids = tuple(sorted(child.reqid for child in self._kinship.children_of(number)))
+                children = self._kinship.children_of(number)
+                found = {flow.reqid for child in children for flow in flows.standing(self._environment, child.name)}
+                reqids = tuple(sorted(found.union(child.reqid for child in children)))
                 wanted = Clamped(mtu, reqids) if reqids and mtu != usual else None
             if wanted != self._clamped.get(number):
                 self._clamped.put(number, wanted)
@@ -117,13 +120,18 @@ class Interfaces:
             return Virtual(tuple(policies.values()), link, ())
         for place, one in enumerate(negotiated(networks.selectors(number), peer.version)):
             name = numbers.child_name(number, one.number)
-            reqid = self._kinship.reqid(name)
+            reqid, own = self._kinship.reqid(name), self._environment.own_addresses
+            what = virtual.covered(one)
+            fine = flows.fine(name, phase2.granularity, what, own, self._kinship.reqid)
             child = Child(
-                name, number, one.number, reqid, phase2.compressed, phase2.heartbeats, one.starts, one.answers, True
+                *(name, number, one.number, reqid, phase2.compressed, phase2.heartbeats, one.starts, one.answers),
+                virtual=True,
+                fine=fine,
             )
-            self._kinship.set_child(number, name, child, virtual.child_settings(peer, one, phase2, reqid))
+            settings = virtual.child_settings(peer, one, phase2, 0 if fine is not None else reqid)
+            self._kinship.set_child(number, name, child, settings)
             names.append(name)
-            way = self._way(peer, phase2, name, reqid)
+            way = self._way(peer, phase2, name, reqid, fine, what)
             for policy in virtual.child_policies(peer, one, way, place) if way is not None else ():
                 policies.setdefault(policy.key, policy)
         return Virtual(tuple(policies.values()), link, tuple(names))
@@ -137,21 +145,30 @@ class Interfaces:
             if one.local is not None and one.remote is not None:
                 ways[one.local, one.remote] = None
             for child in negotiated(networks.selectors(one.number), one.version):
-                tunnel = self._environment.tunnels.get(numbers.child_name(one.number, child.number))
-                if tunnel is not None:
-                    ways[tunnel.local, tunnel.remote] = None
+                name = numbers.child_name(one.number, child.number)
+                for tunnel in (self._environment.tunnels.get(name), *flows.standing(self._environment, name)):
+                    if tunnel is not None:
+                        ways[tunnel.local, tunnel.remote] = None
         served = stood_for if peer.number in takeovers else [peer, *stood_for]
         mtu = self._profiles.mtu(peer.ike_profile, peer.version)
         return virtual.link_of(peer, mtu, networks, served, ways, daemon_settings(self._configuration).ike_port)
 
-    def _way(self, peer: Peer, phase2: Phase2, name: str, reqid: int) -> Way | None:
-        tunnel = self._environment.tunnels.get(name)
+    def _way(
+        self, peer: Peer, phase2: Phase2, name: str, reqid: int, fine: Fine | None, what: flows.Covered
+    ) -> Way | None:
+        tunnel, split = self._environment.tunnels.get(name), None
+        if fine is not None:
+            standing = flows.standing(self._environment, name)
+            split, reqid = spd.Split(standing, flows.asking(what.parts, fine, standing)), flows.asked_by(fine, standing)
+            tunnel = standing[-1] if standing else None
+        # the interface's SAs are told from others by its number, so whoever shares the peer's address has no part in it
+        any_inward = fine is not None
         if tunnel is not None:
-            way = spd.way_of(tunnel, reqid)
+            way = spd.way_of(tunnel, reqid)._replace(any_inward=any_inward, split=split)
             return way._replace(ipcomp=True) if phase2.compressed else way
         if peer.remote is None or peer.local is None:
             return None
-        return Way(peer.local, peer.remote, phase2.protocol, spd.TUNNEL, False, reqid)
+        return Way(peer.local, peer.remote, phase2.protocol, spd.TUNNEL, False, reqid, any_inward, split)
 
     # ---- packet filter --------------------------------------------------------------------
 
@@ -165,7 +182,8 @@ class Interfaces:
             found["private"] = Filter(private_part(private, virtual.local_nets(policies)), frozenset())
         clamped = self._clamped.done()
         rows = frozenset(RowRef(PEERS, peer) for peer in clamped)
-        found["mss"] = Filter(mss_part(self._profiles.mtu(0, V1), clamped.values()), rows)
+        part = mss_part(self._profiles.mtu(0, V1), clamped.values(), bool(self._environment.flows))
+        found["mss"] = Filter(part, rows)
         return found
 
 
@@ -184,9 +202,9 @@ def private_part(interface: int, nets: Iterable[Prefix]) -> Part:
     return Part((Chain("private_in", "prerouting", PRIORITY_RAW, tuple(rules)),), tuple(sets), frozenset({SPOOFED}))
 
 
-def mss_part(usual: int, others: Iterable[Clamped]) -> Part:
+def mss_part(usual: int, others: Iterable[Clamped], allotted: bool = False) -> Part:
     """TCP learns of the largest packet: in SYN packets into and out of tunnels the segment size is lowered to fit. The
-    kernel never raises it."""
+    kernel never raises it. `allotted`: there may be SAs with reqids that the daemon allots."""
     by_mtu: dict[int, list[str]] = {}
     for one in others:
         by_mtu.setdefault(one.mtu, []).extend(map(str, one.reqids))
@@ -194,7 +212,7 @@ def mss_part(usual: int, others: Iterable[Clamped]) -> Part:
         NamedSet(f"mss_{mtu}", "typeof ipsec out reqid", tuple(sorted(reqids)))
         for mtu, reqids in sorted(by_mtu.items())
     )
-    every = f"{numbers.REQID_FIRST}-{numbers.REQID_LAST}"
+    every = f"{1 if allotted else numbers.REQID_FIRST}-{numbers.REQID_LAST}"
 
     def rules(way: str) -> tuple[str, ...]:
         ways = [(mtu, f"ipsec {way} reqid @mss_{mtu}") for mtu in sorted(by_mtu)]

@@ -66,6 +66,9 @@ class Kinship:
     def set_child(self, owner: int, name: str, child: Child | None, settings: dict[str, ViciValue] | None) -> None:
         """A child and its settings; None when there is none, or none any more."""
         old = self.children.get(name)
+        if old is not None and old.fine is not None and (child is None or child.fine is None):
+            for each in numbers.asking_names(name):
+                self.reqids.put(each, None)
         if child is None:
             if old is None:
                 return

@@ -154,12 +154,39 @@ class Policy(NamedTuple):
 ViciValue = str | list[str] | Mapping[str, "ViciValue"]
 
 
+class FlowChild(NamedTuple):
+    """The SA pair of one flow as charon is asked for it: its name and the selectors as VICI has them."""
+
+    name: str
+    local_ts: tuple[str, ...]
+    remote_ts: tuple[str, ...]
+
+
+class Fine(NamedTuple):
+    """How the SAs of a protect rule are split (ipsecPrfGranularity). `local_word`, `remote_word`: what stands for a
+    side in place of the flow's address, '' for that; `protocol` and ports, from first to last: the rule's; `own`:
+    addresses of this host that the rule covers, of whose flows alone local-services makes SAs; `whole`: one SA pair for
+    all of the rule, None as long as outer addresses are unknown; `asks`: the reqids by which packets ask, that of the
+    child first."""
+
+    granularity: int
+    local_word: str
+    remote_word: str
+    protocol: int
+    local_ports: tuple[int, int]
+    remote_ports: tuple[int, int]
+    own: tuple[bytes, ...]
+    whole: FlowChild | None
+    asks: tuple[int, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Child:
     """One CHILD_SA configuration: one protect rule of one peer, or with `rule` 0 all of them. `compressed`: it is
     nothing without IPComp; `heartbeats`: ipsecPrfHeartbeats as resolved, 0 where no profile says any. `starts`,
     `answers`: whether we may begin it, and the peer (ipsecPeerTrafficPolicy). `virtual`: of a peer with a virtual
-    interface, and then `rule` is a row of ipsecPeerTrafficTable."""
+    interface, and then `rule` is a row of ipsecPeerTrafficTable. `fine`: its flows have SAs of their own, with reqids
+    that charon allots; `reqid` is then one of those that an acquire bears."""
 
     name: str
     peer: int
@@ -170,6 +197,7 @@ class Child:
     starts: bool = True
     answers: bool = True
     virtual: bool = False
+    fine: Fine | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +265,8 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Tunnel:
-    """A CHILD_SA that is up, from child-updown or list-sas: what the templates have to follow."""
+    """A CHILD_SA that is up, from child-updown or list-sas: what the templates have to follow. Of a flow `child` is the
+    flow's name, `reqid` is charon's, and `selectors` are what was negotiated, local to remote."""
 
     child: str
     local: bytes
@@ -245,6 +274,11 @@ class Tunnel:
     mode: int  # 0 transport, 1 tunnel
     protocol: int  # 50 ESP, 51 AH
     ipcomp: bool = False
+    reqid: int = 0
+    selectors: tuple[Selector, ...] = ()
+
+
+NO_FLOWS: Mapping[str, Tunnel] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +298,7 @@ class Environment:
     link_addresses: Mapping[int, tuple[bytes, ...]] = field(default_factory=dict)  # number of a link → its addresses
     turns: Mapping[int, int] = field(default_factory=dict)  # peer → attempts that failed since it was up
     takeovers: Mapping[int, int] = field(default_factory=dict)  # peer → the backup peer that stands for it now
+    flows: Mapping[str, Mapping[str, Tunnel]] = field(default_factory=dict)  # child → its flows by name
 
 
 class ApplyState(enum.IntEnum):

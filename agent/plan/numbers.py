@@ -29,17 +29,22 @@ PRIORITY_CAME: Final = 0x7FFF_FFFF  # came out of a virtual interface; behind th
 PRIORITY_POST: Final = 0x8000_0000  # + PLACE_WIDTH times the label
 PRIORITY_DEFAULT: Final = 0xF000_0000
 
-# A label has room for the rule itself and, before it, for companions of earlier rules that must not fall behind it.
+# A label has room for the rule itself and, before it, for companions of earlier rules that must not fall behind it
+# (those come before drop rules only), or for the flows of a protect rule that have SAs of their own, and the part of it
+# that asks for such SAs (see agent.plan.flows).
 PLACE_WIDTH: Final = 4
 PLACE_COMPANION: Final = 0
+PLACE_FLOW: Final = 0
+PLACE_ASKING: Final = 1
 PLACE_RULE: Final = 2
 
 LABELS: Final = (PRIORITY_COMPANIONS - PRIORITY_PEERS) // PLACE_WIDTH  # labels in each of the four: 0 … LABELS - 1
 LABEL_STEP: Final = 1024  # distance of neighbours at first: ten rules go in between before anything is numbered anew
 
 # ---- request ids ----------------------------------------------------------------------
-# charon 5.9.8 counts the reqids it allots itself from 1 upward and has no option to begin elsewhere. Ours all come
-# from the configuration, and start where its counter does not get (one for each child without a fixed reqid).
+# charon 5.9.8 counts the reqids it allots itself from 1 upward and has no option to begin elsewhere: the SAs of flows
+# (agent.plan.flows) have them, one for each selector. Ours all come from the configuration, and start where its counter
+# does not get.
 REQID_FIRST: Final = 0x0001_0000
 REQID_LAST: Final = 0x3FFF_FFFF
 
@@ -71,7 +76,7 @@ MOST_RULES: Final = 2_048  # the kernel looks at one after the other; a quarter,
 MOST_PEER_IDS: Final = 8  # alternatives in ipsecPeerPeerIds, each a connection of its own
 
 _CONNECTION: Final = re.compile(r"peer-([1-9][0-9]{0,9})(?:-i([2-8]))?(-r)?")
-_CHILD: Final = re.compile(r"peer-([1-9][0-9]{0,9})-rule-(0|[1-9][0-9]{0,9})")
+_CHILD: Final = re.compile(r"(peer-([1-9][0-9]{0,9})-rule-(0|[1-9][0-9]{0,9}))(-flow-[0-9a-f]{8}|-asks-[1-7])?")
 _SECRET: Final = re.compile(r"psk-([1-9][0-9]{0,9})")
 
 
@@ -84,6 +89,27 @@ def connection_name(peer: int, *, identity: int = 1, responder: bool = False) ->
 def child_name(peer: int, rule: int) -> str:
     """Rule 0 is all rules of the peer."""
     return f"peer-{peer}-rule-{rule}"
+
+
+def flow_name(child: str, digest: str) -> str:
+    """`peer-<n>-rule-<m>-flow-<digest>`: of the SAs that one flow of a child's rule has to itself; eight hex digits."""
+    return f"{child}-flow-{digest}"
+
+
+def asking_names(child: str) -> tuple[str, ...]:
+    """`peer-<n>-rule-<m>-asks-<k>`: further reqids by which packets ask for SAs of flows of a child."""
+    return tuple(f"{child}-asks-{place}" for place in range(1, 8))
+
+
+def rule_child(name: str) -> str:
+    """The child a name stands for, without the flow; '' when it is none of ours."""
+    match = _CHILD.fullmatch(name)
+    return match[1] if match else ""
+
+
+def is_flow(name: str) -> bool:
+    match = _CHILD.fullmatch(name)
+    return match is not None and match[4] is not None and match[4].startswith("-flow")
 
 
 def secret_id(peer: int) -> str:
@@ -107,9 +133,9 @@ def peer_of_connection(name: str) -> int:
 
 
 def peer_and_rule_of_child(name: str) -> tuple[int, int]:
-    """(peer, rule) of a child; (0, 0) when it is none of ours."""
+    """(peer, rule) of a child, or of a flow; (0, 0) when it is none of ours."""
     match = _CHILD.fullmatch(name)
-    return (int(match[1]), int(match[2])) if match else (0, 0)
+    return (int(match[2]), int(match[3])) if match else (0, 0)
 
 
 def peer_of_secret(id: str) -> int:
@@ -151,3 +177,8 @@ def is_our_index(index: int) -> bool:
 
 def is_our_reqid(reqid: int) -> bool:
     return REQID_FIRST <= reqid <= REQID_LAST
+
+
+def is_allotted_reqid(reqid: int) -> bool:
+    """Whether charon may have allotted it. Others on this host may use such numbers too."""
+    return 0 < reqid < REQID_FIRST

@@ -16,7 +16,7 @@ from agent.plan import cells
 from agent.plan.capabilities import ALL_GROUPS, can
 from agent.plan.lifetimes import Life, idle_life, life
 from agent.plan.liveness import DEFAULT, UNSAID
-from agent.plan.model import ApplyState, RowRef, RowView, Verdict, ViciValue
+from agent.plan.model import RowRef, RowView, ViciValue
 from agent.plan.proposals import IPSEC_PROPOSALS, Asked, ChainElement, chain_rows, group_problem, ipsec_element, seeded
 from agent.plan.resolution import YES, Resolution, first, first_group, nothing_left
 from agent.plan.spd import AH, ESP
@@ -26,17 +26,24 @@ IPSEC_PROFILES: Final = "ipsecProfileTable"
 VERIFY: Final = 1  # ipsecPrfVerifyPad true
 
 IPCOMP_ENABLED, IPCOMP_DISABLED, IPCOMP_FORCE = 1, 2, 3  # ipsecPropIpcomp
-GRANULARITY_DEFAULT, COARSE = 1, 2  # ipsecPrfGranularity
 NO_PFS: Final = -1  # ipsecPrfPfsGroup
 PMTU_OFF, PMTU_ON, PMTU_DEFAULT = 1, 2, 3  # ipsecPrfPmtuDiscovery
 KEEP, LAPSE, KEEP_DEFAULT = 1, 2, 3  # ipsecPrfKeepAlive
 
-TOO_FINE: Final = Verdict(
-    ApplyState.FAILED, "ipsecPrfGranularity: only coarse is made, one SA pair for all that a rule protects"
-)
 BESIDE_ESP: Final = "ESP is offered by another row of this chain, and then AH never is"
 NOTHING_TO_FORCE: Final = "IPComp cannot be forced without an algorithm; set ipsecPropIpcompDeflate 1"
 NO_ALGORITHM: Final = "IPComp has no algorithm: ipsecPropIpcompDeflate is 0"
+
+
+class Granularity(IntEnum):
+    """ipsecPrfGranularity."""
+
+    DEFAULT = 1
+    COARSE = 2
+    IP = 3
+    PROTO = 4
+    PORT = 5
+    LOCAL_SERVICES = 6
 
 
 class ForceTunnel(IntEnum):
@@ -51,7 +58,8 @@ class ForceTunnel(IntEnum):
 class Phase2(NamedTuple):
     """A phase 2 profile resolved. `protocol` 50 or 51; `settings`: keys of a child that all its rules share;
     `compressed`: an SA without IPComp is refused; `heartbeats`: as ipsecPrfHeartbeats, UNSAID for default; `idle`:
-    seconds after which an SA without traffic lapses, 0 for never."""
+    seconds after which an SA without traffic lapses, 0 for never; `granularity`: ipsecPrfGranularity, never
+    default."""
 
     protocol: int
     life: Life
@@ -61,6 +69,7 @@ class Phase2(NamedTuple):
     heartbeats: int = UNSAID
     idle: int = 0
     force_tunnel: int = ForceTunnel.WHERE_NEEDED
+    granularity: int = Granularity.COARSE
 
 
 def resolve(world: Resolution, own: RowView | None, global_: RowView | None, version: int) -> Phase2:
@@ -76,10 +85,6 @@ def resolve(world: Resolution, own: RowView | None, global_: RowView | None, ver
         offer = _offer(world, first(rows, "ipsecPrfProposal", (0,), 0), asked)
     if own is not None and (told := idle_life(own, global_, "ipsecPrf")):
         world.note(RowRef(IPSEC_PROFILES, own.number), told)
-    granularity = first(rows, "ipsecPrfGranularity", (GRANULARITY_DEFAULT,), COARSE)
-    naming = next((row for row in rows if row is not None and row["ipsecPrfGranularity"] == granularity), None)
-    if granularity != COARSE and naming is not None:
-        world.verdicts[RowRef(IPSEC_PROFILES, naming.number)] = TOO_FINE
     for row in rows:
         if row is not None and cells.number(row, "ipsecPrfVerifyPad") == VERIFY:
             world.note(RowRef(IPSEC_PROFILES, row.number), PADDING)
@@ -113,6 +118,7 @@ def resolve(world: Resolution, own: RowView | None, global_: RowView | None, ver
         first(rows, "ipsecPrfHeartbeats", (DEFAULT,), UNSAID),
         its_life.idle() if keep == LAPSE else 0,
         first(rows, "ipsecPrfForceTunnelMode", (ForceTunnel.DEFAULT,), ForceTunnel.WHERE_NEEDED),
+        first(rows, "ipsecPrfGranularity", (Granularity.DEFAULT,), Granularity.COARSE),
     )
 
 

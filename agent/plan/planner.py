@@ -146,6 +146,8 @@ def _look_at_world(draft: Draft, environment: Environment, previous: Plan) -> No
     assert previous.state is not None
     for child in _different(known.tunnels, environment.tunnels):
         draft.instance(*numbers.peer_and_rule_of_child(child))
+    for child in _different(known.flows, environment.flows):
+        draft.flows_of(*numbers.peer_and_rule_of_child(child))
     for number in _different(known.turns, environment.turns):
         draft.peer(number)
     for takeovers in (known.takeovers, environment.takeovers):  # who stood for it until now, and who does from now on

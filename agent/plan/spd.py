@@ -36,6 +36,7 @@ ALLOW, BLOCK = Action.ALLOW, Action.BLOCK
 TRAFFIC: Final = "ipsecTrafficTable"
 ESP, AH, IPCOMP, ICMP6, UDP = 50, 51, 108, 58, 17
 TRANSPORT, TUNNEL = 0, 1
+ANY_REQID: Final = 0  # in a template inward: the SA's reqid does not matter (xfrm_state_ok)
 
 WHY_PROTECT: Final = "protected by the tunnel"
 WHY_BLOCKED: Final = "blocked: the tunnel cannot be made"
@@ -59,8 +60,17 @@ class Companions(NamedTuple):
     out: int
 
 
+class Split(NamedTuple):
+    """What flows have instead of their rule's SA (agent.plan.flows). `flows`: those that have SAs, newest last;
+    `asking`: parts of the rule that get none but those of flows."""
+
+    flows: tuple[Tunnel, ...]
+    asking: tuple[Selector, ...]
+
+
 class Way(NamedTuple):
-    """The SA a protect rule's packets take: outer addresses, protocol 50 or 51, mode 0 or 1."""
+    """The SA a protect rule's packets take: outer addresses, protocol 50 or 51, mode 0 or 1. `any_inward`: inward they
+    may come by any SA of these ends and this kind."""
 
     local: bytes
     remote: bytes
@@ -68,6 +78,8 @@ class Way(NamedTuple):
     mode: int
     ipcomp: bool
     reqid: int
+    any_inward: bool = False
+    split: Split | None = None
 
 
 def way_of(tunnel: Tunnel, reqid: int) -> Way:
@@ -79,11 +91,12 @@ def templates(way: Way, direction: Direction) -> tuple[Template, ...]:
     """Compression comes before encryption and then is in tunnel mode in ESP's place; it is optional inbound only,
     since the kernel refuses optional tunnel templates outbound (ENGINE 26)."""
     source, destination = (way.local, way.remote) if direction is OUT else (way.remote, way.local)
+    reqid = ANY_REQID if way.any_inward and direction is not OUT else way.reqid
     if not way.ipcomp:
-        return (Template(source, destination, way.protocol, way.mode, way.reqid),)
+        return (Template(source, destination, way.protocol, way.mode, reqid),)
     return (
-        Template(source, destination, IPCOMP, way.mode, way.reqid, direction is not OUT),
-        Template(source, destination, way.protocol, TRANSPORT, way.reqid),
+        Template(source, destination, IPCOMP, way.mode, reqid, direction is not OUT),
+        Template(source, destination, way.protocol, TRANSPORT, reqid),
     )
 
 

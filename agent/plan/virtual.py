@@ -15,8 +15,9 @@ from functools import cached_property
 from typing import Final, NamedTuple
 
 from agent.plan import cells, numbers, spd
-from agent.plan.connections import Peer, address_text, lapse
+from agent.plan.connections import Peer, address_text, numbered
 from agent.plan.daemon import NAT_T_PORT
+from agent.plan.flows import Covered, refined
 from agent.plan.links import MAIN_TABLE, Address, Route, RoutingRule, VirtualLink, covers
 from agent.plan.model import (
     Action,
@@ -240,19 +241,25 @@ def child_policies(peer: Peer, child: Negotiated, way: Way, place: int) -> list[
             (Direction.FWD, inward, inbound),
         ):
             key = PolicyKey(direction, selector, scope)
-            priority = numbers.PRIORITY_PEERS + place
+            priority = numbers.PRIORITY_PEERS + numbers.PLACE_WIDTH * place + numbers.PLACE_RULE
             found.append(Policy(key, priority, Action.ALLOW, templates, row, peer.number, spd.WHY_PROTECT))
-    return found
+    return refined(found, selectors(child), way, (scope, scope))
+
+
+def covered(child: Negotiated) -> Covered:
+    """What a child protects."""
+    near, far = child.local, child.remote
+    local, remote = (tuple(texts(each, child.protocol)) for each in (near, far))
+    return Covered(tuple(selectors(child)), local, remote, child.protocol, (near.low, near.high), (far.low, far.high))
 
 
 def child_settings(peer: Peer, child: Negotiated, phase2: Phase2, reqid: int) -> dict[str, ViciValue]:
-    """One child for load-conn."""
+    """One child for load-conn; `reqid` as of `numbered`."""
     number = str(numbers.interface_number(peer.number))
     return {
         **phase2.settings,
-        **lapse(peer, phase2),
+        **numbered(peer, phase2, reqid),
         "mode": "tunnel",
-        "reqid": str(reqid),
         "local_ts": list(texts(child.local, child.protocol)),
         "remote_ts": list(texts(child.remote, child.protocol)),
         "if_id_in": number,
