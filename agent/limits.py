@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from agent.mib import load_schema
 from agent.mib.schema import Column, Role, Schema
 from agent.plan import capabilities
+from agent.plan.connections import IDLE_SECONDS
+from agent.plan.flows import MOST_FLOWS
 from agent.snmp import guard, sets
 
 STAGES = {
@@ -68,6 +70,8 @@ def _sizes() -> str:
             ("a message of nobody known", f"{limits.strangers_octets} octets"),
             ("SETs waiting for the disk", str(sets.UNDER_WAY)),
             ("a retry of a SET gets the same answer for", f"{sets.REMEMBERED:.0f} s"),
+            ("flows of a rule with SAs of their own (ipsecPrfGranularity)", str(MOST_FLOWS)),
+            ("these SAs unused, until they are closed", f"{IDLE_SECONDS} s, or sooner by the profile's lifetime"),
         ],
     )
 

@@ -32,13 +32,16 @@ async def outcome(busy: Busy) -> str:
     async def loaded(connection: str) -> bool:
         return True
 
+    async def nothing_more(attempt: attempts.Attempt) -> str:
+        raise AssertionError(attempt)
+
     async def give_up(connection: str, child: str) -> None:
         raise AssertionError(connection)
 
     def tell(event: IkeEvent) -> None:
         told.set_result(event.text)
 
-    trying = Attempts(busy, loaded, give_up, tell, lambda: 1.0)
+    trying = Attempts(busy, loaded, nothing_more, give_up, tell, lambda: 1.0)
     trying.begin("peer-1", "peer-1-rule-1")
     try:
         return await asyncio.wait_for(told, 10)

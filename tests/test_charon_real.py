@@ -14,6 +14,7 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,9 @@ from agent.backends.rowstate import Ledger
 from agent.mib import load_schema
 from agent.mib.ber import decode_value
 from agent.monitor import Monitor
-from agent.plan.model import Child, Connection, Secret, Tunnel
+from agent.plan import numbers
+from agent.plan.flows import observed_name, with_flow
+from agent.plan.model import Child, Connection, FlowChild, Secret, Tunnel, ViciValue
 from agent.store.hooks import AGENT, Edit
 from agent.store.store import Store, default_url
 from tests.planned import Planned
@@ -107,6 +110,12 @@ class Side:
             "children": {CHILD: child},
         }
         return Connection("peer-1", 1, {**settings, **changes}, (Child(CHILD, 1, 1, 65536),))  # type: ignore[dict-item]
+
+    def of_flows(self) -> dict[str, ViciValue]:
+        """A child whose reqids the daemon allots."""
+        nets = ([f"{NETS[place]}/32"] for place in (self.number, 1 - self.number))
+        keys: dict[str, ViciValue] = dict(zip(("local_ts", "remote_ts"), nets, strict=True))
+        return {**keys, "esp_proposals": ["aes256-sha256-modp2048"], "policies": "yes"}
 
     async def load(self, **changes: Any) -> None:
         await self.ike.load_secret(Secret("psk-1", 1, b"sealed", ADDRESSES))
@@ -317,6 +326,46 @@ async def test_a_child_loaded_anew_does_not_come_up_as_it_was(pair: tuple[Side, 
     (sa,) = await a.ike.list_sas()
     assert [(child.state, child.encryption_bits) for child in sa.children] == [("INSTALLED", 128)]
     assert sum(event.kind is IkeEventKind.INITIATED for event in a.events) == 1
+
+
+@pytest.mark.parametrize("version", ["1", "2"])
+async def test_flows_of_one_child_are_negotiated_each_with_its_reqid(pair: tuple[Side, Side], version: str) -> None:
+    """Both sides know them by the same names; ending the child ends them all."""
+    a, b = pair
+    for side in pair:
+        await side.load(version=version, children={CHILD: side.of_flows()})
+    names = []
+    for port in ("80", "7302"):
+        local, remote = (f"{net}/32[tcp/{end}]" for net, end in zip(NETS, ("40000", port), strict=True))
+        name = observed_name(CHILD, [local], [remote])
+        names.append(name)
+        flow = FlowChild(name, (local.replace("tcp", "6"),), (remote.replace("tcp", "6"),))
+        connection = a.connection(version=version, children={CHILD: a.of_flows()})
+        a.events.clear()
+        await a.ike.initiate(name, "peer-1", "a test", partial(with_flow, connection.settings, CHILD, flow))
+        assert (await a.event(IkeEventKind.INITIATED)).text == ""
+    (ours,), (theirs,) = await a.ike.list_sas(), await b.ike.list_sas()
+    assert sorted(child.name for child in ours.children) == sorted(names)
+    mirrored = {observed_name(CHILD, child.remote_selectors, child.local_selectors) for child in theirs.children}
+    assert mirrored == set(names)
+    for sa in (ours, theirs):
+        assert len({child.reqid for child in sa.children}) == 2
+        assert all(numbers.is_allotted_reqid(child.reqid) for child in sa.children)
+    assert {child.remote_selectors[0].rpartition("/")[2] for child in ours.children} == {"80]", "7302]"}
+    await a.ike.terminate(child=CHILD)
+    assert not [child for sa in await a.ike.list_sas() for child in sa.children if child.state == "INSTALLED"]
+
+
+async def test_a_flow_is_not_loaded_beside_other_settings_than_the_daemon_has(pair: tuple[Side, Side]) -> None:
+    a, _ = pair
+    await a.load(children={CHILD: a.of_flows()})
+    flow = FlowChild(observed_name(CHILD, [f"{NETS[0]}/32"], [f"{NETS[1]}/32"]), (f"{NETS[0]}/32",), (f"{NETS[1]}/32",))
+    other = a.connection(children={CHILD: {**a.of_flows(), "life_time": "77s"}})
+    await a.ike.initiate(flow.name, "peer-1", "a test", partial(with_flow, other.settings, CHILD, flow))
+    assert (await a.event(IkeEventKind.INITIATED)).text == "peer-1 is being loaded anew"
+    a.events.clear()
+    await a.ike.initiate(flow.name, "peer-1", "a test", lambda: None)
+    assert (await a.event(IkeEventKind.INITIATED)).text == f"the rule of {flow.name} is gone"
 
 
 async def test_it_is_started_again_after_kill_9(pair: tuple[Side, Side]) -> None:

@@ -22,9 +22,11 @@ from agent.backends.spd import KernelSpd
 from agent.backends.xfrm.netlink import NetlinkSocket
 from agent.mib.ber import Value
 from agent.plan import outbound
+from agent.plan.flows import observed_name
 from agent.plan.inbound import PART, marking
 from agent.plan.interfaces import SPOOFED, mss_part, private_part
-from agent.plan.model import ApplyState, Prefix
+from agent.plan.model import ApplyState, Prefix, Tunnel
+from agent.plan.negotiated import selectors
 from agent.plan.outbound import asking_again
 from agent.plan.state import Clamped
 from tests.test_reconcile_run import ON, Bench, peer, rule
@@ -189,6 +191,29 @@ async def test_a_peer_whose_interface_can_have_no_number_fails_alone(bench: Benc
     state, text, _ = bench.state("ipsecPeerTable", far)
     assert state == ApplyState.FAILED and "no virtual interface for peers beyond" in text
     assert bench.state("ipsecPeerTable", 7)[:2] == (ApplyState.APPLIED, "")
+
+
+async def test_flows_of_a_virtual_interface_have_policies_with_its_number(bench: Bench, world: World) -> None:
+    """ipsecPrfGranularity ip."""
+    gateway, child = world.gateway, "peer-7-rule-0"
+    await bench.set(
+        ("ipsecProfileTable", 5, {"ipsecPrfGranularity": 3}),
+        with_cells(peer(7, 0, b"192.0.2.2"), **VIRTUAL, ipsecPeerIpsecProfile=5),
+        route_row(1, 7, bytes([10, 77, 0, 0]), 16),
+    )
+    assert gateway.ip("xfrm policy").count("if_id 0x186a7") == 3
+    for reqid, remote in enumerate((["10.77.0.1/32"], ["10.77.0.2/32"]), 1):
+        name = observed_name(child, ["10.1.0.2/32"], remote)
+        pairs = selectors(["10.1.0.2/32"], remote)
+        ours, theirs = bytes([192, 0, 2, 1]), bytes([192, 0, 2, 2])
+        tunnel = Tunnel(name, ours, theirs, 1, 50, reqid=reqid, selectors=pairs)
+        bench.reconciler.environment_changed({name: tunnel})
+        await bench.reconciler.settled()
+        text = gateway.ip(f"xfrm policy get src 10.1.0.2/32 dst {remote[0]} dir out if_id 100007")
+        assert f"reqid {reqid} mode tunnel" in " ".join(text.split())
+    bench.reconciler.environment_changed({name: None})
+    await bench.reconciler.settled()
+    assert gateway.ip("xfrm policy").count("if_id 0x186a7") == 4
 
 
 async def test_a_route_that_cannot_be_made_fails_the_peers_row(bench: Bench, world: World) -> None:

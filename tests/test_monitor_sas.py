@@ -13,12 +13,13 @@ from agent.backends.engine import ChildSa, IkeEvent, IkeEventKind, IkeSa, SaCoun
 from agent.mib import load_schema
 from agent.mib.ber import Value
 from agent.monitor import algorithms
-from agent.monitor.rows import Now, Shown, bundle_row, expires, ike_row, peer_row, seconds, selector
+from agent.monitor.rows import Now, bundle_row, expires, ike_row, peer_row, seconds
 from agent.monitor.sa_rows import ikev2_row
 from agent.monitor.sas import Registry, Rows
 from agent.monitor.states import Oper
 from agent.plan import numbers
 from agent.plan.model import Child, Connection, Tunnel
+from agent.plan.negotiated import Shown, selector
 
 OURS, THEIRS = b"\x0a\x08\0\x01", b"\x0a\x08\0\x02"
 CHILD = "peer-3-rule-4"

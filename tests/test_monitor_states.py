@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,10 +13,24 @@ from hypothesis import strategies as st
 from agent.mib import load_schema
 from agent.monitor.chain import PeerChain
 from agent.monitor.document import diagram, document, table
-from agent.monitor.peers import RETRY_SECONDS, Peers, Settings
+from agent.monitor.peers import BY_PACKETS, DIALED, RETRY_SECONDS, Peers, Settings
 from agent.monitor.states import MAY_START, TRANSITIONS, Happening, Oper, after, label
 from agent.plan import numbers
-from agent.plan.model import ApplyState, Child, Connection, RowRef, Verdict
+from agent.plan.flows import MOST_FLOWS
+from agent.plan.model import (
+    ApplyState,
+    Child,
+    Connection,
+    Environment,
+    Fine,
+    FlowChild,
+    RowRef,
+    Selector,
+    Tunnel,
+    Verdict,
+)
+from agent.plan.phase2 import Granularity
+from agent.plan.selectors import host, one_port
 from agent.plan.upkeep import Upkeep
 from tests.planned import Planned
 
@@ -81,12 +96,16 @@ class World:
     upkeep: Upkeep = field(default_factory=Upkeep)
     told: list[tuple[Oper, str]] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    crowds: list[tuple[int, int, int]] = field(default_factory=list)
 
     def moved(self, peer: int, before: Oper, now: Oper, why: str, seconds: int) -> None:
         self.told.append((now, why))
 
     def failed(self, peer: int, state: Oper, why: str) -> None:
         self.failures.append(why)
+
+    def crowded(self, peer: int, rule: int, flows: int) -> None:
+        self.crowds.append((peer, rule, flows))
 
     def peers(self) -> Peers:
         found = Peers(
@@ -537,3 +556,121 @@ def test_the_old_chain_goes_by_priority_then_number() -> None:
     assert chain.moved() == {7} and chain.after(7) == 1
     chain.put(7, 0)
     assert chain.moved() == set()
+
+
+# ---- flows with SAs of their own ----------------------------------------------------------
+
+
+def fine_plan(granularity: int = Granularity.IP, rules: int = 1, standing: int = 0) -> Planned:
+    """A rule of peer 1, whose flows have SAs of their own; `standing`: how many have."""
+    made = plan(rules=rules)
+    whole = FlowChild(numbers.flow_name("peer-1-rule-1", "00000000"), ("10.1.0.0/16",), ("10.2.0.0/16",))
+    own = (bytes([10, 1, 0, 1]),) if granularity == Granularity.LOCAL_SERVICES else ()
+    split = Fine(granularity, "", "", 0, (0, 0), (0, 0), own, whole, (reqid(1, 1), reqid(1, 1) + 50))
+    child = replace(made.children["peer-1-rule-1"], fine=split)
+    children = {**made.children, child.name: child}
+    settings = {"remote_addrs": ["192.0.2.1"], "children": {name: {"mode": "tunnel"} for name in children}}
+    connection = Connection("peer-1", 1, settings, tuple(children.values()))
+    flows = {f"flow {n}": Tunnel(f"flow {n}", b"", b"", 1, 50, reqid=n) for n in range(standing)}
+    return Planned(1, {"peer-1": connection}, children, environment=Environment(flows={child.name: flows}))
+
+
+def packet(last: int, source: int = 5) -> Selector:
+    here, there = bytes([10, 1, 0, source]), bytes([10, 2, 0, last])
+    return Selector(host(here), host(there), 6, one_port(40000), one_port(443))
+
+
+def fine(world: World, made: Planned | None = None) -> Peers:
+    peers = world.peers()
+    peers.planned(made or fine_plan(), {1})
+    return peers
+
+
+def test_each_flow_is_begun_by_its_own_packet_one_after_the_other() -> None:
+    world = World()
+    peers = fine(world)
+    for last in (7, 8, 7, 8):
+        peers.acquire(reqid(1, 1), packet(last))
+    (begun,) = world.begun
+    assert begun[1:] == ("peer-1", "traffic") and numbers.rule_child(begun[0]) == "peer-1-rule-1"
+    narrowed: Any = peers.narrowed(begun[0], "peer-1")
+    assert narrowed["children"][begun[0]] == {
+        "mode": "tunnel",
+        "local_ts": ["10.1.0.5/32"],
+        "remote_ts": ["10.2.0.7/32"],
+    }
+    world.standing.add((1, begun[0]))
+    peers.initiated(1, begun[0], "")
+    peers.tunnels(1, True)
+    assert len(world.begun) == 2
+    second: Any = peers.narrowed(world.begun[1][0], "peer-1")
+    assert second["children"][world.begun[1][0]]["remote_ts"] == ["10.2.0.8/32"]
+    peers.acquire(reqid(1, 1) + 50, packet(7))
+    assert len(world.begun) == 2
+
+
+def test_what_is_not_fine_needs_no_settings_beside_the_loaded_ones() -> None:
+    world = World()
+    peers = fine(world, fine_plan(rules=2))
+    peers.acquire(reqid(1, 2), packet(7))
+    assert world.children() == ["peer-1-rule-2"]
+    assert peers.narrowed("peer-1-rule-2", "peer-1") is None
+
+
+def test_nothing_is_begun_of_flows_without_a_packet() -> None:
+    world = World()
+    peers = world.peers()
+    peers.configured(1, Settings(always_up=True))
+    peers.planned(fine_plan(rules=2), {1})
+    peers.tick()
+    assert world.children() == ["peer-1-rule-2"]
+
+
+def test_who_dials_a_peer_whose_sas_all_wait_for_packets_is_told_so() -> None:
+    world = World()
+    fine(world).dial(1, DIALED)
+    assert not world.begun and world.failures == [BY_PACKETS]
+    other = World()
+    fine(other, fine_plan(Granularity.LOCAL_SERVICES)).dial(1, DIALED)
+    assert other.begun and not other.failures
+
+
+def test_of_local_services_the_rules_own_sa_is_begun_and_kept_up() -> None:
+    world = World()
+    peers = world.peers()
+    peers.configured(1, Settings(always_up=True))
+    made = fine_plan(Granularity.LOCAL_SERVICES)
+    whole = numbers.flow_name("peer-1-rule-1", "00000000")
+    peers.planned(made, {1})
+    peers.tick()
+    assert world.children() == [whole]
+    narrowed: Any = peers.narrowed(whole, "peer-1")
+    assert narrowed["children"][whole]["remote_ts"] == ["10.2.0.0/16"]
+    world.standing.add((1, whole))
+    peers.initiated(1, whole, "")
+    peers.tunnels(1, True)
+    world.now += RETRY_SECONDS + 1
+    peers.tick()
+    assert world.children() == [whole]
+
+
+def test_of_too_many_flows_the_rest_shares_one_and_that_is_told_once() -> None:
+    world = World()
+    peers = fine(world, fine_plan(standing=MOST_FLOWS))
+    for last in (7, 8, 9):
+        peers.acquire(reqid(1, 1), packet(last))
+    assert world.children() == [numbers.flow_name("peer-1-rule-1", "00000000")]
+    assert world.crowds == [(1, 1, MOST_FLOWS)]
+    peers.planned(fine_plan(standing=MOST_FLOWS - 1), {1})
+    peers.acquire(reqid(1, 1), packet(7))
+    peers.planned(fine_plan(standing=MOST_FLOWS), {1})
+    peers.acquire(reqid(1, 1), packet(8))
+    assert world.crowds == [(1, 1, MOST_FLOWS)] * 2
+
+
+def test_a_flow_of_a_rule_that_is_gone_is_not_begun() -> None:
+    world = World()
+    peers = fine(world)
+    peers.acquire(reqid(1, 1), packet(7))
+    peers.planned(plan(rules=0), {1})
+    assert peers.narrowed(world.begun[0][0], "peer-1") is None

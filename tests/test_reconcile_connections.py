@@ -24,6 +24,7 @@ from agent.plan.model import (
     CredentialKind,
     RowRef,
     Secret,
+    Template,
     ViciValue,
 )
 from tests.xfrm_namespace import until
@@ -296,6 +297,19 @@ async def test_left_sas_go_after_the_second_look_and_foreign_and_larval_ones_sta
     assert len(spd.kernel_sas) == 4
     await until(lambda: len(spd.kernel_sas) == 3)
     assert [left.spi[3] for left in spd.kernel_sas] == [1, 0, 7]
+    await leftovers.stop()
+
+
+async def test_of_flows_only_what_a_policy_of_ours_named_is_left_over() -> None:
+    """Others may use such reqids too."""
+    spd, ike = MemorySpd(), MemoryIke()
+    spd.kernel_sas = [sa(1, reqid=4), sa(2, reqid=5), sa(3, reqid=6)]
+    leftovers = Leftovers(spd, ike, seconds=0.05)
+    leftovers.look()
+    here, there, other = spd.kernel_sas[0].source, spd.kernel_sas[0].destination, bytes([192, 0, 2, 77])
+    leftovers.named([Template(there, here, 50, 1, 4), Template(there, other, 50, 1, 5)])
+    await until(lambda: len(spd.kernel_sas) == 2)
+    assert [left.reqid for left in spd.kernel_sas] == [5, 6]
     await leftovers.stop()
 
 

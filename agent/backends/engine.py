@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, Protocol
 
+from agent.plan import numbers
 from agent.plan.daemon import DaemonSettings
 from agent.plan.filtering import Part
 from agent.plan.links import CallRoute, Standing, VirtualLink
@@ -27,7 +28,10 @@ from agent.plan.model import (
     Secret,
     Selector,
     Template,
+    Tunnel,
+    ViciValue,
 )
+from agent.plan.negotiated import selectors
 
 
 class EngineError(Exception):
@@ -136,7 +140,8 @@ class Spd(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ChildSa:
-    """One CHILD_SA as charon tells it. `name` is that of the child configuration, `state` charon's word (INSTALLED …).
+    """One CHILD_SA as charon tells it. `name` is that of the child configuration; of a flow (agent.plan.flows) it is
+    the flow's, whichever side began it. `state` is charon's word (INSTALLED …).
 
     mode 0 transport, 1 tunnel; protocol 50 or 51; `ipcomp`: the cpi fields are there, `cpi_in` and `cpi_out` with two
     octets; counters as charon knows them
@@ -201,6 +206,14 @@ class IkeSa:
     children: tuple[ChildSa, ...] = ()
 
 
+def tunnel_of(ike: IkeSa, child: ChildSa) -> Tunnel:
+    """What the plan has to know of a CHILD_SA."""
+    found = Tunnel(child.name, ike.local, ike.remote, child.mode, child.protocol, child.ipcomp)
+    if not numbers.is_flow(child.name):
+        return found
+    return replace(found, reqid=child.reqid, selectors=selectors(child.local_selectors, child.remote_selectors))
+
+
 class IkeEventKind(enum.Enum):
     """Kinds of IkeEvent; which fields each carries."""
 
@@ -246,6 +259,9 @@ class IkeState:
 
 
 IkeListener = Callable[[IkeEvent], None]
+Narrowed = Callable[[], Mapping[str, ViciValue] | None]
+"""The settings of a connection as they are wanted now, with the child of a flow among its children; None when its rule
+is gone."""
 
 
 class Ike(Protocol):
@@ -286,12 +302,13 @@ class Ike(Protocol):
 
     async def unload_secret(self, id: str) -> None: ...
 
-    async def initiate(self, child: str, connection: str, reason: str) -> None:
-        """Ask for a tunnel; returns at once, INITIATED tells how it went. `reason` is for the log."""
+    async def initiate(self, child: str, connection: str, reason: str, narrowed: Narrowed | None = None) -> None:
+        """Ask for a tunnel; returns at once, INITIATED tells how it went. `reason` is for the log. `narrowed`: of a
+        flow's child, what is loaded for this, provided that but for the child the connection is loaded so."""
 
     async def terminate(self, *, connection: str = "", child: str = "", ike_id: int = 0, child_id: int = 0) -> None:
-        """End all IKE_SAs of a connection, or only CHILD_SAs of a child name, or one IKE_SA or CHILD_SA by its unique
-        id; none there is no error."""
+        """End all IKE_SAs of a connection, or only CHILD_SAs of a child name, with those of its flows, or one IKE_SA or
+        CHILD_SA by its unique id; none there is no error."""
 
     async def end_outdated(self, connection: str, child: str = "") -> None:
         """As terminate, of what came up with settings that are loaded no more. A tunnel that is being asked for is

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.backends.engine import EngineError, Ike, Spd
-from agent.backends.leftovers import LARVAL
+from agent.backends.leftovers import Leftovers
 from agent.backends.policies import show_selector
 from agent.plan import numbers
 
@@ -11,7 +11,10 @@ from agent.plan import numbers
 async def flush(spd: Spd, ike: Ike) -> tuple[int, int]:
     """Remove our policies, connections and secrets, end our tunnels, and touch nothing else; how many policies and
     connections went. The engines are started by the caller. Raises EngineError for what cannot be removed."""
-    ours = [key for key, held in (await spd.observe()).items() if held.ours]
+    held = {key: each for key, each in (await spd.observe()).items() if each.ours}
+    ours, leftovers = list(held), Leftovers(spd, ike)
+    for each in held.values():
+        leftovers.named(each.templates)
     failed = await spd.apply(ours, [])
     state = await ike.observe()
     connections = {*filter(numbers.is_our_connection, state.connections)}
@@ -25,7 +28,7 @@ async def flush(spd: Spd, ike: Ike) -> tuple[int, int]:
     if state.credentials:
         await ike.load_credentials({})
     for sa in await spd.sas():  # of a charon that was killed, too
-        if numbers.is_our_reqid(sa.reqid) and sa.spi != LARVAL:
+        if leftovers.is_ours(sa):
             await spd.delete_sa(sa)
     if failed:
         key, text = next(iter(failed.items()))

@@ -25,6 +25,7 @@ from agent.backends.engine import (
     KernelEventKind,
     KernelListener,
     LinksTold,
+    Narrowed,
     Observed,
     Route,
     SaRecord,
@@ -179,7 +180,7 @@ class MemoryIke:
         self.calls.append(("unload-secret", id))
         self.secrets.pop(id, None)
 
-    async def initiate(self, child: str, connection: str, reason: str) -> None:
+    async def initiate(self, child: str, connection: str, reason: str, narrowed: Narrowed | None = None) -> None:
         self.calls.append(("initiate", connection, child))
 
     async def terminate(self, *, connection: str = "", child: str = "", ike_id: int = 0, child_id: int = 0) -> None:

@@ -17,7 +17,7 @@ from agent.backends.backoff import Backoff
 from agent.backends.engine import Observed, Spd
 from agent.backends.installing import in_order
 from agent.backends.rowstate import APPLY_TABLES, Ledger
-from agent.plan.model import Policy, PolicyKey, Prefix, RowRef, Selector
+from agent.plan.model import Policy, PolicyKey, Prefix, RowRef, Selector, Template
 from agent.plan.planner import Plan
 
 logger = logging.getLogger(__name__)
@@ -28,10 +28,18 @@ PEER_TABLE: Final = "ipsecPeerTable"
 
 
 class Policies:
-    """`named(row)`: how a row is called in the log. `retries`: keys that were refused, and when their time comes."""
+    """`named(row)`: how a row is called in the log; `replaced(templates)` is told which a policy of ours had that goes
+    or changes. `retries`: keys that were refused, and when their time comes."""
 
-    def __init__(self, spd: Spd, ledger: Ledger, clock: Callable[[], float], named: Callable[[RowRef], str]) -> None:
-        self._spd, self._ledger, self._named = spd, ledger, named
+    def __init__(
+        self,
+        spd: Spd,
+        ledger: Ledger,
+        clock: Callable[[], float],
+        named: Callable[[RowRef], str],
+        replaced: Callable[[Iterable[Template]], None],
+    ) -> None:
+        self._spd, self._ledger, self._named, self._replaced = spd, ledger, named, replaced
         self._observed: Mapping[PolicyKey, Observed] = {}
         self.retries: Backoff[PolicyKey] = Backoff(clock)
 
@@ -44,6 +52,10 @@ class Policies:
         remove, install = await self._compare(plan, plan.policies if suspects is None else suspects)
         if suspects is None:
             remove += await self._strays(plan)
+        for key in (*remove, *(policy.key for policy in install)):
+            held = self._observed.get(key)
+            if held is not None and held.ours and held.templates:
+                self._replaced(held.templates)
         failed = await self._spd.apply(remove, install) if remove or install else {}
         if suspects is None:  # those that are as wanted and never failed have nothing to be booked
             suspects = {*remove, *(policy.key for policy in install), *self._ledger.policies()}

@@ -31,6 +31,7 @@ from agent.backends.engine import (
     Links,
     PacketFilter,
     Spd,
+    tunnel_of,
 )
 from agent.backends.leftovers import Leftovers
 from agent.backends.memory import MemoryFilter, MemoryLinks
@@ -41,11 +42,13 @@ from agent.backends.rowstate import APPLY_TABLES, ApplyTables, Failures, Ledger,
 from agent.backends.surroundings import Surroundings
 from agent.backends.usage import TARGETS, Usage
 from agent.mib.schema import Schema
+from agent.plan import numbers
 from agent.plan.daemon import daemon_settings
 from agent.plan.links import VirtualLink
 from agent.plan.model import (
     ApplyState,
     Capabilities,
+    Child,
     Environment,
     PolicyKey,
     RowRef,
@@ -118,7 +121,10 @@ class Reconciler:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._ledger = Ledger()
-        self._policies = Policies(spd, self._ledger, clock, lambda row: label(self._configuration, *row))
+        self._leftovers = Leftovers(spd, ike)
+        self._policies = Policies(
+            spd, self._ledger, clock, lambda row: label(self._configuration, *row), self._leftovers.named
+        )
         self._wanted = Wanted()
         self._connections = Connections(ike, self._ledger, self._wanted, self._publish_touched, clock)
         self._surroundings = Surroundings(host, capabilities, self._surroundings_changed)
@@ -133,7 +139,6 @@ class Reconciler:
         self._waiting = ""
         self._failures = Failures(self._tell_failure)
         self._tables = ApplyTables(schema, store.live, self._failures)
-        self._leftovers = Leftovers(spd, ike)
         self._reqids = Remembered(store, REQIDS, "request ids")
         self._takeovers = Remembered(store, TAKEOVERS, "peers' backups")
         self._listeners: list[PlanListener] = []
@@ -173,12 +178,7 @@ class Reconciler:
         except EngineError:
             return
         self._surroundings.tunnels(
-            {
-                child.name: Tunnel(child.name, sa.local, sa.remote, child.mode, child.protocol, child.ipcomp)
-                for sa in state.sas
-                for child in sa.children
-                if child.state == INSTALLED
-            }
+            {child.name: tunnel_of(sa, child) for sa in state.sas for child in sa.children if child.state == INSTALLED}
         )
 
     async def stop(self) -> None:
@@ -503,4 +503,9 @@ def children_of(delta: Delta, old: Plan) -> set[str]:
     connections = [*delta.connections_added, *delta.connections_changed]
     before = [*delta.connections_removed, *(connection.name for connection in delta.connections_changed)]
     connections += (old.connections[name] for name in before)
-    return {child.name for connection in connections for child in connection.children}
+    return {name for connection in connections for child in connection.children for name in _numbered(child)}
+
+
+def _numbered(child: Child) -> tuple[str, ...]:
+    """Under which names it has reqids, or had."""
+    return child.name, *numbers.asking_names(child.name)

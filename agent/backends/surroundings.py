@@ -18,7 +18,7 @@ from agent.backends.engine import EngineError, Host
 from agent.backends.host import literal
 from agent.mib.ber import Value
 from agent.plan import numbers
-from agent.plan.model import Capabilities, ConfigurationView, Environment, RowChangeView, Tunnel
+from agent.plan.model import NO_FLOWS, Capabilities, ConfigurationView, Environment, RowChangeView, Tunnel
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,7 @@ class Surroundings:
         self._names: dict[str, tuple[bytes, ...]] = {}
         self._sources: dict[bytes, bytes] = {}
         self._tunnels: Mapping[str, Tunnel] = {}
+        self._flows: Mapping[str, Mapping[str, Tunnel]] = {}
         self._own: frozenset[bytes] = frozenset()
         self._default_sources: Mapping[int, bytes] = {}
         self._interfaces: Mapping[int, str] = {}
@@ -68,17 +69,23 @@ class Surroundings:
             self._links,
             self._turns,
             self._takeovers,
+            self._flows,
         )
 
     def tunnels(self, news: Mapping[str, Tunnel | None]) -> None:
-        """Tunnels that came up or moved, or (None) went, by child name."""
-        tunnels = {**self._tunnels, **{child: tunnel for child, tunnel in news.items() if tunnel is not None}}
-        for child, tunnel in news.items():
-            if tunnel is None:
-                tunnels.pop(child, None)
-        if tunnels != self._tunnels:
-            self._tunnels = tunnels
-            self._changed()
+        """Tunnels that came up or moved, or (None) went, by the name of the child or the flow."""
+        flows: dict[str, dict[str, Tunnel | None]] = {}
+        for name, tunnel in news.items():
+            if numbers.is_flow(name):
+                flows.setdefault(numbers.rule_child(name), {})[name] = tunnel
+        tunnels = _with(self._tunnels, {name: tunnel for name, tunnel in news.items() if not numbers.is_flow(name)})
+        moved = {child: _with(self._flows.get(child, NO_FLOWS), of_child) for child, of_child in flows.items()}
+        if tunnels == self._tunnels and all(self._flows.get(child, NO_FLOWS) == each for child, each in moved.items()):
+            return
+        self._tunnels = tunnels
+        if moved:
+            self._flows = {child: each for child, each in {**self._flows, **moved}.items() if each}
+        self._changed()
 
     def missed(self, peer: int, name: str) -> None:
         """An attempt to reach a peer failed: the next one goes to the next address of its name, which is looked up
@@ -261,6 +268,14 @@ class Surroundings:
 
     async def stop(self) -> None:
         await tasks.end(*self._tasks)
+
+
+def _with(known: Mapping[str, Tunnel], news: Mapping[str, Tunnel | None]) -> Mapping[str, Tunnel]:
+    found = {**known, **{name: tunnel for name, tunnel in news.items() if tunnel is not None}}
+    for name, tunnel in news.items():
+        if tunnel is None:
+            found.pop(name, None)
+    return found
 
 
 def _text(value: Value) -> str:

@@ -316,17 +316,26 @@ TRAITS = {
         shown="lab: outer_packets",
     ),
     "ipsecPrfGranularity": Traits(
-        effect="coarse: one SA pair for all that a rule protects",
+        effect=(
+            "coarse: one SA pair for all that a rule protects; ip: one for each pair of hosts, proto: and protocol, "
+            "port: and pair of ports; local-services: coarse, but ip for what this gateway itself talks to"
+        ),
         mechanism="plan.spd",
         limit=(
-            "Only coarse, which is the default: an SA pair for each host, protocol or port (ip, proto, port,"
-            " local-services) is refused, since the IKE daemon would need a configuration for every flow; several"
-            " rules have several pairs"
+            "Its first packet makes the SAs of a flow, so dialup and always-up begin none; unused for "
+            "300 s they are closed. A rule has 256 flows at most, those beyond share one pair, which an event "
+            "tells. ICMP has no ports here. Inward, what comes by any SA between the two gateways is "
+            "taken for any flow, except from peers without a configured address. What a coarse peer negotiates for "
+            "the whole rule serves all of it. ipsecPeerChildAllocMode single ignores it. A virtual interface's "
+            "selectors are split as rules are"
         ),
         disturbs="renegotiates peer",
         shown=(
-            "tests/test_plan_traffic.py::test_all_prefixes_of_a_range_share_one_child_and_its_reqid;"
-            " tests/test_plan_check.py::test_only_the_coarse_granularity_is_taken; lab: ranges"
+            "lab: flows_of_hosts; lab: flows_of_ports; lab: fine_and_coarse; lab: local_services; "
+            "lab: flows_of_a_caller; lab: split_by_hosts; "
+            "tests/test_flows_kernel.py::test_the_kernel_takes_the_policy_of_the_flow_before_its_rules; "
+            "tests/test_plan_flows.py::test_a_packet_asks_for_as_much_as_its_granularity_says; "
+            "tests/test_charon_real.py::test_flows_of_one_child_are_negotiated_each_with_its_reqid"
         ),
     ),
     "ipsecPrfKeepAlive": Traits(

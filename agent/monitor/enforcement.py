@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from agent.backends.engine import IkeEvent, IkeEventKind
 from agent.monitor.peers import PlanView
+from agent.plan import numbers
 
 UNCOMPRESSED: Final = "ended: the peer refuses compression, and ipsecPropIpcomp is force"
 THROUGH_NAT: Final = "ended: NAT was found on the way, and NatT is disabled"
@@ -35,10 +36,10 @@ def offence(event: IkeEvent, plan: PlanView | None) -> Offence | None:
         if connection is not None and not connection.nat and (event.ike.nat_local or event.ike.nat_remote):
             return Offence(THROUGH_NAT, ike_id=event.ike.unique_id)
     elif event.kind in (IkeEventKind.CHILD_UP, IkeEventKind.CHILD_REKEY) and event.child is not None:
-        child = plan.children.get(event.child.name)
+        child = plan.children.get(numbers.rule_child(event.child.name))
         if child is not None and child.compressed and not event.child.ipcomp:
-            return Offence(UNCOMPRESSED, child=child.name)
+            return Offence(UNCOMPRESSED, child=event.child.name)
         begun = event.kind is IkeEventKind.CHILD_UP and not event.ike.initiator
         if child is not None and not child.answers and begun:
-            return Offence(NOT_THE_PEERS, child=child.name)
+            return Offence(NOT_THE_PEERS, child=event.child.name)
     return None

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, Protocol
 
 from agent.backends import tasks
@@ -349,7 +350,7 @@ class Monitor:
         if event.kind is KernelEventKind.ACQUIRE:
             if event.template is not None:
                 self.totals.note_trigger(event.template.reqid)
-                self.peers.acquire(event.template.reqid)
+                self.peers.acquire(event.template.reqid, event.flow)
         elif event.kind is KernelEventKind.SAS_FLUSHED:  # what they carried since the last look is not to be had
             for peer in self.registry.of_peer:
                 self._discontinuous(peer)
@@ -446,7 +447,8 @@ class Monitor:
 
     async def _ask_for(self, child: str, connection: str, why: str) -> None:
         try:
-            await self._ike.initiate(child, connection, why)
+            narrowed = partial(self.peers.narrowed, child, connection) if numbers.is_flow(child) else None
+            await self._ike.initiate(child, connection, why, narrowed)
         except EngineError as error:
             self.peers.initiated(numbers.peer_of_connection(connection), child, str(error))
 

@@ -57,6 +57,12 @@ class PeerEvents:
         text = f"negotiation with {self._name(peer)} failed: {why}"
         self._say(Kind.NEGOTIATION_FAILED, Severity.WARNING, peer, state, text, {})
 
+    def crowded(self, peer: int, rule: int, flows: int) -> None:
+        text = (
+            f"rule {rule} of {self._name(peer)} has {flows} flows with SAs of their own; those to come share one pair"
+        )
+        self._tell(Event(Kind.OTHER, Severity.WARNING, text, peer, ("ipsecTrafficTable", rule)))
+
     def _name(self, peer: int) -> str:
         described = self._describe(peer).decode("utf-8", "replace")
         return f'peer {peer} "{described}"' if described else f"peer {peer}"

@@ -11,13 +11,27 @@ from __future__ import annotations
 
 import heapq
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
 from agent.monitor.states import MAY_START, Happening, Oper, after
 from agent.plan import numbers
-from agent.plan.model import ApplyState, Child, Connection, RowRef, Verdict
+from agent.plan.flows import MOST_FLOWS, flow_child, with_flow
+from agent.plan.model import (
+    ApplyState,
+    Child,
+    Connection,
+    Environment,
+    Fine,
+    FlowChild,
+    RowRef,
+    Selector,
+    Verdict,
+    ViciValue,
+)
+from agent.plan.phase2 import Granularity
 from agent.plan.upkeep import Upkeep
 
 logger = logging.getLogger(__name__)
@@ -26,11 +40,13 @@ PEER_TABLE: Final = "ipsecPeerTable"
 RETRY_SECONDS: Final = 15  # a peer that is always up is blocked for at least so long after a failure
 RETURN_SECONDS: Final = 1.0  # of such a peer, after its tunnel went
 CALLED_SECONDS: Final = 10.0  # an IKE SA that the peer began and that leads to no tunnel
+FLOWS_REMEMBERED: Final = 4096  # of which a negotiation may still wait for its turn
 HEARD_SECONDS: Final = 3.0  # from charon's word that it is up, or over, to the event that shows it
 
 DIALED: Final = "dialup"  # by an operator
 HAS_TO_CALL: Final = "it has no address of its own (ipsecPeerDynamicAddress), so it has to call"
 NOT_OURS: Final = "it is the peer's to begin"
+BY_PACKETS: Final = "each SA pair waits for a packet of its flow (ipsecPrfGranularity)"
 ENDINGS: Final = frozenset({Happening.FAILED, Happening.BLOCK, Happening.TUNNELS_GONE})
 """What the last error is the reason of; of all else it is a thing of the past."""
 
@@ -57,6 +73,9 @@ class Witness(Protocol):
     def failed(self, peer: int, state: Oper, why: str) -> None:
         """A negotiation failed, or its outcome was not accepted."""
 
+    def crowded(self, peer: int, rule: int, flows: int) -> None:
+        """A rule has so many flows with SAs of their own that those to come share one."""
+
 
 class PlanView(Protocol):
     """The part of agent.plan.planner.Plan that is read."""
@@ -71,6 +90,8 @@ class PlanView(Protocol):
     def verdicts(self) -> Mapping[RowRef, Verdict]: ...
     @property
     def takeovers(self) -> Mapping[int, int]: ...
+    @property
+    def environment(self) -> Environment: ...
     def mtu(self, peer: int) -> int: ...
 
 
@@ -113,6 +134,8 @@ class Peers:
         self._plan: PlanView | None = None
         self._by_reqid: dict[int, Child] = {}
         self._by_reqid_of: PlanView | None = None
+        self._flows: OrderedDict[str, FlowChild] = OrderedDict()  # lately asked for
+        self._crowded: set[str] = set()  # children that had MOST_FLOWS when a flow was last asked for
         self._enabled = False  # ipsecGlobEnabled
         self._settings: dict[int, Settings] = {}  # of peers that are not USUAL
         self._records: dict[int, Record] = {}
@@ -187,7 +210,10 @@ class Peers:
         if child is not None and self._plan.children.get(child.name) == child:
             return child
         if self._by_reqid_of is not self._plan:  # made anew only where the old one does not help
-            self._by_reqid = {child.reqid: child for child in self._plan.children.values()}
+            self._by_reqid = {}
+            for each in self._plan.children.values():
+                asks = each.fine.asks if each.fine is not None else (each.reqid,)
+                self._by_reqid |= dict.fromkeys(asks, each)
             self._by_reqid_of = self._plan
         return self._by_reqid.get(reqid)
 
@@ -225,14 +251,49 @@ class Peers:
 
     # ---- what happens -------------------------------------------------------------------
 
-    def acquire(self, reqid: int) -> None:
-        """The kernel holds a packet that wants an SA of this reqid."""
+    def acquire(self, reqid: int, flow: Selector | None = None) -> None:
+        """The kernel holds a packet of this flow, local to remote, that wants an SA of this reqid."""
         child = self._child_of(reqid)
-        if child is not None:
+        if child is None:
+            return
+        if child.fine is None:
             self._want(child.peer, child.name, "traffic")
+        elif flow is not None:
+            self._want_flow(child, child.fine, flow)
+
+    def _want_flow(self, child: Child, split: Fine, flow: Selector) -> None:
+        assert self._plan is not None
+        count = len(self._plan.environment.flows.get(child.name, ()))
+        wanted = flow_child(child, flow)
+        if count < MOST_FLOWS:
+            self._crowded.discard(child.name)
+        else:
+            wanted = split.whole
+            if child.name not in self._crowded:
+                self._crowded.add(child.name)
+                if self._witness is not None:
+                    self._witness.crowded(child.peer, child.rule, count)
+        if wanted is not None:
+            self._ask_for(child, wanted, "traffic")
+
+    def _ask_for(self, child: Child, flow: FlowChild, why: str) -> None:
+        self._flows[flow.name] = flow
+        self._flows.move_to_end(flow.name)
+        while len(self._flows) > FLOWS_REMEMBERED:
+            self._flows.popitem(last=False)
+        self._want(child.peer, flow.name, why)
+
+    def narrowed(self, child: str, connection: str) -> Mapping[str, ViciValue] | None:
+        """What `Ike.initiate` has to load for a flow, as it is wanted now; None when its rule is gone."""
+        flow = self._flows.get(child)
+        found = self._plan.connections.get(connection) if self._plan is not None else None
+        rule = numbers.rule_child(child)
+        if flow is None or found is None or all(each.name != rule for each in found.children):
+            return None
+        return with_flow(found.settings, rule, flow)
 
     def dial(self, peer: int, why: str) -> None:
-        """All tunnels of a peer, now. An operator is told why there are none."""
+        """All tunnels of a peer, now; those of flows come with packets. An operator is told why there are none."""
         record = self._records.get(peer)
         in_vain = self._in_vain(peer) if why == DIALED else ""
         if in_vain and self._witness is not None:
@@ -241,7 +302,10 @@ class Peers:
             self._move(peer, record, Happening.DIALED)
         connection = self.connection(peer)
         for child in connection.children if connection is not None else ():
-            self._want(peer, child.name, why)
+            if child.fine is None:
+                self._want(peer, child.name, why)
+            elif (whole := _lasting(child.fine)) is not None:
+                self._ask_for(child, whole, why)
 
     def _in_vain(self, peer: int) -> str:
         """Why nothing can be begun with a peer; empty where it can."""
@@ -249,7 +313,7 @@ class Peers:
         if connection is not None and not can_initiate(connection):
             return HAS_TO_CALL if connection.initiator else NOT_OURS
         if connection is not None and connection.children:
-            return ""
+            return "" if _to_keep(connection) else BY_PACKETS
         verdict = self._plan.verdicts.get(RowRef(PEER_TABLE, peer)) if self._plan is not None else None
         return verdict.text if verdict is not None and verdict.text else "there is no tunnel to make"
 
@@ -399,7 +463,8 @@ class Peers:
         connection = self.connection(peer)
         if connection is None or not can_initiate(connection):
             return
-        if any(each.name == child and not each.starts for each in connection.children):
+        rule = numbers.rule_child(child)
+        if any(each.name == rule and not each.starts for each in connection.children):
             return  # it is the peer's to begin
         if not self._usable(peer):
             return
@@ -426,7 +491,7 @@ class Peers:
         """A peer that is always up: begin what does not stand, and look again later."""
         connection = self.connection(peer)
         self._again(peer, RETRY_SECONDS)
-        if connection is not None and any(not self._stands(peer, child.name) for child in connection.children):
+        if connection is not None and any(not self._stands(peer, name) for name in _to_keep(connection)):
             self.dial(peer, "always up")
 
     def _again(self, peer: int, seconds: float) -> None:
@@ -476,6 +541,17 @@ class Peers:
         says = record.trying or record.waiting or record.error or record.until is not None
         if not says and record.state in (Oper.DORMANT, Oper.DOWN, Oper.IP_LOOKUP):
             self._records.pop(peer, None)
+
+
+def _lasting(split: Fine) -> FlowChild | None:
+    """What can be begun without a packet: local-services has SAs for the whole rule beside those of flows."""
+    return split.whole if split.granularity == Granularity.LOCAL_SERVICES else None
+
+
+def _to_keep(connection: Connection) -> list[str]:
+    """Names of what stands while a peer is always up."""
+    lasting = (child.name if child.fine is None else _lasting(child.fine) for child in connection.children)
+    return [each if isinstance(each, str) else each.name for each in lasting if each is not None]
 
 
 def can_initiate(connection: Connection) -> bool:

@@ -17,13 +17,15 @@ from agent.monitor.algorithms import GROUPS, IKE_CIPHERS, IKE_HASHES, IKE_PRFS, 
 from agent.monitor.counters import Tally, Traffic
 from agent.monitor.sas import ENDING, STANDING, Bundle, IkeRow
 from agent.monitor.states import Oper
+from agent.plan import numbers
 from agent.plan.daemon import NAT_T_PORT
 from agent.plan.lifetimes import volume_of
-from agent.plan.model import Connection, ViciValue
+from agent.plan.model import Connection, Fine, ViciValue
+from agent.plan.negotiated import NONE, selector
+from agent.plan.phase2 import Granularity
 
 Values = dict[str, Value]
 
-NONE: Final = b"\0\0\0\0"
 ISAKMP_ESTABLISHED: Final = frozenset({"ESTABLISHED", "REKEYING", "REKEYED"})
 NEGOTIATED: Final = frozenset({"CREATED", "ROUTED", "INSTALLING", "REKEYING", "RETRYING"})  # states of a child
 KILO: Final = 1000
@@ -37,29 +39,6 @@ NAT_UNKNOWN: Final = 8
 AUTHENTICATION: Final[Mapping[str, int]] = {"psk": 1, "pubkey": 3}
 UNKNOWN: Final = 0
 ANY_NAME: Final = "%any"  # charon's word for an identity that it does not know yet
-ANY_PROTOCOL: Final = 255
-PROTOCOLS: Final[Mapping[str, int]] = {
-    "icmp": 1,
-    "igmp": 2,
-    "ipencap": 4,
-    "tcp": 6,
-    "udp": 17,
-    "ipv6": 41,
-    "gre": 47,
-    "esp": 50,
-    "ah": 51,
-    "ipv6-icmp": 58,
-    "ospf": 89,
-    "ospfigp": 89,
-    "ipip": 94,
-    "ipcomp": 108,
-    "vrrp": 112,
-    "l2tp": 115,
-    "sctp": 132,
-    "udplite": 136,
-}
-SELECTOR: Final = re.compile(r"([^\[]+)(?:\[([^/\]]*)(?:/([^\]]*))?\])?")
-PORTS: Final = re.compile(r"(\d+)(?:-(\d+))?")
 TICKS: Final = 100  # TimeTicks are hundredths of a second
 
 
@@ -255,44 +234,21 @@ def _legacy(connection: Connection) -> Values:
         own = child_settings(connection, child.name)
         values["ipsecPeerStatPfsGroup"] = _group(own.get("esp_proposals")) or -1
         values["ipsecPeerStatKeepAlive"] = 2 if "inactivity" in own else 1
+        values["ipsecPeerStatGranularity"] = _granularity(child.fine)
         values["ipsecPeerStatNoPmtuDiscovery"] = 1 if own.get("copy_df") == "no" else 2
     return values
 
 
-class Shown(NamedTuple):
-    """A traffic selector as the MIB has it: `last` is the end of a range, else 0; length 0 with a range."""
-
-    address: bytes = NONE
-    length: int = 0
-    last: bytes = NONE
-    protocol: int = ANY_PROTOCOL
-    port: int = 0
-    last_port: int = 0  # of a range; the same as `port` where that is one port
-
-
-def selector(texts: Sequence[str]) -> Shown:
-    """The first of charon's traffic selectors: `10.1.0.0/24`, `10.1.0.1..10.1.0.9[udp/53]`."""
-    match = SELECTOR.fullmatch(texts[0].strip()) if texts else None
-    if match is None:
-        return Shown()
-    protocol = _protocol(match[2])
-    ports = PORTS.fullmatch(match[3] or "")
-    port = int(ports[1]) if ports is not None else 0
-    last_port = int(ports[2] or ports[1]) if ports is not None else 0
-    first, _, last = match[1].partition("..")
-    try:
-        if last:
-            ends = ipaddress.ip_address(first).packed, 0, ipaddress.ip_address(last).packed
-            return Shown(*ends, protocol, port, last_port)
-        net = ipaddress.ip_network(first, strict=False)
-    except ValueError:
-        return Shown(protocol=protocol, port=port, last_port=last_port)
-    return Shown(net.network_address.packed, net.prefixlen, NONE, protocol, port, last_port)
+def _granularity(split: Fine | None) -> int:
+    """local-services has no number there, and is coarse for all but this host."""
+    if split is None or split.granularity == Granularity.LOCAL_SERVICES:
+        return Granularity.COARSE
+    return split.granularity
 
 
 def child_settings(connection: Connection | None, child: str) -> Mapping[str, ViciValue]:
     children = connection.settings.get("children") if connection is not None else None
-    found = children.get(child) if isinstance(children, Mapping) else None
+    found = children.get(numbers.rule_child(child)) if isinstance(children, Mapping) else None
     return found if isinstance(found, Mapping) else {}
 
 
@@ -300,12 +256,6 @@ def seconds(value: ViciValue | None) -> int:
     """A number of charon's configuration: `900`, `900s`; 0 when there is none."""
     digits = re.match(r"\d+", value) if isinstance(value, str) else None
     return int(digits[0]) if digits is not None else 0
-
-
-def _protocol(text: str | None) -> int:
-    if not text:
-        return ANY_PROTOCOL
-    return int(text) if text.isdigit() else PROTOCOLS.get(text, ANY_PROTOCOL)
 
 
 def _group(proposals: ViciValue | None) -> int:

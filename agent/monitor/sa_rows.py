@@ -21,10 +21,8 @@ from agent.monitor.algorithms import (
     cipher_octets,
 )
 from agent.monitor.rows import (
-    ANY_PROTOCOL,
     NEGOTIATED,
     Now,
-    Shown,
     Values,
     authentication,
     date,
@@ -32,10 +30,10 @@ from agent.monitor.rows import (
     ike_state,
     ipv4,
     name_text,
-    selector,
 )
 from agent.monitor.sas import ENDING, IPCOMP, PRESENT, Bundle, IkeRow, SaRow
 from agent.plan.model import Connection, ViciValue
+from agent.plan.negotiated import ANY_PROTOCOL, Shown, selector
 
 INBOUND, OUTBOUND = 1, 2
 TUNNEL, TRANSPORT = 1, 2

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from agent.backends.engine import ChildSa, IkeEvent, IkeEventKind, IkeSa, SaRecord
+from agent.backends.engine import ChildSa, IkeEvent, IkeEventKind, IkeSa, SaRecord, tunnel_of
 from agent.monitor.algorithms import Overhead, overhead
 from agent.monitor.counters import Counters, SaKey, Traffic
 from agent.plan import numbers
@@ -150,8 +150,7 @@ class Registry:
         found: dict[str, Tunnel] = {}
         for bundle in sorted(self.of_peer.get(peer, {}).values(), key=lambda each: each.child.unique_id):
             if bundle.child.state in PRESENT or bundle.leaves is not None:
-                child, ike = bundle.child, bundle.ike
-                found[child.name] = Tunnel(child.name, ike.local, ike.remote, child.mode, child.protocol, child.ipcomp)
+                found[bundle.child.name] = tunnel_of(bundle.ike, bundle.child)
         return found
 
     # ---- events -----------------------------------------------------------------------
@@ -219,7 +218,7 @@ class Registry:
 
     def kernel(self, sa: SaRecord) -> None:
         """A kernel SA with its counters: of a dump, or its last."""
-        if numbers.is_our_reqid(sa.reqid) and any(sa.spi):
+        if (numbers.is_our_reqid(sa.reqid) or numbers.is_allotted_reqid(sa.reqid)) and any(sa.spi):
             key = SaKey(sa.destination, sa.protocol, sa.spi)
             self._read(key, sa.counters.octets, sa.counters.packets)
             row = self.sas.get(key)

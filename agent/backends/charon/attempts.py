@@ -29,7 +29,8 @@ from agent.backends.charon.config import INITIATES
 from agent.backends.charon.messages import texts
 from agent.backends.charon.reasons import ENDED, exists_already, reason
 from agent.backends.charon.vici import BROKEN, Connect, refusal
-from agent.backends.engine import IkeEvent, IkeEventKind
+from agent.backends.engine import IkeEvent, IkeEventKind, Narrowed
+from agent.plan import numbers
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class Attempt:
     connection: str
     child: str
     outcome: asyncio.Future[str]
+    narrowed: Narrowed | None = None  # what has to be loaded for it first
     lines: list[str] = field(default_factory=list)
     slow: bool = False  # followed by events now
     outdated: bool = False  # begun with settings that are loaded no more
@@ -68,18 +70,21 @@ class Attempt:
 
 
 class Attempts:
-    """`loaded(connection)` waits until charon has it, and says whether; `give_up(connection, child)` ends what still
-    tries after `patience()` seconds (child '': all of it); `told` gets the INITIATED events."""
+    """`loaded(connection)` waits until charon has it, and says whether; `prepare(attempt)` loads what it is narrowed
+    to, and says why that cannot be, '' otherwise; `give_up(connection, child)` ends what still tries after
+    `patience()` seconds (child '': all of it); `told` gets the INITIATED events."""
 
     def __init__(
         self,
         connect: Connect,
         loaded: Callable[[str], Awaitable[bool]],
+        prepare: Callable[[Attempt], Awaitable[str]],
         give_up: Callable[[str, str], Awaitable[None]],
         told: Callable[[IkeEvent], None],
         patience: Callable[[], float],
     ) -> None:
         self._connect, self._loaded, self._give_up, self._told = connect, loaded, give_up, told
+        self._prepare = prepare
         self._patience = patience
         self._places = asyncio.Semaphore(INITIATES)
         self._executor = ThreadPoolExecutor(INITIATES, thread_name_prefix="charon-initiate")
@@ -88,13 +93,13 @@ class Attempts:
         self._tasks: set[asyncio.Task[None]] = set()
         self._open: set[socket.socket | None] = set()  # of the threads at work
 
-    def begin(self, connection: str, child: str) -> None:
-        """Start, unless it is under way."""
+    def begin(self, connection: str, child: str, narrowed: Narrowed | None = None) -> None:
+        """Start, unless it is under way. `narrowed`: as of Ike.initiate."""
         key = (connection, child)
         if key in self._under_way:
             return
         loop = asyncio.get_running_loop()
-        attempt = self._under_way[key] = Attempt(connection, child, loop.create_future())
+        attempt = self._under_way[key] = Attempt(connection, child, loop.create_future(), narrowed)
         task = loop.create_task(self._run(attempt))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -104,7 +109,7 @@ class Attempts:
         """While SAs with settings of before are ended; attempts under way for the connection (or only for that child)
         are begun anew after it, and none before. One at a time of a connection."""
         for attempt in self._of(connection):
-            attempt.outdated = attempt.outdated or child in ("", attempt.child)
+            attempt.outdated = attempt.outdated or child in ("", attempt.child, numbers.rule_child(attempt.child))
         over = self._endings[connection] = asyncio.Event()
         try:
             yield
@@ -162,6 +167,8 @@ class Attempts:
             return f"{attempt.connection} is not loaded into charon"
         await self._ended(attempt.connection)
         async with self._places:
+            if attempt.narrowed is not None and (problem := await self._prepare(attempt)):
+                return problem
             text = await asyncio.get_running_loop().run_in_executor(self._executor, self._initiate, attempt)
         if text is not SLOW:
             return text

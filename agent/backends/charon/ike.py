@@ -19,17 +19,18 @@ from pathlib import Path
 from typing import Any, Final
 
 from agent.backends.backoff import Backoff
-from agent.backends.charon.attempts import LOADING_SECONDS, Attempts
+from agent.backends.charon.attempts import LOADING_SECONDS, Attempt, Attempts
 from agent.backends.charon.config import AT_START, LOADED, LOG, Options, give_up_seconds
 from agent.backends.charon.loaded import Journal
 from agent.backends.charon.logfile import LogFile
 from agent.backends.charon.messages import sas_of, texts
 from agent.backends.charon.process import STARTING_SECONDS, Daemon
 from agent.backends.charon.vici import ANSWER_SECONDS, Channel, Listener, NotThere, plain
-from agent.backends.engine import EngineError, IkeEvent, IkeEventKind, IkeListener, IkeSa, IkeState
+from agent.backends.engine import EngineError, IkeEvent, IkeEventKind, IkeListener, IkeSa, IkeState, Narrowed
 from agent.backends.memory import credentials_fingerprint, settings_fingerprint
+from agent.plan import numbers
 from agent.plan.daemon import DaemonSettings
-from agent.plan.model import Connection, Credential, CredentialKind, Secret
+from agent.plan.model import Connection, Credential, CredentialKind, Secret, ViciValue
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +93,9 @@ class CharonIke:
         self._commands = Channel("charon-commands", self.daemon.connect)
         self._ending = Channel("charon-terminate", self.daemon.connect)
         self._pulse = Channel("charon-pulse", self.daemon.connect, ANSWER_SECONDS)
-        self._attempts = Attempts(self.daemon.connect, self._is_loaded, self._give_up, self._tell, self._patience)
+        self._attempts = Attempts(
+            self.daemon.connect, self._is_loaded, self._load_narrowed, self._give_up, self._tell, self._patience
+        )
         self._supervisor = asyncio.get_running_loop().create_task(self._supervise())
         self._log.wanted = self._options.log_level >= 0
         self._reading = asyncio.get_running_loop().create_task(self._log.run())
@@ -264,7 +267,9 @@ class CharonIke:
     # ---- what it holds ----------------------------------------------------------------
 
     def fingerprint(self, connection: Connection) -> str:
-        settings = connection.settings
+        return self._fingerprint(connection.settings)
+
+    def _fingerprint(self, settings: Mapping[str, ViciValue]) -> str:
         local = settings.get("local")
         by_key = not isinstance(local, Mapping) or local.get("auth") == "psk"
         aggressive = settings.get("aggressive") == "yes" and by_key
@@ -398,11 +403,26 @@ class CharonIke:
 
     # ---- tunnels ------------------------------------------------------------------------
 
-    async def initiate(self, child: str, connection: str, reason: str) -> None:
+    async def initiate(self, child: str, connection: str, reason: str, narrowed: Narrowed | None = None) -> None:
         if self._attempts is None:
             raise NotThere("charon is not there")
         logger.info("initiating %s: %s", child, reason)
-        self._attempts.begin(connection, child)
+        self._attempts.begin(connection, child, narrowed)
+
+    async def _load_narrowed(self, attempt: Attempt) -> str:
+        """Have charon know the child of a flow for as long as it takes to begin with it: what it then negotiates keeps
+        these settings, and the next load of the connection, for another flow, may do without. Not beside other
+        settings than those it holds: they are somebody else's to load."""
+        connection, settings = attempt.connection, attempt.narrowed() if attempt.narrowed is not None else None
+        if settings is None:
+            return f"the rule of {attempt.child} is gone"
+        if self._journal.fingerprints.get(connection) != self._fingerprint(_without(settings, attempt.child)):
+            return f"{connection} is being loaded anew"
+        try:
+            await self._call(lambda session: session.load_conn({connection: plain(settings)}))
+        except EngineError as error:
+            return str(error)
+        return ""
 
     async def end_outdated(self, connection: str, child: str = "") -> None:
         if self._attempts is None or connection not in self._journal.fingerprints:  # gone: nothing to begin anew
@@ -417,15 +437,23 @@ class CharonIke:
         await self._terminate(connection=connection, child=child, ike_id=ike_id, child_id=child_id)
 
     async def _terminate(self, *, connection: str = "", child: str = "", ike_id: int = 0, child_id: int = 0) -> None:
-        request = {"timeout": str(TERMINATE_MILLISECONDS), "force": "yes"}
-        if ike_id:
-            request["ike-id"] = str(ike_id)
-        elif child_id:
-            request["child-id"] = str(child_id)
-        elif child:
-            request["child"] = child
+        if child and not ike_id and not child_id:
+            for number in await self._flows_of(child):
+                await self._request_end({"child-id": str(number)})
+            if not numbers.is_flow(child):
+                await self._request_end({"child": child})
+        elif child_id and not ike_id:
+            await self._request_end({"child-id": str(child_id)})
         else:
-            request["ike"] = connection
+            await self._request_end({"ike-id": str(ike_id)} if ike_id else {"ike": connection})
+
+    async def _flows_of(self, child: str) -> list[int]:
+        """Unique ids of the SAs of a flow, or of all flows of a child: charon knows them by other names."""
+        names = ((each.name, each.unique_id) for sa in await self.list_sas() for each in sa.children)
+        return [number for name, number in names if numbers.is_flow(name) and child in (name, numbers.rule_child(name))]
+
+    async def _request_end(self, what: Mapping[str, str]) -> None:
+        request = {"timeout": str(TERMINATE_MILLISECONDS), "force": "yes", **what}
         if self._ending is None or not self._there.is_set():
             raise NotThere("charon is not there")
         try:
@@ -460,6 +488,12 @@ class CharonIke:
         except TimeoutError:
             return False
         return True
+
+
+def _without(settings: Mapping[str, ViciValue], child: str) -> Mapping[str, ViciValue]:
+    children = settings["children"]
+    assert isinstance(children, Mapping)
+    return {**settings, "children": {name: each for name, each in children.items() if name != child}}
 
 
 def _close(connecting: asyncio.Future[socket.socket]) -> None:

@@ -7,14 +7,20 @@ child-rekey, log). What charon leaves out stays at the field's default.
 from __future__ import annotations
 
 import ipaddress
+import re
+import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
 from agent.backends.engine import ChildSa, IkeEvent, IkeEventKind, IkeSa
 from agent.plan import numbers
+from agent.plan.flows import observed_name
+from agent.plan.traffic import PORT_PROTOCOLS
 
 PROTOCOLS: Final = {"ESP": 50, "AH": 51}
+NAMED_PORT: Final = re.compile(r"([^\[]+)\[([^/\]]+)/([A-Za-z][^\]]*|[0-9]+[A-Za-z][^\]]*)\]")
+PROTOCOL_NAMES: Final = {str(number): name for number, name in PORT_PROTOCOLS.items()}
 EVENTS: Final = ("ike-updown", "ike-rekey", "ike-update", "child-updown", "child-rekey", "log")
 
 
@@ -73,10 +79,14 @@ def ike_sa(name: str, fields: Mapping[str, Any]) -> IkeSa:
 
 def child_sa(fields: Mapping[str, Any]) -> ChildSa:
     get = fields.get
+    reqid = _number(get("reqid"))
+    local, remote = (tuple(map(_numeric, get(key, ()))) for key in ("local-ts", "remote-ts"))
+    child = numbers.rule_child(get("name", ""))
+    flow = bool(child) and numbers.is_allotted_reqid(reqid)
     return ChildSa(
-        name=get("name", ""),
+        name=observed_name(child, local, remote) if flow else get("name", ""),
         unique_id=_number(get("uniqueid")),
-        reqid=_number(get("reqid")),
+        reqid=reqid,
         state=get("state", ""),
         mode=0 if get("mode") == "TRANSPORT" else 1,
         protocol=PROTOCOLS.get(get("protocol", "ESP"), 50),
@@ -95,8 +105,8 @@ def child_sa(fields: Mapping[str, Any]) -> ChildSa:
         installed=_number(get("install-time")),
         rekey_in=_number(get("rekey-time")),
         life_left=_number(get("life-time")),
-        local_selectors=tuple(get("local-ts", ())),
-        remote_selectors=tuple(get("remote-ts", ())),
+        local_selectors=local,
+        remote_selectors=remote,
         cpi_in=_octets(get("cpi-in", "")),
         cpi_out=_octets(get("cpi-out", "")),
     )
@@ -168,6 +178,18 @@ def _number(value: Any) -> int:
         return int(value)
     except (TypeError, ValueError):
         return 0
+
+
+def _numeric(selector: str) -> str:
+    """charon names a port where /etc/services does: `10.1.0.5/32[tcp/http]`."""
+    match = NAMED_PORT.fullmatch(selector)
+    if match is None:
+        return selector
+    protocol = PROTOCOL_NAMES.get(match[2], match[2])
+    try:
+        return f"{match[1]}[{match[2]}/{socket.getservbyname(match[3], protocol)}]"
+    except OSError:
+        return selector
 
 
 def _octets(text: str) -> bytes:
