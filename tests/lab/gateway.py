@@ -161,8 +161,9 @@ class Gateway:
         """Is there an SA with that gateway?"""
         return any({remote.outer, self.site.outer} == {each.source, each.destination} for each in self.states())
 
-    def vici(self, question: str) -> list[tuple[str, dict[str, Any]]]:
-        """Answers of `list_sas` or `list_conns`, by connection name, asked at charon's own VICI socket."""
+    def vici(self, question: str, *words: dict[str, str]) -> list[tuple[str, dict[str, Any]]]:
+        """Answers of `list_sas` or `list_conns`, by connection name, asked at charon's own VICI socket. Other commands
+        (`rekey`) have none."""
         import vici  # late: the guest is slow to import, and most scenarios need none
 
         sockets = [path for path in self.folder.rglob("*vici*") if path.is_socket()]
@@ -170,7 +171,9 @@ class Gateway:
             raise RuntimeError(f"{self.name}: no VICI socket below {self.folder}")
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(str(sockets[0]))
-            answers = getattr(vici.Session(connection), question)()
+            answers = getattr(vici.Session(connection), question)(*words)
+            if words:
+                return []
             return [(name, text_of(value)) for each in answers for name, value in each.items()]
 
     def connections(self) -> list[str]:

@@ -136,6 +136,31 @@ def routed(world: World) -> None:
 
 
 @scenario("interface", "routed")
+def split_by_hosts(world: World) -> None:
+    """With granularity ip each pair of hosts has SAs of its own on the interface too."""
+    for gateway in (world.b, world.a):
+        gateway.station.set({"ipsecPrfGranularity.1": "ip"})
+    capture = world.capture()
+
+    def reached() -> str:
+        text = run(A.gateway, ["ping", "-c", "2", "-i", "0.3", ENDS["b"]], check=False)
+        return "" if ping(A, B.address, 2)[1] and " 0 received" not in text else "no answer"
+
+    world.eventually(reached, "host and gateway reach the other side", 120)
+    world.check_private(capture.take())
+    capture.close()
+    for gateway in (world.a, world.b):
+        found = {child["local-ts"] for child in with_selectors(gateway)}
+        own = A.address if gateway is world.a else B.address
+        end = ENDS["a" if gateway is world.a else "b"]
+        world.check(found == {f"{own}/32", f"{end}/32"}, f"{gateway.name}: each by SAs of its own", found)
+        reqids = {each.reqid for each in gateway.states()}
+        world.check(len(reqids) == 2, "with a reqid of its own", reqids)
+    for gateway in (world.b, world.a):
+        gateway.station.set({"ipsecPrfGranularity.1": "coarse"})
+
+
+@scenario("interface", "routed")
 def selectors(world: World) -> None:
     """With a row of ipsecPeerTrafficTable only those nets are negotiated, and only they pass."""
     for gateway, local, remote in ((world.b, B, A), (world.a, A, B)):
