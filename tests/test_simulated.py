@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -22,7 +24,9 @@ from agent.backends.simulated import (
 from agent.backends.statistics import RECEIVED
 from agent.monitor.sas import Registry
 from agent.plan import numbers
-from agent.plan.model import Child, Connection
+from agent.plan.flows import flow_child, with_flow
+from agent.plan.model import Child, Connection, Fine
+from agent.plan.phase2 import Granularity
 
 PEER = 4
 NAME, CHILD = numbers.connection_name(PEER), numbers.child_name(PEER, 1)
@@ -217,3 +221,30 @@ async def test_the_same_clock_gives_the_same_story() -> None:
 )
 def test_proposals_are_read(proposal: str, wanted: Algorithms) -> None:
     assert algorithms([proposal]) == wanted
+
+
+async def test_of_a_rule_whose_flows_have_sas_of_their_own_two_hosts_call() -> None:
+    """Each gets its SA, with a reqid of its own, which a renewal leaves to it."""
+    bench, made = Bench(), connection(child={"reqid": "", "rekey_time": "60"})
+    split = Fine(Granularity.IP, "", "", 0, (0, 0), (0, 0), (), None, (70000,))
+    (child,) = made.children
+    made = replace(made, children=(replace(child, fine=split),))
+    await bench.ike.load_connection(made)
+    await bench.later(0)
+    asked = [event for event in bench.kernel if event.kind is KernelEventKind.ACQUIRE]
+    assert [event.template.reqid for event in asked if event.template is not None] == [70000, 70000]
+    for event in asked:
+        assert event.flow is not None
+        flow = flow_child(made.children[0], event.flow)
+        assert flow is not None
+        await bench.ike.initiate(flow.name, NAME, "traffic", partial(with_flow, made.settings, CHILD, flow))
+    await bench.later(ANSWER_SECONDS)
+    assert {tunnel.reqid for tunnel in bench.registry.tunnels(PEER).values()} == {1, 2}
+    selectors = {bundle.child.local_selectors for bundle in bench.registry.alive()}
+    assert selectors == {("10.1.0.1/32",), ("10.1.0.2/32",)}
+    assert IkeEventKind.CHILD_REKEY in await bench.later(61)
+    assert {tunnel.reqid for tunnel in bench.registry.tunnels(PEER).values()} == {1, 2}
+    await bench.ike.terminate(child=CHILD)
+    await bench.later(2)
+    bench.registry.expire()
+    assert not bench.registry.tunnels(PEER)

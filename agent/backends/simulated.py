@@ -4,9 +4,10 @@ With it the memory backend plays its part, so that stations, shell and Setup Too
 on any machine. What happens follows from configuration and clock alone. A peer answers half
 a second after it is called, unless its address is in SILENT_NET; then nothing comes back. Nobody
 calls us, and no packet of a host wants a tunnel: one comes up by `dialup`, or because its peer
-is always up. It stands until it is ended, with its SAs renewed at the times that its profiles
-say, and carries a few packets a second, more with a higher peer number. docs/memory-backend.md
-tells this to operators.
+is always up. But of a rule whose flows have SAs of their own (ipsecPrfGranularity) two hosts
+keep calling. A tunnel stands until it is ended, with its SAs renewed at the times that its
+profiles say, and carries a few packets a second, more with a higher peer number.
+docs/memory-backend.md tells this to operators.
 """
 
 from __future__ import annotations
@@ -29,13 +30,16 @@ from agent.backends.engine import (
     IkeSa,
     KernelEvent,
     KernelEventKind,
+    Narrowed,
     SaCounters,
     SaRecord,
 )
 from agent.backends.memory import MemoryIke, MemorySpd
 from agent.backends.statistics import RECEIVED, SENT
 from agent.plan import numbers
-from agent.plan.model import Action, Connection, ViciValue
+from agent.plan.model import Action, Connection, Selector, Template, ViciValue
+from agent.plan.negotiated import Span, span
+from agent.plan.selectors import host, one_port
 
 SILENT_NET: Final = ipaddress.ip_network("203.0.113.0/24")  # TEST-NET-3, RFC 5737
 ANSWER_SECONDS: Final = 0.5
@@ -46,6 +50,13 @@ OCTETS: Final = 84  # of each packet, as ping sends them
 PACKETS: Final = 10  # a second at most: peers 10, 20, 30 … have one, peers 9, 19 … have ten
 PLAIN: Final = 3  # packets a second that pass by in plain, each way
 DROPPED_EVERY: Final = 5  # seconds between two packets that a drop rule catches, where there is one
+CALLS_EVERY: Final = 5.0  # seconds between two packets of a host whose flow has no SA
+CALLING_HOSTS: Final = 2
+SOMEWHERE: Final = (  # nets of the callers and the called where a rule covers everything
+    {4: bytes([192, 168, 1, 0]), 16: bytes([0xFD, 0, 0, 1]) + bytes(12)},
+    {4: bytes([192, 168, 2, 0]), 16: bytes([0xFD, 0, 0, 2]) + bytes(12)},
+)
+TCP, HTTPS, ESP = 6, 443, 50
 NO_ANSWER: Final = "no answer from the peer"
 LOOPBACK: Final = {4: bytes([127, 0, 0, 1]), 16: bytes(15) + b"\x01"}
 
@@ -121,6 +132,10 @@ class SimulatedIke(MemoryIke):
         self._associations: dict[int, Association] = {}
         self._of_connection: dict[str, dict[int, Association]] = {}
         self._attempts: set[tuple[str, str]] = set()  # connection and child
+        self._calling: dict[str, Connection] = {}  # connections with rules whose flows have SAs of their own
+        self._call_again = 0.0
+        self._narrowed: dict[tuple[str, str], Mapping[str, ViciValue]] = {}  # by connection and flow
+        self._allotted: dict[str, int] = {}  # reqids of flows
         self._ticker: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -140,6 +155,21 @@ class SimulatedIke(MemoryIke):
         now = self._clock()
         while self._agenda and self._agenda[0][0] <= now:
             heapq.heappop(self._agenda)[2]()
+        if self._calling and now >= self._call_again:
+            self._call_again = now + CALLS_EVERY
+            for connection in list(self._calling.values()):
+                for event in acquires(connection):
+                    self._spd.emit(event)
+
+    async def load_connection(self, connection: Connection) -> None:
+        await super().load_connection(connection)
+        self._calling.pop(connection.name, None)
+        if connection.initiator and any(child.fine is not None for child in connection.children):
+            self._calling[connection.name] = connection
+
+    async def unload_connection(self, name: str) -> None:
+        await super().unload_connection(name)
+        self._calling.pop(name, None)
 
     def _at(self, when: float, what: Callable[[], None]) -> None:
         heapq.heappush(self._agenda, (when, next(self._numbers), what))
@@ -183,8 +213,10 @@ class SimulatedIke(MemoryIke):
 
     # ---- negotiations -------------------------------------------------------------------
 
-    async def initiate(self, child: str, connection: str, reason: str) -> None:
-        await super().initiate(child, connection, reason)
+    async def initiate(self, child: str, connection: str, reason: str, narrowed: Narrowed | None = None) -> None:
+        await super().initiate(child, connection, reason, narrowed)
+        if narrowed is not None and (settings := narrowed()) is not None:
+            self._narrowed[connection, child] = settings
         if (connection, child) in self._attempts:
             return
         self._attempts.add((connection, child))
@@ -274,7 +306,7 @@ class SimulatedIke(MemoryIke):
         return association
 
     def _install(self, association: Association, connection: Connection, name: str) -> None:
-        settings = child_of(connection.settings, name)
+        settings = self._settings_of(connection, name)
         protocol = 51 if "ah_proposals" in settings else 50
         chosen = algorithms(settings.get("esp_proposals") or settings.get("ah_proposals"))
         peer = numbers.peer_of_connection(connection.name)
@@ -283,7 +315,7 @@ class SimulatedIke(MemoryIke):
         child = ChildSa(
             name,
             next(self._numbers),
-            number(settings.get("reqid")),
+            number(settings.get("reqid")) or self._allotted.setdefault(name, len(self._allotted) + 1),
             "INSTALLED",
             0 if settings.get("mode") == "transport" else 1,
             protocol,
@@ -306,6 +338,12 @@ class SimulatedIke(MemoryIke):
         tunnel = association.tunnels[name] = Tunnel(child, association, now, ends if ends > now else 0.0, rate)
         if tunnel.ends:
             self._at(tunnel.ends, lambda: self._rekey(tunnel))
+
+    def _settings_of(self, connection: Connection, name: str) -> Mapping[str, ViciValue]:
+        """Of a child; of a flow as they were asked for, as long as its rule is there."""
+        if numbers.is_flow(name) and child_of(connection.settings, numbers.rule_child(name)):
+            return child_of(self._narrowed.get((connection.name, name), {}), name)
+        return child_of(connection.settings, name)
 
     def _spi(self, size: int) -> bytes:
         return hashlib.blake2b(str(next(self._numbers)).encode(), digest_size=size).digest()
@@ -347,7 +385,7 @@ class SimulatedIke(MemoryIke):
         connection = self.connections.get(found.sa.connection)
         if found.tunnels.get(old.child.name) is not old or connection is None:
             return  # it has ended
-        if not child_of(connection.settings, old.child.name):
+        if not self._settings_of(connection, old.child.name):
             return
         last = replace(self._counted(old), state="REKEYED")
         self._install(found, connection, old.child.name)
@@ -374,7 +412,8 @@ class SimulatedIke(MemoryIke):
                 self._end(association)
                 continue
             for tunnel in list(association.tunnels.values()):
-                if child_id == tunnel.child.unique_id or (child and child == tunnel.child.name):
+                named = child in (tunnel.child.name, numbers.rule_child(tunnel.child.name))
+                if child_id == tunnel.child.unique_id or (child and named):
                     self._end_tunnel(association, tunnel)
 
     async def end_outdated(self, connection: str, child: str = "") -> None:
@@ -466,6 +505,37 @@ def records(association: Association, tunnel: Tunnel, now: float) -> Iterator[Sa
         yield SaRecord(source, destination, child.protocol, spi, child.reqid, child.mode, counters)
         if cpi:
             yield SaRecord(source, destination, 108, cpi.rjust(4, b"\0"), child.reqid, child.mode, counters)
+
+
+def acquires(connection: Connection) -> Iterator[KernelEvent]:
+    """What the kernel would ask for the packets of two hosts behind us with one behind the peer."""
+    for child in connection.children:
+        settings = child_of(connection.settings, child.name)
+        ends = [span(texts(settings.get(side))[0]) for side in ("local_ts", "remote_ts") if settings.get(side)]
+        if child.fine is None or len(ends) < 2 or None in ends:
+            continue
+        ours, theirs = (
+            end._replace(first=somewhere[len(end.first)]) if not any(end.first) else end
+            for end, somewhere in zip(ends, SOMEWHERE, strict=True)
+            if end is not None
+        )
+        for place in range(1, 1 + CALLING_HOSTS):
+            flow = Selector(
+                host(nth(ours, place)),
+                host(nth(theirs, 1)),
+                TCP,
+                one_port(40000 + place),
+                one_port(theirs.port or HTTPS),
+            )
+            here, there = address(connection.settings, "local"), address(connection.settings, "remote")
+            template = Template(here, there, ESP, 1, child.reqid)
+            yield KernelEvent(KernelEventKind.ACQUIRE, template=template, flow=flow)
+
+
+def nth(one: Span, place: int) -> bytes:
+    """An address of a span, the last one where it has fewer."""
+    number = min(int.from_bytes(one.first, "big") + place, int.from_bytes(one.last, "big"))
+    return number.to_bytes(len(one.first), "big")
 
 
 def answers(settings: Mapping[str, ViciValue]) -> bool:
