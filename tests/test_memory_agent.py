@@ -162,3 +162,20 @@ def test_one_that_does_not_answer_is_blocked_for_a_while_and_the_reason_is_there
     told = [text for text in tools.rows("ipsecGwEventText").values() if "blocked" in text]
     assert told and "branch 2" in told[-1] and "no answer" in told[-1]
     until(lambda: status(tools, 2), DORMANT)
+
+
+def test_of_a_rule_split_by_hosts_two_hosts_call_and_each_has_its_bundle(tools: Tools) -> None:
+    """ipsecPrfGranularity ip."""
+    assert not tools.set(ipsecPrfProposal_7=0, ipsecPrfGranularity_7="ip")
+    assert not tools.set(ipsecTrProfile_1=7)
+    until(lambda: len(bundles_of(tools, 1)), 2)
+    sources = sorted(tools.get("ipsecBundleLocalAddress", bundle) for bundle in bundles_of(tools, 1))
+    assert sources == ["10.1.0.1", "10.1.0.2"]
+    assert {tools.get("ipsecBundleLocalMaskLen", bundle) for bundle in bundles_of(tools, 1)} == {"32"}
+    assert tools.get("ipsecGwTrafficApplyState", 1) == "2" and tools.get("ipsecPeerStatGranularity", 1) == "3"
+    before = bundles_of(tools, 1)
+    until(lambda: all(int(tools.get("ipsecBundleOutPkt", bundle)) > 0 for bundle in before), True)
+    assert not tools.set(ipsecPeerAdminStatus_1="dialup")
+    until(lambda: any("waits for a packet" in text for text in tools.rows("ipsecGwEventText").values()), True)
+    assert not tools.set(ipsecPrfGranularity_7="coarse")
+    until(lambda: bundles_of(tools, 1), [])
