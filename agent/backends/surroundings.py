@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Final
 
@@ -109,7 +109,8 @@ class Surroundings:
         self._default_sources = self._ask_default_sources()
         self._links = self._host.link_addresses()
         self._wanted = Counter()
-        ends = {numbers.peer_and_rule_of_child(child)[0]: tunnel.remote for child, tunnel in self._tunnels.items()}
+        standing = ChainMap(dict(self._tunnels), *map(dict, self._flows.values()))
+        ends = {numbers.peer_and_rule_of_child(name)[0]: tunnel.remote for name, tunnel in standing.items()}
         for row in configuration.rows(PEER_TABLE):
             text = _text(row[PEER_ADDRESS])
             if not text:
