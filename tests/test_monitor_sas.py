@@ -328,12 +328,24 @@ def test_a_row_of_the_ike_table() -> None:
 
 
 @pytest.mark.parametrize(("table", "row"), [("ikeSa", ike_row), ("ikev2Sa", ikev2_row)])
-def test_what_was_used_was_there(table: str, row: Callable[..., Mapping[str, Value]]) -> None:
-    """The daemon tells whole seconds only: 1.6 s after it came up an SA is 1 s old."""
-    registry = Registry(lambda: 98.4)
-    registry.event(IkeEvent(IkeEventKind.IKE_UP, ike=ike(5, established=1), connection="peer-3"))
-    values = row(registry.ike[5], connection(), 0, NOW)
-    assert values[f"{table}LastUsed"] == values[f"{table}Created"] == 1_700_000_000 - 1
+def test_when_it_was_made_stays(table: str, row: Callable[..., Mapping[str, Value]]) -> None:
+    """Though the daemon tells whole seconds only: 1.6 s after it came up an SA is 1 s old."""
+    clock = [90.0]
+    registry = Registry(lambda: clock[0])
+    registry.event(IkeEvent(IkeEventKind.IKE_UP, ike=ike(5), connection="peer-3"))
+    made = set[Value]()
+    for after in (0.0, 1.6, 2.4, 7.0, 7.99):
+        clock[0] = 90 + after
+        listed(registry, ike(5, established=int(after)))
+        values = row(registry.ike[5], connection(), 0, Now(1_700_000_000 + after, clock[0], 40.0))
+        made.add(values[f"{table}Created"])
+        assert values[f"{table}LastUsed"] == values[f"{table}Created"]
+    assert made == {1_700_000_000}
+    clock[0] = 98.0
+    registry = Registry(lambda: clock[0])  # of another agent, who finds it
+    listed(registry, ike(5, established=8))
+    values = row(registry.ike[5], connection(), 0, Now(1_700_000_008, 98.0, 40.0))
+    assert (values[f"{table}Created"], values[f"{table}LastUsed"]) == (1_700_000_000, 1_700_000_008)
 
 
 def test_what_is_still_being_negotiated_is_not_made_up() -> None:

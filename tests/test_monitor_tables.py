@@ -38,6 +38,7 @@ OURS, THEIRS = b"\x0a\x08\0\x01", b"\x0a\x08\0\x02"
 CHILD = "peer-1-rule-1"
 APPLY, ERROR = "ipsecGwPeerApplyTable", "ipsecGwPeerLastError"
 REQID = numbers.REQID_FIRST
+TURNS_OF_A_LOOK = 10  # of the loop, in which all tables are drawn of whose one a cell was seen
 
 
 def plan(generation: int, remote: str = "10.8.0.2") -> Planned:
@@ -78,6 +79,8 @@ class Bench:
     async def reads(self, name: str, value: Value | None, row: int = 1) -> None:
         for _ in range(400):
             if self.cell(name, row) == value:
+                for _ in range(TURNS_OF_A_LOOK):
+                    await asyncio.sleep(0)
                 return
             await asyncio.sleep(0.01)
         raise AssertionError(f"{name}.{row} is {self.cell(name, row)!r}, not {value!r}")

@@ -49,6 +49,10 @@ class Now(NamedTuple):
     clock: float
     started: float
 
+    def seconds(self, clock: float) -> int:
+        """A moment of the clock in seconds since 1970."""
+        return int(self.wall - (self.clock - clock))
+
     def ticks(self, clock: float) -> int:
         """A moment of the clock as sysUpTime."""
         return max(0, int((clock - self.started) * TICKS)) & 0xFFFFFFFF
@@ -74,7 +78,6 @@ def ike_row(row: IkeRow, connection: Connection | None, octets: int, now: Now) -
     """A row of ikeSaTable. `octets`: IKE messages of it as far as they are counted. What is still being negotiated,
     and what the vendor's enumeration has no number for, reads 0, as in ikev2SaTable."""
     sa = row.sa
-    created = int(now.wall - sa.established) if sa.established else int(now.wall - (now.clock - row.seen))
     settings: Mapping[str, ViciValue] = connection.settings if connection is not None else {}
     values: Values = {
         "ikeSaIndex": row.number,
@@ -94,8 +97,8 @@ def ike_row(row: IkeRow, connection: Connection | None, octets: int, now: Now) -
         "ikeSaMajVersion": sa.version,
         "ikeSaPeerIndex": row.peer,
         "ikeSaHeartbeatsEnabled": 4,
-        "ikeSaCreated": date(created),
-        "ikeSaLastUsed": date(max(created, int(now.wall - (now.clock - row.used)))),
+        "ikeSaCreated": date(now.seconds(row.created)),
+        "ikeSaLastUsed": date(now.seconds(row.used)),
         "ikeSaExpires": date(expires(sa.reauth_in, sa.rekey_in, settings, now)),
         "ikeSaLocalPort": sa.local_port,
         "ikeSaRemotePort": sa.remote_port,

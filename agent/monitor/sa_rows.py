@@ -92,7 +92,6 @@ def ikev2_row(row: IkeRow, connection: Connection | None, octets: int, now: Now)
     """A row of ikev2SaTable. `octets`: IKE messages of it as far as they are counted."""
     sa = row.sa
     settings: Mapping[str, ViciValue] = connection.settings if connection is not None else {}
-    created = int(now.wall - sa.established) if sa.established else int(now.wall - (now.clock - row.seen))
     return {
         "ikev2SaIndex": row.number,
         "ikev2SaState": ike_state(sa.state),
@@ -108,8 +107,8 @@ def ikev2_row(row: IkeRow, connection: Connection | None, octets: int, now: Now)
         "ikev2SaRemoteIp": ipv4(sa.remote),
         "ikev2SaSpiI": sa.initiator_spi,
         "ikev2SaSpiR": sa.responder_spi,
-        "ikev2SaCreated": date(created),
-        "ikev2SaLastUsed": date(max(created, int(now.wall - (now.clock - row.used)))),
+        "ikev2SaCreated": date(now.seconds(row.created)),
+        "ikev2SaLastUsed": date(now.seconds(row.used)),
         "ikev2SaExpires": date(expires(sa.reauth_in, sa.rekey_in, settings, now)),
         "ikev2SaRekeys": date(int(now.wall) + sa.rekey_in) if sa.rekey_in > 0 else 0,
         "ikev2SaNumNegotiations": sum(child.state in NEGOTIATED for child in sa.children),

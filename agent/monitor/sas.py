@@ -30,6 +30,7 @@ GRACE_SECONDS: Final = 1.0
 IPCOMP: Final = 108
 UNCHANGED: Final = Overhead(0, 0, 1)
 TRANSPORT: Final = 0
+UNSURE: Final = 2.0  # seconds that two of the daemon's ages, each in whole ones, may lie apart for one moment
 REMEMBERED: Final = 4096  # events for so long a unique id that ended is known to have
 
 
@@ -43,6 +44,7 @@ class IkeRow:
     told: int
     seen: float  # when it appeared, seconds of the clock
     used: float  # when it last did something
+    created: float  # when it was made, as near as the daemon's whole seconds tell; it stays once it is told
 
 
 @dataclass(eq=False, slots=True)
@@ -248,7 +250,7 @@ class Registry:
         peer = numbers.peer_of_connection(sa.connection)
         now = self._clock()
         if row is None:
-            row = IkeRow(self._ike_rows.take(), sa, peer, self._serial, now, now)
+            row = IkeRow(self._ike_rows.take(), sa, peer, self._serial, now, now, now)
             self.ike[sa.unique_id] = row
             self.ike_of_peer.setdefault(peer, {})[row.number] = row
         else:
@@ -257,6 +259,8 @@ class Registry:
             if row.sa.state != sa.state:
                 row.used = now
             row.sa = sa
+        if sa.established and abs(now - sa.established - row.created) >= UNSURE:
+            row.created = now - sa.established
         row.told = self._serial if told is None else told
         self.touched_ike.add(row.number)
         self.touched_peers.add(peer)
