@@ -28,6 +28,8 @@ from tests.xfrm_namespace import Namespace, cable, namespaces, until
 
 NUMBER, NAME = 100_007, "ipsec7"
 V6 = bytes.fromhex("20010db8000700000000000000000001")
+pytestmark = pytest.mark.kernel
+
 ADDRESSES = (
     Address(bytes([10, 7, 0, 1]), 30),
     Address(bytes([10, 7, 9, 1]), 32, bytes([10, 7, 9, 2])),

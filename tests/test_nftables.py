@@ -15,6 +15,8 @@ from agent.backends.xfrm.netlink import NetlinkSocket
 from agent.plan.filtering import PRIORITY_FILTER, PRIORITY_RAW, Chain, NamedSet, Part, quoted
 from tests.xfrm_namespace import Namespace, namespaces, until
 
+pytestmark = pytest.mark.kernel
+
 COUNTING = Part(
     (Chain("seen_in", "input", PRIORITY_FILTER, ('ip protocol icmp counter name "seen_icmp"',)),),
     counters=frozenset({"seen_icmp"}),

@@ -462,7 +462,7 @@ def lists(draw: st.DrawFn) -> list[str]:
     return [f"{draw(actions)} {draw(nets)} {draw(nets)}{draw(kinds)}" for _ in range(draw(st.integers(1, 4)))]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(lists(), lists(), st.sampled_from([IP, PROTO, PORT]), st.data())
 def test_flows_change_by_which_sa_a_packet_leaves_and_nothing_else(
     one: list[str], other: list[str], granularity: int, data: st.DataObject
