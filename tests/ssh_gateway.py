@@ -6,11 +6,12 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.station import Agent
+from tests.station import Agent, Station
 
 PROGRAM = str(Path(sys.executable).parent / "ipsec-agent")
 PATIENCE = 60.0
@@ -31,6 +32,19 @@ class Gateway(Agent):
         self.askpass = folder / "askpass"
         self.askpass.write_text('#!/bin/sh\nprintf "%s\\n" "$SPOKEN"\n')
         self.askpass.chmod(0o700)
+
+    def start(self) -> Station:
+        """A station whose agent answers, and offers its shell: that comes a little later."""
+        station = super().start()
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.ssh_port), PATIENCE).close()
+            except ConnectionRefusedError:
+                assert time.monotonic() < end, self.log.read_text()
+                time.sleep(0.05)
+            else:
+                return station
 
     def begin(self) -> None:
         """Start it, and know its host key."""
