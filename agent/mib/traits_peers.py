@@ -403,7 +403,7 @@ TRAITS = {
         disturbs="renegotiates peer",
         shown=(
             "tests/test_xfrm_packets.py::test_packets_fare_as_explain_says;"
-            " tests/test_plan_oracle.py::test_packet; lab: rules"
+            " tests/test_plan_oracle.py::test_packet; lab: around_peers"
         ),
     ),
     "ipsecTrInterface": Traits(

@@ -97,7 +97,7 @@ def adoption(world: World) -> None:
 
 
 @scenario("first", "on_demand")
-def rules(world: World) -> None:
+def around_peers(world: World) -> None:
     """Drop and pass rules before and after the peers decide forwarded packets as explain says."""
     world.a.station.set(
         {

@@ -146,7 +146,7 @@ def renewed(gateway: Gateway, before: Collection[int], last: Collection[int]) ->
 
 def udp_bundles(gateway: Gateway) -> list[dict[str, str]]:
     """ICMP, by which a closed port answers, has bundles too."""
-    return [row for row in bundle_rows(gateway, SPLIT_PEER) if row["ipsecBundleProto"] == "17"]
+    return [row for row in bundle_rows(gateway, SPLIT_PEER) if row.get("ipsecBundleProto") == "17"]
 
 
 def ports(gateway: Gateway, side: str) -> set[str]:

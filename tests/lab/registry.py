@@ -50,6 +50,7 @@ def chosen(names: list[str]) -> dict[str, list[str]]:
 
     wanted: set[str] = set()
     boots = {each.boot for each in SCENARIOS.values()}
+    assert boots.isdisjoint(SCENARIOS), "a scenario that is called as a boot would bring all of that"
     pending = list(names) if names else sorted(boots)
     while pending:
         name = pending.pop()
