@@ -22,6 +22,7 @@ from typing import Final, NamedTuple
 
 from agent.plan import numbers, spd
 from agent.plan.connections import side_selector, traffic_selector
+from agent.plan.links import covers
 from agent.plan.model import (
     NO_FLOWS,
     Child,
@@ -93,7 +94,7 @@ def fine(child: str, granularity: int, what: Covered, own: Iterable[bytes], reqi
     mine: tuple[bytes, ...] = ()
     if granularity == Granularity.LOCAL_SERVICES:
         outside = (one for one in own if not ipaddress.ip_address(one).is_loopback)
-        mine = tuple(sorted(one for one in outside if any(_within(one, part.source) for part in what.parts)))
+        mine = tuple(sorted(one for one in outside if any(covers(part.source, one) for part in what.parts)))
     whole = None
     if what.parts:
         first = what.parts[0]
@@ -193,7 +194,7 @@ def asking(parts: Iterable[Selector], split: Fine, flows: Collection[Tunnel]) ->
         part._replace(source=host(one))
         for part in parts
         for one in split.own
-        if _within(one, part.source) and part.source != host(one)
+        if covers(part.source, one) and part.source != host(one)
     )
 
 
@@ -270,11 +271,4 @@ def common(one: Selector, other: Selector) -> Selector | None:
 
 def _both(one: Prefix, other: Prefix) -> Prefix | None:
     wide, narrow = sorted((one, other), key=lambda net: net.length)
-    return narrow if len(wide.address) == len(narrow.address) and _within(narrow.address, wide) else None
-
-
-def _within(address: bytes, net: Prefix) -> bool:
-    if len(address) != len(net.address):
-        return False
-    rest = len(address) * 8 - net.length
-    return int.from_bytes(address, "big") >> rest == int.from_bytes(net.address, "big") >> rest
+    return narrow if covers(wide, narrow.address) else None
