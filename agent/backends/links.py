@@ -15,8 +15,8 @@ import contextlib
 import errno
 import ipaddress
 import logging
-from collections.abc import Iterable, Mapping
-from typing import Final
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Final, TypeVar
 
 from agent.backends import tasks
 from agent.backends.engine import EngineError, LinksTold
@@ -87,8 +87,10 @@ from agent.plan.numbers import INTERFACE_BASE, ROUTE_PROTOCOL, is_our_interface
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 SETTLE_SECONDS: Final = 0.1  # announcements come by the dozen
-LINKS_PER_TURN: Final = 128  # links looked at before the loop may do something else
+PER_TURN: Final = 128  # links, routes or rules seen to before the loop may do something else
 DUMP_ATTEMPTS: Final = 5
 RETRY_SECONDS: Final = 15.0  # what failed is tried again at the latest then
 NO_KIND: Final = "the kernel has no XFRM interfaces (module xfrm_interface)"
@@ -239,14 +241,12 @@ class KernelLinks:
             unguarded = guards(self._links.values())
             await self._make_routes(sorted(unguarded.keys() - await self._our_route_set()), unguarded, problems)
         up = set[int]()
-        for count, link in enumerate(wanted.values(), 1):
+        async for link in in_turns(wanted.values()):
             problem = self._keep_link(link, seen.get(link.number))
             if problem:
                 problems[link.peer] = problem
             elif self._is_up(link):
                 up.add(link.number)
-            if count % LINKS_PER_TURN == 0:
-                await asyncio.sleep(0)
         made = {index: link for index, link in wanted.items() if link.peer not in problems}
         await self._keep_addresses(made, problems)
         await self._keep_routes({index: made[index] for index in up}, seen, problems)
@@ -325,18 +325,14 @@ class KernelLinks:
         await self._remove_routes(route for route in old if route.interface == NOWHERE)
 
     async def _make_routes(self, routes: Iterable[Route], peers: Mapping[Route, int], problems: dict[int, str]) -> None:
-        for count, route in enumerate(routes, 1):
-            if count % LINKS_PER_TURN == 0:
-                await asyncio.sleep(0)
+        async for route in in_turns(routes):
             problem = self._do(RTM_NEWROUTE, route_body(route), flags=CREATE | EXCLUSIVE)
             if problem:
                 where = show(route.destination.address, route.destination.length)
                 problems.setdefault(peers[route], f"route to {where}: {problem}")
 
     async def _remove_routes(self, routes: Iterable[Route]) -> None:
-        for count, route in enumerate(routes, 1):
-            if count % LINKS_PER_TURN == 0:
-                await asyncio.sleep(0)
+        async for route in in_turns(routes):
             self._do(RTM_DELROUTE, route_body(route))
 
     async def _our_route_set(self) -> set[Route]:
@@ -348,18 +344,14 @@ class KernelLinks:
         wanted = routing_rules(self._links.values())
         held = await self._our_rules()
         places = placed(wanted, held)
-        for count, seen in enumerate(sorted(set(places).difference(held)), 1):
-            if count % LINKS_PER_TURN == 0:
-                await asyncio.sleep(0)
+        async for seen in in_turns(sorted(set(places).difference(held))):
             problem = self._do(RTM_NEWRULE, rule_body(*seen), flags=CREATE | EXCLUSIVE)
             if problem:
                 what = f"{show(*seen.rule.source)} to {show(*seen.rule.destination)}"
                 problems.setdefault(wanted[seen.rule], f"routing rule {what}: {problem}")
         for rule in wanted.keys() - {seen.rule for seen in places} if len(places) < len(wanted) else ():
             problems.setdefault(wanted[rule], NO_ROOM)
-        for count, seen in enumerate(set(held).difference(places) if self._removing else (), 1):
-            if count % LINKS_PER_TURN == 0:
-                await asyncio.sleep(0)
+        async for seen in in_turns(set(held).difference(places) if self._removing else ()):
             self._do(RTM_DELRULE, rule_body(*seen))
 
     async def _our_rules(self) -> list[RuleSeen]:
@@ -447,6 +439,14 @@ class KernelLinks:
         self._problems = problems
         for told in self._told:
             told(problems)
+
+
+async def in_turns(items: Iterable[T]) -> AsyncIterator[T]:
+    """Each of them; now and then the loop may do something else in between."""
+    for count, item in enumerate(items, 1):
+        if count % PER_TURN == 0:
+            await asyncio.sleep(0)
+        yield item
 
 
 def show(address: bytes, length: int) -> str:
