@@ -129,7 +129,8 @@ class Side:
                 if event.kind is kind:
                     return event
             await asyncio.sleep(0.02)
-        raise AssertionError(f"no {kind}; there were {[event.kind.value for event in self.events]}")
+        told = [f"{event.kind.value} {event.text}".strip() for event in self.events]
+        raise AssertionError("\n".join((f"no {kind}; there were", *told)))
 
     async def initiated(self) -> str:
         self.events.clear()
@@ -294,8 +295,8 @@ async def test_a_connection_loaded_anew_is_called_with_its_new_settings(
     try:
         connections.mark(["peer-1"], [])
         connections.look_again()
+        await connections.idle.wait()  # else it and the next line set the daemon's options at once
         await call_nobody(a, version, wait)
-        await connections.idle.wait()
         wanted.connections = {"peer-1": a.connection(version=version)}
         connections.mark(["peer-1"], [])
         assert (await a.event(IkeEventKind.INITIATED, 5)).text == ""
@@ -305,6 +306,30 @@ async def test_a_connection_loaded_anew_is_called_with_its_new_settings(
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.mark.parametrize("anew", [True, False], ids=["anew", "for good"])
+async def test_what_charon_has_not_begun_when_it_is_ended_is_ended_too(
+    pair: tuple[Side, Side], anew: bool, monkeypatch: MonkeyPatch
+) -> None:
+    """An initiation it has taken in a moment ago is nothing to end at first."""
+    a, b = pair
+    await b.load()
+    await call_nobody(a, "1", 0.5)
+    end, early = a.ike._terminate, iter([True])
+
+    async def too_early(**what: Any) -> None:
+        if not next(early, False):
+            await end(**what)
+
+    monkeypatch.setattr(a.ike, "_terminate", too_early)
+    if anew:
+        await a.load()
+        await a.ike.end_outdated("peer-1")
+    else:
+        await a.ike.unload_connection("peer-1")
+        await a.ike.terminate(connection="peer-1")
+    assert bool((await a.event(IkeEventKind.INITIATED, 5)).text) is not anew
 
 
 @pytest.mark.parametrize("version", ["1", "2"])

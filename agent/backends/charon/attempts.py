@@ -52,6 +52,7 @@ class Attempt:
     outcome: asyncio.Future[str]
     narrowed: Narrowed | None = None  # what has to be loaded for it first
     lines: list[str] = field(default_factory=list)
+    trying: bool = False  # charon was asked, and there is no outcome yet
     slow: bool = False  # followed by events now
     outdated: bool = False  # begun with settings that are loaded no more
 
@@ -105,22 +106,25 @@ class Attempts:
         task.add_done_callback(self._tasks.discard)
 
     @contextlib.asynccontextmanager
-    async def ending_outdated(self, connection: str, child: str = "") -> AsyncIterator[None]:
+    async def ending_outdated(self, connection: str, child: str = "") -> AsyncIterator[Callable[[], bool]]:
         """While SAs with settings of before are ended; attempts under way for the connection (or only for that child)
-        are begun anew after it, and none before. One at a time of a connection."""
+        are begun anew after it, and none before. One at a time of a connection. Gives what tells whether one that
+        was begun before goes on."""
         for attempt in self._of(connection):
             attempt.outdated = attempt.outdated or child in ("", attempt.child, numbers.rule_child(attempt.child))
         over = self._endings[connection] = asyncio.Event()
         try:
-            yield
+            yield lambda: any(attempt.outdated and attempt.trying for attempt in self._of(connection))
         finally:
             del self._endings[connection]
             over.set()
 
-    def given_up(self, connection: str) -> None:
-        """What is under way for it is being ended for good."""
-        for attempt in self._of(connection):
+    def given_up(self, connection: str) -> Callable[[], bool]:
+        """What is under way for it is being ended for good; gives what tells whether some of it goes on."""
+        ended = self._of(connection)
+        for attempt in ended:
             attempt.outdated = False
+        return lambda: any(attempt.trying for attempt in ended)
 
     def _of(self, connection: str) -> list[Attempt]:
         return [attempt for attempt in self._under_way.values() if attempt.connection == connection]
@@ -163,12 +167,19 @@ class Attempts:
         self._told(IkeEvent(IkeEventKind.INITIATED, connection=attempt.connection, child_name=attempt.child, text=text))
 
     async def _try(self, attempt: Attempt) -> str:
+        try:
+            return await self._initiated(attempt)
+        finally:
+            attempt.trying = False
+
+    async def _initiated(self, attempt: Attempt) -> str:
         if not await self._loaded(attempt.connection):
             return f"{attempt.connection} is not loaded into charon"
         await self._ended(attempt.connection)
         async with self._places:
             if attempt.narrowed is not None and (problem := await self._prepare(attempt)):
                 return problem
+            attempt.trying = True
             text = await asyncio.get_running_loop().run_in_executor(self._executor, self._initiate, attempt)
         if text is not SLOW:
             return text
@@ -177,6 +188,7 @@ class Attempts:
             async with asyncio.timeout(self._patience()):
                 return await attempt.outcome
         except TimeoutError:
+            attempt.trying = False  # nobody needs to see to its end besides
             await self._give_up(attempt.connection, "")
             return reason(attempt.lines)
 

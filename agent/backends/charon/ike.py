@@ -46,6 +46,7 @@ MUTE_QUESTIONS: Final = 3  # unanswered in that time, at least: it may have been
 SILENCE: Final = (TimeoutError, BlockingIOError)  # the second: its queue of connections is full
 LOG_SECONDS: Final = 60.0  # between two looks at the size of its log
 TERMINATE_MILLISECONDS: Final = 2000  # for the peer to confirm; then the SA goes all the same
+LATE_PAUSES: Final = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)  # before ending again what goes on being tried
 NOTHING_TO_END: Final = "no matching SAs to terminate found"
 
 OpenSecret = Callable[[int, bytes], bytes]
@@ -428,13 +429,23 @@ class CharonIke:
         if self._attempts is None or connection not in self._journal.fingerprints:  # gone: nothing to begin anew
             await self.terminate(connection=connection, child=child)
             return
-        async with self._attempts.ending_outdated(connection, child):
-            await self._terminate(connection=connection, child=child)
+        async with self._attempts.ending_outdated(connection, child) as goes_on:
+            await self._end_tried(connection, child, goes_on)
 
     async def terminate(self, *, connection: str = "", child: str = "", ike_id: int = 0, child_id: int = 0) -> None:
         if connection and not child and self._attempts is not None:
-            self._attempts.given_up(connection)
-        await self._terminate(connection=connection, child=child, ike_id=ike_id, child_id=child_id)
+            await self._end_tried(connection, child, self._attempts.given_up(connection))
+        else:
+            await self._terminate(connection=connection, child=child, ike_id=ike_id, child_id=child_id)
+
+    async def _end_tried(self, connection: str, child: str, goes_on: Callable[[], bool]) -> None:
+        """With what charon has taken in and not begun yet: at first that is nothing to end."""
+        await self._terminate(connection=connection, child=child)
+        for pause in LATE_PAUSES:
+            await asyncio.sleep(pause)
+            if not goes_on():
+                break
+            await self._terminate(connection=connection, child=child)
 
     async def _terminate(self, *, connection: str = "", child: str = "", ike_id: int = 0, child_id: int = 0) -> None:
         if child and not ike_id and not child_id:
