@@ -171,7 +171,8 @@ def flows_of_ports(world: World) -> None:
 
         world.eventually(asked, f"UDP to {max(wanted)} has its own", SECONDS)
         world.note(f"after {time.monotonic() - begun:.1f} s")
-    world.check(ports(world.b, "Local") == {"7301", "7302"}, "and so it has at the other end", ports(world.b, "Local"))
+    both = {"7301", "7302"}
+    world.becomes(lambda: ports(world.b, "Local"), both, "and so it has at the other end")
     sources = {row["ipsecBundleLocalPort"] for row in udp_bundles(world.a)}
     world.check(sources == {"40000"}, "each of one pair of ports", sources)
     reqids = {row.get("reqid") for row in world.a.negotiated()}
@@ -185,7 +186,7 @@ def flows_of_ports(world: World) -> None:
         world.eventually(
             lambda last=last: renewed(world.b, before, last), f"{gateway.name} rekeys all, with their reqids"
         )
-        world.check(ports(world.b, "Local") == {"7301", "7302"}, "for the same ports", ports(world.b, "Local"))
+        world.becomes(lambda: ports(world.b, "Local"), both, "for the same ports")
     world.check_private(capture.take())
     capture.close()
 

@@ -55,6 +55,16 @@ class World:
                 return self.check(not missing, sentence, missing or "")
             time.sleep(pause)
 
+    def becomes(self, read: Callable[[], object], wanted: object, sentence: str, seconds: float = 15) -> bool:
+        """Until what is read equals `wanted`. Tables, daemons and captures are a moment behind what was done, and the
+        far end another; only what must hold at once is for `check`."""
+
+        def differs() -> str:
+            found = read()
+            return "" if found == wanted else f"{found}, not {wanted}"
+
+        return self.eventually(differs, sentence, seconds)
+
     def start(self, letters: Iterable[str]) -> None:
         """Agents of these sites, all at once, until each answers. Raises Hopeless when one does not."""
         gateways = [self.gateways[letter] for letter in letters]
