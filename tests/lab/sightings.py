@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from tests.lab.gateway import Gateway
-from tests.lab.topology import SITES, run
+from tests.lab.topology import SITES, Site, ping, run
 
 APPLY_TABLES = {"Peer", "Traffic", "IkeProposal", "IkeProfile", "IpsecProposal", "IpsecProfile"}
 APPLIED, FAILED, UNUSED, SHADOWED = 2, 3, 4, 5
@@ -49,6 +49,18 @@ def established(gateway: Gateway, peer: int) -> str:
     if not any(row.get("ipsecBundleState") == str(BUNDLE_ESTABLISHED) for row in bundle_rows(gateway, peer)):
         return f"no established bundle: {gateway.station.walk('ipsecBundleState')}"
     return ""
+
+
+def lost(host: Site, destination: str, count: int = 3, *, interval: float = 0.2, size: int = 56) -> str:
+    """'' when each packet of a short ping from behind a gateway is answered. A tunnel that one end shows as up may be a
+    moment from it at the other."""
+    sent, answered = ping(host, destination, count, interval=interval, size=size)
+    return "" if sent == answered == count else f"{answered} of {sent} answered"
+
+
+def silent(host: Site, destination: str) -> str:
+    """'' when one of two packets of a ping is answered."""
+    return "" if ping(host, destination, 2)[1] else "no answer"
 
 
 def counted(gateway: Gateway, peer: int) -> dict[str, int]:
