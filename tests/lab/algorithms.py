@@ -22,7 +22,7 @@ from tests.lab.recipes import Cells
 from tests.lab.registry import scenario
 from tests.lab.sightings import FAILED, apply_state
 from tests.lab.topology import SITES, Site, batch, inside
-from tests.lab.wire import AH, plain, summary
+from tests.lab.wire import AH, Packet, plain, summary
 from tests.lab.world import World
 
 A, B = SITES["a"], SITES["b"]
@@ -212,10 +212,12 @@ def table_holds(world: World, version: int) -> None:
     world.eventually(lambda: missing(world.a, version, expected), f"{len(standing)} children, each as set", 150)
     world.note(f"{len(standing)} children in {time.monotonic() - begun:.1f} s")
     capture = world.capture()
+    packets: list[Packet] = []
 
     def carried() -> str:
         send_to_all(standing)
         time.sleep(0.3)
+        packets.extend(capture.take())
         have = children(world.b)
         return ", ".join(str(number) for number in standing if not int(have.get(number, {}).get("packets-in", 0)))
 
@@ -223,7 +225,7 @@ def table_holds(world: World, version: int) -> None:
     refused = [number for number, case in expected.items() if case.shows is None]
     send_to_all(refused)
     time.sleep(1)
-    packets = capture.take()
+    packets += capture.take()
     capture.close()
     world.check(not plain(packets), "nothing in plain", summary(plain(packets)))
     world.check(any(each.protocol == AH for each in packets), "and AH is there", summary(packets))

@@ -72,7 +72,9 @@ def counted(gateway: Gateway, peer: int) -> dict[str, int]:
 
 def bundle_disagreement(gateway: Gateway, peer: int) -> str:
     """'' when the bundle counters of a peer are those of its SAs in the kernel (nothing has been rekeyed yet)."""
-    remote = next(site.outer for site in SITES.values() if gateway.connected(site))
+    remote = next((site.outer for site in SITES.values() if gateway.connected(site)), "")
+    if not remote:
+        return "no SA"
     states = gateway.states()
     incoming = [each for each in states if each.source == remote]
     outgoing = [each for each in states if each.destination == remote]
