@@ -19,7 +19,7 @@ from tests.lab import recipes
 from tests.lab.gateway import Gateway
 from tests.lab.recipes import Cells
 from tests.lab.registry import scenario
-from tests.lab.sightings import apply_state
+from tests.lab.sightings import apply_state, ike_rows
 from tests.lab.station import Refused
 from tests.lab.topology import SITES, Ping, Site, inside, ping, run
 from tests.lab.wire import plain, summary
@@ -32,6 +32,7 @@ NAME_A, NAME_B = "gwa.example.org", "gwb.example.org"
 DEAD = "198.51.100.2"  # the router's own address: nobody answers IKE there
 UP_SECONDS = 60
 ALONE_SECONDS = 3
+AGGRESSIVE = "4"  # an ikeSaXchType
 COUNTED_SECONDS = 60
 
 # rows of certTable: the same at both gateways where both have them
@@ -199,7 +200,11 @@ def rsa_signatures(world: World) -> None:
     """IKEv1 in both modes; by default the first alternative name is who we are, and ikePrfCert chooses another."""
     comes_up(world, "main mode", ike_version="1", ike_local_id=NAME_A, ike_remote_id=NAME_B)
     both(world, {"ikePrfMode.1": "aggressive"})
+    anew(world, world.a)  # the tunnel of main mode looks the same
     comes_up(world, "aggressive mode", ike_version="1", ike_local_id=NAME_A, ike_remote_id=NAME_B)
+    world.becomes(
+        lambda: {row.get("ikeSaXchType") for row in ike_rows(world.a, PEER)}, {AGGRESSIVE}, "by the tables too"
+    )
     both(world, {"ikePrfMode.1": "id-protect"})
     take(world, world.a, 3, made[0].foreign.pem, "ca-certificate")
     take(world, world.a, 4, made[0].a_second.pem, "own-certificate")
