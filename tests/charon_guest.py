@@ -186,10 +186,16 @@ class Gateway:
         return shown
 
     def refused(self) -> int:
-        """Packets that came in and that no SA counts: it is gone or (XfrmAcquireError) not complete yet."""
+        """Packets that came in and that no SA counts: it is gone or not complete yet."""
+        return sum(value for name, value in self._errors().items() if name.startswith("XfrmIn")) + self.unready()
+
+    def unready(self) -> int:
+        """Those for an SA that is not complete yet: a version 1 responder has its SPI before its keys."""
+        return self._errors()["XfrmAcquireError"]
+
+    def _errors(self) -> dict[str, int]:
         said = self.namespace.run(Path("/proc/thread-self/net/xfrm_stat").read_text).split()
-        told = dict(zip(said[::2], map(int, said[1::2]), strict=True))
-        return sum(value for name, value in told.items() if name.startswith("XfrmIn") or name == "XfrmAcquireError")
+        return dict(zip(said[::2], map(int, said[1::2]), strict=True))
 
     async def stop(self) -> None:
         await self.monitor.stop()
@@ -286,11 +292,12 @@ async def play(a: Gateway, b: Gateway) -> None:
         return seen == wanted, (seen, wanted)
 
     await eventually(lambda: agree(first)[0], "counters stand still", lambda: agree(first)[1])
-    before = a.bundles()["OutPkt"]
+    before, unready = a.bundles()["OutPkt"], a.unready() + b.unready()
     begun = time.monotonic()
     sent, answered = await ping(a, 600, 0.02)
-    # a version 1 responder has its keys a moment after the initiator uses them: some packets of each renewal
-    check(answered >= sent * 0.95, "hardly a packet lost through rekeys", f"{answered} of {sent}")
+    excused = a.unready() + b.unready() - unready
+    lost = sent - answered - excused
+    check(lost <= 4, "hardly a packet lost through rekeys", f"{answered} of {sent}, {excused} before charon had keys")
     await eventually(
         lambda: agree(first + answered)[0], "counters are exact through rekeys", lambda: agree(first + answered)[1]
     )

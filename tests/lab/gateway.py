@@ -145,11 +145,18 @@ class Gateway:
         return found
 
     def rejected(self) -> int:
-        """IPsec packets that came in and that the kernel refused: of an SA that is gone, or (XfrmAcquireError, whatever
-        its name) of one that is not complete yet, since a version 1 responder has its SPI before its keys."""
+        """IPsec packets that came in and that the kernel refused: of an SA that is gone, or of one that is not complete
+        yet."""
+        return sum(value for name, value in self._errors().items() if name.startswith("XfrmIn")) + self.unready()
+
+    def unready(self) -> int:
+        """Those of an SA that is not complete yet (XfrmAcquireError, whatever its name): a version 1 responder has its
+        SPI before its keys, and those only when its charon comes to the initiator's last message."""
+        return self._errors()["XfrmAcquireError"]
+
+    def _errors(self) -> dict[str, int]:
         counters = inside(self.name, Path("/proc/thread-self/net/xfrm_stat").read_text).split()
-        told = dict(zip(counters[::2], map(int, counters[1::2]), strict=True))
-        return sum(value for name, value in told.items() if name.startswith("XfrmIn") or name == "XfrmAcquireError")
+        return dict(zip(counters[::2], map(int, counters[1::2]), strict=True))
 
     def has_foreign_state(self) -> bool:
         """Is the SA of add_foreign still there?"""
