@@ -125,9 +125,9 @@ def test_wrong_passwords_take_time_are_told_and_bar_their_source(box: Gateway) -
         assert all("Too many authentication failures" in ran.result().stderr for ran in some)
         assert all(ran.result().returncode == REFUSED for ran in (*some, *few))
     assert box.logged().count("for user boss from 127.0.0.7") == 7
-    began = time.monotonic()
-    assert box.ssh("boss", "date", options=["-b", "127.0.0.7"]).returncode == REFUSED  # it is the right one
-    assert time.monotonic() - began < 2  # not even asked: no pause as after a wrong one
+    right = box.ssh("boss", "date", options=["-b", "127.0.0.7"])
+    assert right.returncode == REFUSED and "ermission denied" not in right.stderr, right  # it was not even asked for
+    assert "reset" in right.stderr or "closed" in right.stderr, right
     assert box.ssh("boss", "date").returncode == 0
     events = box.shell("debug show authentication-failure")
     assert "ssh login of user boss from 127.0.0.7" in events and "wrong password" not in events
@@ -209,8 +209,8 @@ def test_at_a_terminal_lines_are_edited_completed_and_remembered(terminal: Termi
     terminal.types("Descr" + TAB)
     terminal.sees_last("box:ipsecPeerTable> Description")
     terminal.types(":0=grüße" + ENTER)
-    lines = terminal.sees_last("box:ipsecPeerTable>")
-    assert lines[-2] == '00: ipsecPeerDescription.1( rw):  "grüße"'
+    done = ['00: ipsecPeerDescription.1( rw):  "grüße"', "box:ipsecPeerTable>"]
+    terminal.sees(lambda lines: lines[-2:] == done)
     terminal.types(UP)
     terminal.sees_last("box:ipsecPeerTable> Description:0=grüße")
     terminal.types(CTRL_C)
@@ -225,9 +225,7 @@ def test_at_a_terminal_lines_are_edited_completed_and_remembered(terminal: Termi
 def test_ctrl_c_ends_a_command_there(terminal: Terminal) -> None:
     terminal.types("debug all" + ENTER)
     terminal.sees(lambda lines: "events as they happen; Ctrl-C ends" in lines)  # its own login may come behind
-    terminal.types("ipsecGlobEn")
-    time.sleep(0.2)
-    terminal.types(CTRL_C)
+    terminal.types("ipsecGlobEn" + CTRL_C)
     terminal.sees_last("box:> ipsecGlobEn")
     terminal.types("abled" + ENTER)
     terminal.sees(lambda lines: lines[-2:] == ["ipsecGlobEnabled( rw):  false", "box:>"])
