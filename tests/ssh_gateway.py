@@ -121,6 +121,13 @@ class Gateway(Agent):
     def logged(self) -> str:
         return self.log.read_text()
 
+    def logs(self, text: str) -> bool:
+        """Whether it comes to stand in the log: a client may have ended before the agent has noticed."""
+        end = time.monotonic() + PATIENCE
+        while text not in self.logged() and time.monotonic() < end:
+            time.sleep(0.05)
+        return text in self.logged()
+
 
 def make_key(path: Path, kind: str = "ed25519") -> str:
     """A pair; the line of the public one."""

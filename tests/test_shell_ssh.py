@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -176,7 +177,8 @@ def test_a_session_ends_when_its_user_is_another_one(box: Gateway, tmp_path: Pat
         box.ipsec_agent("user", "remove", "leaver")
         (tmp_path / "loser").write_text("another password\n")
         box.ipsec_agent("user", "passwd", "loser", "--password-file", str(tmp_path / "loser"))
-        loser.says("ipsecPeerDescription.1=late\n")
+        with contextlib.suppress(BrokenPipeError):  # it may have ended already
+            loser.says("ipsecPeerDescription.1=late\n")
         assert leaver.process.wait(PATIENCE) != 0 and loser.process.wait(PATIENCE) != 0
         assert "late" not in box.shell("ipsecPeerDescription.1")
         boss.says("ipsecGlobEnabled\n")
@@ -284,7 +286,8 @@ class Held:
 
     def __exit__(self, *_: object) -> None:
         assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # of what was never read
+            self.process.stdin.close()
         try:
             self.process.wait(PATIENCE)
         finally:
@@ -346,16 +349,16 @@ def test_fifty_sessions_while_the_agent_answers(box: Gateway) -> None:
 
 
 def test_who_does_nothing_is_logged_out(tmp_path: Path) -> None:
-    with gateway(tmp_path, "--ssh-idle", "2") as box, Held(box, "noc") as idle, Held(box, "noc") as busy:
+    with gateway(tmp_path, "--ssh-idle", "5") as box, Held(box, "noc") as idle, Held(box, "noc") as busy:
         began = time.monotonic()
-        for _ in range(6):
+        while idle.process.poll() is None:
             time.sleep(0.5)
             busy.says("ipsecGlobEnabled\n")
             assert busy.reads(b"false")
-        assert idle.process.wait(PATIENCE) != 0
-        assert time.monotonic() - began < PATIENCE / 2
+            assert time.monotonic() - began < PATIENCE / 2
+        assert idle.process.returncode != 0
         assert busy.process.poll() is None
-        assert "logged out after" in box.logged() and "idle for 2 seconds" in box.logged()
+        assert box.logs("idle for 5 seconds") and "logged out after" in box.logged()
         key = tmp_path / "id"
         box.shell(f'ipsecGwLoginKeyUser.1={number_of(box, "noc")} ipsecGwLoginKeyText.1="{make_key(key)}"')
         shown = Terminal(command=box.command("noc", "-tt", key=key))
@@ -364,7 +367,7 @@ def test_who_does_nothing_is_logged_out(tmp_path: Path) -> None:
             shown.types("ipsecGlobEn")
             assert shown.ends() != 0
             shown.reads(0.5)
-            assert any(line == "idle for 2 seconds" for line in shown.lines), shown.lines
+            assert any(line == "idle for 5 seconds" for line in shown.lines), shown.lines
             assert shown.raw.rindex(b"\x1b[?2004l") > shown.raw.rindex(b"\x1b[?2004h")  # pasting is as it was
         finally:
             shown.close()
@@ -377,7 +380,7 @@ def test_an_agent_that_ends_ends_its_sessions(tmp_path: Path) -> None:
     with Held(box, "noc") as session:
         began = time.monotonic()
         assert box.stop() == 0
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < PATIENCE / 2
         assert session.process.wait(PATIENCE) != 0
     assert "Traceback" not in box.logged() and "ERROR" not in box.logged()
 
