@@ -290,7 +290,7 @@ async def test_reads_go_on_while_the_disk_is_slow(tmp_path: Path, monkeypatch: p
         assert store.view.table("ruleTable").after(-1, 0) is None
         await asyncio.sleep(0.005)
     go_on.set()
-    assert store.running.generation == (await task).generation == 1
+    assert (await task).generation == store.running.generation == 1
     await store.close()
 
 
