@@ -15,7 +15,7 @@ from tests.ports import free_port
 from tests.station import Agent, Station
 
 PROGRAM = str(Path(sys.executable).parent / "ipsec-agent")
-PATIENCE = 60.0
+PATIENCE = 120.0
 PASSWORDS = {"noc": "a password to look", "operator": "a password to work", "boss": "a password for all"}
 LEVELS = {"noc": "read", "operator": "write", "boss": "admin"}
 Ran = subprocess.CompletedProcess[str]

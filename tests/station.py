@@ -23,7 +23,7 @@ GET, GETNEXT, GETBULK, SET, RESPONSE = 0xA0, 0xA1, 0xA5, 0xA3, 0xA2
 SEQUENCE = 0x30
 NULL = b"\x05\x00"
 COMMUNITY = b"w"
-PATIENCE = 60.0  # seconds until a start or a walk counts as hung
+PATIENCE = 120.0  # seconds until a start or a walk counts as hung
 
 VarBind = tuple[tuple[int, ...], bytes]
 
