@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.ports import free_port
 from tests.station import Agent, Station
 
 PROGRAM = str(Path(sys.executable).parent / "ipsec-agent")
-PATIENCE = 60.0
+PATIENCE = 120.0
 PASSWORDS = {"noc": "a password to look", "operator": "a password to work", "boss": "a password for all"}
 LEVELS = {"noc": "read", "operator": "write", "boss": "admin"}
 Ran = subprocess.CompletedProcess[str]
@@ -24,9 +25,7 @@ class Gateway(Agent):
     """`folder` holds the state, what ssh needs, and the agent's log."""
 
     def __init__(self, folder: Path, *options: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.ssh_port: int = probe.getsockname()[1]
+        self.ssh_port = free_port(kind=socket.SOCK_STREAM)
         super().__init__(folder / "state", options=["--ssh", f"127.0.0.1:{self.ssh_port}", *options])
         self.folder = folder
         self.askpass = folder / "askpass"
@@ -121,6 +120,13 @@ class Gateway(Agent):
 
     def logged(self) -> str:
         return self.log.read_text()
+
+    def logs(self, text: str) -> bool:
+        """Whether it comes to stand in the log: a client may have ended before the agent has noticed."""
+        end = time.monotonic() + PATIENCE
+        while text not in self.logged() and time.monotonic() < end:
+            time.sleep(0.05)
+        return text in self.logged()
 
 
 def make_key(path: Path, kind: str = "ed25519") -> str:

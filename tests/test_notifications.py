@@ -20,6 +20,7 @@ from agent.snmp.pdu import Version
 from agent.snmp.uptime import Uptime
 from agent.store.events import Event, Kind, Severity, store_alarm
 from agent.store.hooks import AGENT, Edit
+from tests.ports import free_port
 from tests.snmp_station import (
     GET,
     IPSEC,
@@ -33,7 +34,7 @@ from tests.snmp_station import (
     until,
 )
 from tests.station import Agent
-from tests.trap_receiver import COMMUNITY, Gateway, free_port, gateway, oid, receiver
+from tests.trap_receiver import COMMUNITY, Gateway, gateway, oid, receiver
 from tests.xfrm_namespace import cable, namespaces
 
 pytestmark = pytest.mark.skipif(shutil.which("snmptrapd") is None, reason="no snmptrapd (package snmptrapd)")
