@@ -32,7 +32,7 @@ SEQUENCE = 0x30
 NULL = b"\x05\x00"
 IPSEC = (1, 3, 6, 1, 4, 1, 272)
 READ, WRITE = "reading", "writing"
-PATIENCE = 10.0  # seconds after which an answer counts as missing
+PATIENCE = 30.0  # seconds after which an answer counts as missing
 
 VarBinds = Sequence[tuple[tuple[int, ...], bytes]]
 
@@ -312,7 +312,11 @@ class Ran(NamedTuple):
 
 
 async def run(*command: str, state: Path | None = None) -> Ran:
-    """A program with net-snmp's environment; without `state` no snmp.conf is read."""
+    """A program with net-snmp's environment; without `state` no snmp.conf is read. Those of net-snmp wait for an answer
+    as long as a busy machine may take, unless told otherwise: by itself they would ask again after a second, which
+    counts, and give up after six."""
+    if command[0].startswith("snmp") and not any(word.startswith("-t") for word in command):
+        command = (command[0], "-t20", *command[1:])
     environment = {**os.environ, "SNMPCONFPATH": str(state or "/nonexistent"), "MIBS": "", "LC_ALL": "C"}
     process = await asyncio.create_subprocess_exec(
         *command, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE

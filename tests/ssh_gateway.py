@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.ports import free_port
 from tests.station import Agent, Station
 
 PROGRAM = str(Path(sys.executable).parent / "ipsec-agent")
@@ -24,9 +25,7 @@ class Gateway(Agent):
     """`folder` holds the state, what ssh needs, and the agent's log."""
 
     def __init__(self, folder: Path, *options: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.ssh_port: int = probe.getsockname()[1]
+        self.ssh_port = free_port(kind=socket.SOCK_STREAM)
         super().__init__(folder / "state", options=["--ssh", f"127.0.0.1:{self.ssh_port}", *options])
         self.folder = folder
         self.askpass = folder / "askpass"

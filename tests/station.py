@@ -17,12 +17,13 @@ from pathlib import Path
 from agent.mib import load_schema
 from agent.mib.ber import Wire, decode_value, encode_integer, encode_oid_contents, encode_tlv, read_tlv
 from agent.mib.ber import decode_oid_contents as oid_of
+from tests.ports import free_port
 
 GET, GETNEXT, GETBULK, SET, RESPONSE = 0xA0, 0xA1, 0xA5, 0xA3, 0xA2
 SEQUENCE = 0x30
 NULL = b"\x05\x00"
 COMMUNITY = b"w"
-PATIENCE = 60.0  # seconds until a start or a walk counts as hung
+PATIENCE = 120.0  # seconds until a start or a walk counts as hung
 
 VarBind = tuple[tuple[int, ...], bytes]
 
@@ -38,18 +39,21 @@ class Station:
     def send(self, kind: int, varbinds: Sequence[VarBind], first: int = 0, second: int = 0) -> int:
         """The request-id of what was sent; `first` and `second` are error fields or those of GETBULK."""
         self.requests += 1
+        self._send(self.requests, kind, varbinds, first, second)
+        return self.requests
+
+    def _send(self, request: int, kind: int, varbinds: Sequence[VarBind], first: int, second: int) -> None:
         pairs = b"".join(
             encode_tlv(SEQUENCE, encode_tlv(Wire.OBJECT_IDENTIFIER, encode_oid_contents(oid)) + value)
             for oid, value in varbinds
         )
-        numbers = b"".join(map(encode_integer, (self.requests, first, second)))
+        numbers = b"".join(map(encode_integer, (request, first, second)))
         pdu = encode_tlv(kind, numbers + encode_tlv(SEQUENCE, pairs))
         message = encode_integer(1) + encode_tlv(Wire.OCTET_STRING, COMMUNITY) + pdu
         with contextlib.suppress(
             ConnectionRefusedError
         ):  # nobody listens just now: the caller waits in vain and decides
             self.socket.send(encode_tlv(SEQUENCE, message))
-        return self.requests
 
     def receive(self, seconds: float) -> tuple[int, int, list[VarBind]] | None:
         """(request-id, error status, varbinds) of the next answer, None when there is none in time."""
@@ -68,14 +72,25 @@ class Station:
         return number(request), number(status), varbinds
 
     def ask(self, kind: int, varbinds: Sequence[VarBind], first: int = 0, second: int = 0) -> list[VarBind]:
-        """The varbinds of the answer, asked for again and again until there is one."""
+        """The varbinds of the answer, asked for again and again until there is one; a retry is the same request, so
+        that a SET whose answer is late is carried out once."""
+        self.requests += 1
+        wanted, wait = self.requests, 0.3
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
-            wanted = self.send(kind, varbinds, first, second)
-            while (answer := self.receive(0.3)) is not None:
+            self._send(wanted, kind, varbinds, first, second)
+            again = time.monotonic() + wait
+            while (left := again - time.monotonic()) > 0:
+                answer = self.receive(left)
+                if answer is None:
+                    break
                 if answer[0] == wanted:
                     assert answer[1] == 0, f"error status {answer[1]}"
                     return answer[2]
+            if time.monotonic() < again:  # nobody listens yet: the system says so at once
+                time.sleep(0.05)
+            else:
+                wait = min(2 * wait, 5.0)
         raise AssertionError("no answer")
 
     def column(self, root: tuple[int, ...]) -> Iterator[tuple[int, bytes]]:
@@ -113,9 +128,7 @@ class Agent:
     def __init__(self, state: Path, backend: str = "memory", options: Sequence[str] = ()) -> None:
         self.backend = backend
         self.options = list(options)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self.state = state
         self.log = state.parent / "agent.log"
         self.process: subprocess.Popen[bytes] | None = None

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from agent.mib.ber import Value, encode_value
 from agent.telling import telling
+from tests.ports import free_port
 from tests.snmp_station import SCHEMA, SET, Served, Session3, instance, manager, served
 
 COMMUNITY = "trapping"
-PATIENCE = 15.0  # seconds until what should be received counts as lost
+PATIENCE = 30.0  # seconds until what should be received counts as lost
 
 
 @dataclass(frozen=True)
@@ -88,13 +89,6 @@ async def receiver(folder: Path, *lines: str, host: str = "127.0.0.1", port: int
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
         await process.wait()
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass

@@ -69,9 +69,9 @@ class Namespace:
         return self.run(lambda: NetlinkSocket(NETLINK_ROUTE, groups))
 
 
-async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
     """Let the loop go on until a condition holds; fails after some seconds."""
-    for _ in range(int(seconds * 100)):
+    for _ in range(int(seconds * 100)):  # turns rather than a clock: what a busy machine sleeps through does not count
         if condition():
             return
         await asyncio.sleep(0.01)
