@@ -181,7 +181,7 @@ def check(holds: bool, sentence: str, seen: object = "") -> None:
 
 
 async def eventually(
-    question: Callable[[], bool], sentence: str, seen: Callable[[], object], seconds: float = 20
+    question: Callable[[], bool], sentence: str, seen: Callable[[], object], seconds: float = 60
 ) -> None:
     end = time.monotonic() + seconds
     while not question() and time.monotonic() < end:  # noqa: ASYNC110
@@ -200,6 +200,14 @@ async def ping(gateway: Gateway, count: int, interval: float) -> tuple[int, int]
     return int(match[1]), int(match[2])
 
 
+async def answered_first(gateway: Gateway) -> int:
+    """Which of our single packets is the first that is answered; 0: none."""
+    for number in range(1, 61):
+        if (await ping(gateway, 1, 0.3))[1]:
+            return number
+    return 0
+
+
 def expected(sent: int, answered: int) -> dict[str, int]:
     return {"InPkt": answered, "InBytesNetto": answered * 84, "OutPkt": sent, "OutBytesNetto": sent * 84}
 
@@ -208,15 +216,19 @@ async def play(a: Gateway, b: Gateway) -> None:
     for gateway in (a, b):
         await gateway.start()
         await gateway.load()
-    sent, answered = await ping(a, 10, 0.3)
-    check(answered >= 3, "a packet brings the tunnel up", f"{answered} of {sent}")
+    sent = await answered_first(a)
+    check(sent > 0, "a packet brings the tunnel up", f"answered: number {sent}")
     await eventually(
         lambda: a.bundles() == a.kernel() and a.bundles()["OutPkt"] > 0,
         "counters are the kernel's",
         lambda: (a.bundles(), a.kernel()),
     )
-    check(a.cells("ipsecPeerStatOperStatus") == [1] == b.cells("ipsecPeerStatOperStatus"), "both peers are up")
-    check(len(a.cells("ikeSaState")) == 1, "one IKE SA", a.cells("ikeSaState"))
+    await eventually(
+        lambda: a.cells("ipsecPeerStatOperStatus") == [1] == b.cells("ipsecPeerStatOperStatus"),
+        "both peers are up",
+        lambda: (a.remarks, b.remarks),
+    )
+    await eventually(lambda: len(a.cells("ikeSaState")) == 1, "one IKE SA", lambda: a.cells("ikeSaState"))
     check(a.told[0] == {CHILD: Tunnel(CHILD, *ADDRESSES, 1, 50)}, "the reconciler was told", a.told)
 
     await a.ike.terminate(connection="peer-1")
@@ -234,7 +246,6 @@ async def play(a: Gateway, b: Gateway) -> None:
         lambda: a.bundles() == a.kernel() and b.bundles() == b.kernel(),
         "counters stand still",
         lambda: (a.bundles(), a.kernel(), b.bundles(), b.kernel()),
-        3,
     )
     before = a.bundles(), b.bundles()
     begun = time.monotonic()
@@ -257,24 +268,28 @@ async def play(a: Gateway, b: Gateway) -> None:
         "at the other side too",
         lambda: (grown(), sent, answered),
     )
-    check(len(a.cells("ipsecBundleState")) == 1, "in one row", a.cells("ipsecBundleIndex"))
+    await eventually(lambda: len(a.cells("ipsecBundleState")) == 1, "in one row", lambda: a.cells("ipsecBundleIndex"))
     print(f"NOTE {time.monotonic() - begun:.1f} s, {len(a.cells('ikeSaState'))} IKE SAs", flush=True)
 
     for gateway in (a, b):
         await gateway.load()
     await a.ike.terminate(connection="peer-1")
-    await eventually(lambda: not b.cells("ipsecBundleState"), "down at both", lambda: b.cells("ipsecBundleState"))
+    await eventually(
+        lambda: not a.cells("ipsecBundleState") and not b.cells("ipsecBundleState"),
+        "down at both",
+        lambda: (a.cells("ipsecBundleState"), b.cells("ipsecBundleState")),
+    )
     await ping(a, 3, 0.3)
     await eventually(lambda: a.cells("ipsecPeerStatOperStatus") == [1], "up again", lambda: a.remarks)
-    killed = b.ike.daemon.pid()
+    killed, before_kill = b.ike.daemon.pid(), len(a.told)
     os.kill(killed, signal.SIGKILL)
     await a.set(ipsecPeerStartMode=2)
     await eventually(lambda: b.ike.daemon.pid() not in (0, killed), "a killed charon is started again", lambda: 0)
     await eventually(lambda: not b.cells("ikeSaState"), "its SAs are not shown any more", lambda: b.cells("ikeSaState"))
     await b.load()
     begun = time.monotonic()
-    await eventually(lambda: a.told[-1] == {CHILD: None}, "DPD finds the SAs gone", lambda: a.told, 30)
-    await eventually(lambda: b.cells("ipsecPeerStatOperStatus") == [1], "always-up returns", lambda: a.remarks, 30)
+    await eventually(lambda: {CHILD: None} in a.told[before_kill:], "DPD finds the SAs gone", lambda: a.told)
+    await eventually(lambda: b.cells("ipsecPeerStatOperStatus") == [1], "always-up returns", lambda: a.remarks)
     print(f"NOTE {time.monotonic() - begun:.1f} s until it returned", flush=True)
 
     await a.set(ipsecPeerStartMode=1)
