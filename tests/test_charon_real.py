@@ -16,12 +16,13 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pytest import MonkeyPatch
 
-from agent.backends.charon import CharonIke, attempts
+from agent.backends.charon import CharonIke, attempts, process
 from agent.backends.charon.config import Options
 from agent.backends.charon.process import Daemon
 from agent.backends.connections import Connections, Wanted
@@ -535,6 +536,32 @@ def test_without_a_namespace_of_its_own_it_uses_the_machines_run(tmp_path: Path,
     finally:
         daemon.end()
     assert not daemon.alive() and not Path(f"/proc/{first}").exists()
+
+
+def test_who_ends_it_does_not_end_the_one_that_is_started_then(
+    namespaces: tuple[str, str], tmp_path: Path, monkeypatch: MonkeyPatch
+) -> None:
+    """The supervisor brings it back at once, while somebody may still be looking whether it has ended."""
+    daemon = Daemon(tmp_path / "charon", prefix=("ip", "netns", "exec", namespaces[0]))
+    daemon.start(QUICK)
+    first = daemon.pid()
+
+    def meanwhile(seconds: float) -> None:
+        """Sleep until it has ended and the next is there."""
+        monkeypatch.setattr(process, "time", time)
+        deadline = time.monotonic() + PATIENCE
+        while daemon.alive():
+            assert time.monotonic() < deadline
+            time.sleep(seconds)
+        daemon.start(QUICK)
+
+    monkeypatch.setattr(process, "time", SimpleNamespace(monotonic=time.monotonic, sleep=meanwhile))
+    try:
+        daemon.end()
+        assert daemon.alive() and daemon.pid() not in (0, first)
+    finally:
+        daemon.end()
+    assert not daemon.alive()
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
