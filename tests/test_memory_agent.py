@@ -33,7 +33,7 @@ class Tools:
         self._where = f"127.0.0.1:{port}"
 
     def _run(self, tool: str, options: list[str], words: list[str]) -> str:
-        command = [tool, "-v2c", "-c", COMMUNITY.decode(), "-t", "3", "-r", "3", *MIBS, *options, self._where, *words]
+        command = [tool, "-v2c", "-c", COMMUNITY.decode(), "-t", "20", "-r", "1", *MIBS, *options, self._where, *words]
         done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
         return done.stdout
 

@@ -348,6 +348,8 @@ async def test_the_examples_of_the_document_work_as_they_stand(tmp_path: Path) -
     assert len(commands) == 7
     async with gateway(tmp_path / "state") as agent:
         await agent.agent.store.commit(_user(2), AGENT)
+        with (agent.agent.state / "snmp.conf").open("a") as file:  # net-snmp's tools would give up after six seconds
+            file.write("timeout 20\n")
         script = "\n".join(["set -e", f"cd {root}", *commands])
         script = script.replace("127.0.0.1:1161", agent.agent.target).replace(
             "/var/lib/ipsec-agent", str(agent.agent.state)
