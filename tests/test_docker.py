@@ -110,9 +110,9 @@ def inside(root: Path, limit: float, *words: str, **environment: str) -> subproc
 @pytest.mark.slow
 @pytest.mark.kernel
 def test_the_root_file_system_holds_what_the_agent_needs(root: Path) -> None:
-    done = inside(root, 60, "ipsec-agent", "version")
+    done = inside(root, 180, "ipsec-agent", "version")
     assert done.stdout.startswith("ipsec-agent "), done.stderr
-    done = inside(root, 60, "ipsec-agent", "check", "--backend", "linux", "--json")
+    done = inside(root, 180, "ipsec-agent", "check", "--backend", "linux", "--json")
     names = {entry["name"] for entry in json.loads(done.stdout)}
     assert not names & {"no-charon", "charon-plugins", "no-xfrm", "no-net-admin"}, done.stdout
     assert not list(root.glob("tmp/*")) and not (root / "etc/hostname").exists()
