@@ -186,7 +186,7 @@ CELLS = st.dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(first=CELLS, second=CELLS, seed=st.integers(0, 99))
 def test_the_order_of_varbinds_does_not_matter(
     tmp_path_factory: pytest.TempPathFactory, first: dict[str, int], second: dict[str, int], seed: int

@@ -44,7 +44,7 @@ async def outcome(busy: Busy) -> str:
     trying = Attempts(busy, loaded, nothing_more, give_up, tell, lambda: 1.0)
     trying.begin("peer-1", "peer-1-rule-1")
     try:
-        return await asyncio.wait_for(told, 10)
+        return await asyncio.wait_for(told, 30)
     finally:
         await trying.stop()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator
@@ -77,6 +78,8 @@ async def charon(tmp_path: Path) -> AsyncIterator[Charon]:
     ike = Charon(name, tmp_path / "charon")
     try:
         await ike.start()
+        async with asyncio.timeout(60):  # its own start waits for less
+            await ike._there.wait()
         yield ike
     finally:
         await ike.shutdown()
@@ -103,6 +106,8 @@ async def test_an_agent_that_adopts_charon_knows_what_it_holds(charon: Charon, t
     following = Charon(charon.daemon._prefix[-1], tmp_path / "charon")
     await following.start()
     try:
+        async with asyncio.timeout(60):
+            await following._there.wait()
         assert (await following.observe()).credentials == following.credentials_fingerprint(wanted)
         assert not await following.load_credentials(wanted), "nothing to do"
         assert await following.load_credentials(keyed(OTHER)), "and knows that it has to take away"
@@ -130,7 +135,8 @@ async def test_settings_are_read_anew_or_wait_or_start_it_again(charon: Charon) 
     assert waiting == "ipsecTuneSAIHashLines: from the next start of charon on" and charon.daemon.pid() == first
     with pytest.raises(EngineError, match="started anew for another port"):
         await charon.configure(USUAL._replace(ike_port=5500, sa_lines=1024))
-    await charon._there.wait()
+    async with asyncio.timeout(60):
+        await charon._there.wait()
     assert charon.daemon.pid() != first and charon.daemon.started_with() == {"port": 5500, "sa_lines": 1024}
     assert await charon.configure(USUAL._replace(ike_port=5500, sa_lines=1024)) == "", "and nothing waits any more"
 

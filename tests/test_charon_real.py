@@ -12,20 +12,21 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pytest import MonkeyPatch
 
-from agent.backends.charon import CharonIke, attempts
+from agent.backends.charon import CharonIke, attempts, process
 from agent.backends.charon.config import Options
 from agent.backends.charon.process import Daemon
 from agent.backends.connections import Connections, Wanted
-from agent.backends.engine import EngineError, IkeEvent, IkeEventKind
+from agent.backends.engine import EngineError, IkeEvent, IkeEventKind, IkeSa
 from agent.backends.memory import MemorySpd
 from agent.backends.rowstate import Ledger
 from agent.mib import load_schema
@@ -37,6 +38,7 @@ from agent.plan.model import Child, Connection, FlowChild, Secret, Tunnel, ViciV
 from agent.store.hooks import AGENT, Edit
 from agent.store.store import Store, default_url
 from tests.planned import Planned
+from tests.xfrm_namespace import until
 
 NEEDED = os.geteuid() == 0 and Path("/usr/lib/ipsec/charon").exists() and shutil.which("ip")
 pytestmark = [
@@ -47,9 +49,14 @@ pytestmark = [
 
 ADDRESSES = ("10.8.0.1", "10.8.0.2")
 NETS = ("192.168.1.1", "192.168.2.1")
+NOBODY = "10.8.0.77"
 CHILD = "peer-1-rule-1"
 SCHEMA = load_schema()
-QUICK = Options(plugins_before=("kernel-libipsec",), retransmit_tries=2, retransmit_timeout=0.3)
+PATIENT = Options(plugins_before=("kernel-libipsec",))
+QUICK = replace(PATIENT, retransmit_tries=2, retransmit_timeout=0.3)  # for who is not answered: 2 s
+SLOW = replace(PATIENT, retransmit_tries=5, retransmit_timeout=2.0)  # a minute and more until an attempt is over
+PATIENCE = 60.0  # seconds until what has to come counts as missing
+AT_ONCE = 30.0  # seconds, of a busy machine, in which an attempt is not over by itself
 
 
 def ip(*words: str) -> None:
@@ -78,7 +85,7 @@ def namespaces() -> Iterator[tuple[str, str]]:
 class Side:
     """One gateway's daemon, and what it told."""
 
-    def __init__(self, namespace: str, number: int, folder: Path, options: Options = QUICK) -> None:
+    def __init__(self, namespace: str, number: int, folder: Path, options: Options = PATIENT) -> None:
         self.number = number
         self.secret = b"secret"
         self.ike = CharonIke(
@@ -121,7 +128,12 @@ class Side:
         await self.ike.load_secret(Secret("psk-1", 1, b"sealed", ADDRESSES))
         await self.ike.load_connection(self.connection(**changes))
 
-    async def event(self, kind: IkeEventKind, seconds: float = 20) -> IkeEvent:
+    async def start(self) -> None:
+        await self.ike.start()
+        async with asyncio.timeout(PATIENCE):  # its own start waits for less
+            await self.ike._there.wait()
+
+    async def event(self, kind: IkeEventKind, seconds: float = PATIENCE) -> IkeEvent:
         """The first event of that kind since the last `clear`."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -132,6 +144,14 @@ class Side:
         told = [f"{event.kind.value} {event.text}".strip() for event in self.events]
         raise AssertionError("\n".join((f"no {kind}; there were", *told)))
 
+    async def listed(self, seen: Callable[[Sequence[IkeSa]], object]) -> Sequence[IkeSa]:
+        """What charon lists once it is so."""
+        deadline = time.monotonic() + AT_ONCE
+        while not seen(sas := await self.ike.list_sas()):
+            assert time.monotonic() < deadline, sas
+            await asyncio.sleep(0.05)
+        return sas
+
     async def initiated(self) -> str:
         self.events.clear()
         await self.ike.initiate(CHILD, "peer-1", "a test")
@@ -141,7 +161,7 @@ class Side:
 @pytest.fixture
 async def pair(namespaces: tuple[str, str], tmp_path: Path) -> AsyncIterator[tuple[Side, Side]]:
     sides = tuple(Side(name, number, tmp_path) for number, name in enumerate(namespaces))
-    await asyncio.gather(*(side.ike.start() for side in sides))
+    await asyncio.gather(*(side.start() for side in sides))
     try:
         yield sides[0], sides[1]
     finally:
@@ -195,6 +215,7 @@ async def test_the_reason_of_a_failure_is_told(pair: tuple[Side, Side], case: st
     own, other, told = FAILURES[case]
     if "key" in case:
         a.secret = b"another secret"
+        await a.ike._set_options(replace(PATIENT, retransmit_tries=2, retransmit_timeout=0.6))  # none of version 1
     await a.load(**own)
     await b.load(**other)
     assert told in await a.initiated()
@@ -209,23 +230,21 @@ async def test_without_a_key_of_its_own_it_fails_at_once(pair: tuple[Side, Side]
 
 async def test_a_peer_that_does_not_answer(pair: tuple[Side, Side]) -> None:
     a, _ = pair
-    await a.load(remote_addrs=["10.8.0.77"])
+    await a.ike._set_options(QUICK)
+    await a.load(remote_addrs=[NOBODY])
     assert "no answer from the peer" in await a.initiated()
 
 
 async def test_stopping_does_not_wait_for_a_negotiation(pair: tuple[Side, Side]) -> None:
     a, _ = pair
-    await a.load(remote_addrs=["10.8.0.77"])
+    await a.ike._set_options(SLOW)
+    await a.load(remote_addrs=[NOBODY])
     await a.ike.initiate(CHILD, "peer-1", "a test")
-    await asyncio.sleep(0.3)
     under_way = a.ike._attempts
-    assert under_way is not None and under_way._open
+    assert under_way is not None
+    await until(lambda: under_way._open)
     await a.ike.stop()
-    for _ in range(100):
-        if not under_way._open:
-            break
-        await asyncio.sleep(0.01)
-    assert not under_way._open
+    await until(lambda: not under_way._open, AT_ONCE)
     await a.ike.start()  # for the fixture to end it
 
 
@@ -249,13 +268,12 @@ async def test_asking_twice_makes_one_tunnel(pair: tuple[Side, Side]) -> None:
     assert sum(event.kind is IkeEventKind.INITIATED for event in a.events) == 1
 
 
-NOBODY = "10.8.0.77"
 HELD = [pytest.param(attempts.HOLD_SECONDS, id="held"), pytest.param(0.3, id="followed")]
 
 
 async def call_nobody(side: Side, version: str, wait: float) -> None:
     """An attempt that would take a minute, `wait` seconds old."""
-    await side.ike._set_options(replace(QUICK, retransmit_tries=5, retransmit_timeout=2.0))
+    await side.ike._set_options(SLOW)
     await side.load(remote_addrs=[NOBODY], version=version)
     side.events.clear()
     await side.ike.initiate(CHILD, "peer-1", "a test")
@@ -274,7 +292,7 @@ async def test_an_attempt_that_is_ended_is_over_at_once(
     await b.load(version=version)
     await call_nobody(a, version, 1.0)
     await a.ike.terminate(connection="peer-1")
-    assert (await a.event(IkeEventKind.INITIATED, 2)).text
+    assert (await a.event(IkeEventKind.INITIATED, AT_ONCE)).text
     await a.load(version=version)
     assert await a.initiated() == ""
 
@@ -299,9 +317,9 @@ async def test_a_connection_loaded_anew_is_called_with_its_new_settings(
         await call_nobody(a, version, wait)
         wanted.connections = {"peer-1": a.connection(version=version)}
         connections.mark(["peer-1"], [])
-        assert (await a.event(IkeEventKind.INITIATED, 5)).text == ""
+        assert (await a.event(IkeEventKind.INITIATED, AT_ONCE)).text == ""
         assert sum(event.kind is IkeEventKind.INITIATED for event in a.events) == 1
-        (sa,) = await a.ike.list_sas()
+        (sa,) = await a.listed(lambda sas: len(sas) == 1)
         assert [child.state for child in sa.children] == ["INSTALLED"]
     finally:
         running.cancel()
@@ -329,7 +347,7 @@ async def test_what_charon_has_not_begun_when_it_is_ended_is_ended_too(
     else:
         await a.ike.unload_connection("peer-1")
         await a.ike.terminate(connection="peer-1")
-    assert bool((await a.event(IkeEventKind.INITIATED, 5)).text) is not anew
+    assert bool((await a.event(IkeEventKind.INITIATED, AT_ONCE)).text) is not anew
 
 
 @pytest.mark.parametrize("version", ["1", "2"])
@@ -340,14 +358,14 @@ async def test_a_child_loaded_anew_does_not_come_up_as_it_was(pair: tuple[Side, 
     for side in pair:
         await side.load(version=version, esp=esp)
     os.kill(b.ike.daemon.pid(), signal.SIGSTOP)
-    await a.ike._set_options(replace(QUICK, retransmit_tries=5, retransmit_timeout=1.0))
+    await a.ike._set_options(SLOW)
     a.events.clear()
     await a.ike.initiate(CHILD, "peer-1", "a test")
     await asyncio.sleep(0.5)
     await a.load(version=version, esp=esp[1:])
     await a.ike.end_outdated("peer-1", CHILD)
     os.kill(b.ike.daemon.pid(), signal.SIGCONT)
-    assert (await a.event(IkeEventKind.INITIATED, 10)).text == ""
+    assert (await a.event(IkeEventKind.INITIATED)).text == ""
     (sa,) = await a.ike.list_sas()
     assert [(child.state, child.encryption_bits) for child in sa.children] == [("INSTALLED", 128)]
     assert sum(event.kind is IkeEventKind.INITIATED for event in a.events) == 1
@@ -369,7 +387,9 @@ async def test_flows_of_one_child_are_negotiated_each_with_its_reqid(pair: tuple
         a.events.clear()
         await a.ike.initiate(name, "peer-1", "a test", partial(with_flow, connection.settings, CHILD, flow))
         assert (await a.event(IkeEventKind.INITIATED)).text == ""
-    (ours,), (theirs,) = await a.ike.list_sas(), await b.ike.list_sas()
+    (ours,) = await a.ike.list_sas()
+    # in version 1 the last word of a negotiation is the initiator's
+    (theirs,) = await b.listed(lambda sas: [child.state for sa in sas for child in sa.children] == ["INSTALLED"] * 2)
     assert sorted(child.name for child in ours.children) == sorted(names)
     mirrored = {observed_name(CHILD, child.remote_selectors, child.local_selectors) for child in theirs.children}
     assert mirrored == set(names)
@@ -420,7 +440,7 @@ async def test_the_next_agent_adopts_it_with_its_tunnels(
     with pytest.raises(EngineError):
         await a.ike.list_sas()
     successor = Side(namespaces[0], 0, tmp_path)
-    await successor.ike.start()
+    await successor.start()
     try:
         assert successor.ike.daemon.pid() == first
         assert (await successor.event(IkeEventKind.BACK)).text == ""
@@ -448,7 +468,8 @@ async def test_a_monitor_shows_what_charon_tells(pair: tuple[Side, Side], tmp_pa
 
     async def reads(name: str, value: object) -> None:
         column = SCHEMA.columns[name]
-        for _ in range(500):
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
             tlv = store.live.table(column.table).cell(1, column.position)
             if (None if tlv is None else decode_value(tlv)) == value:
                 return
@@ -493,7 +514,7 @@ async def test_loading_a_thousand_connections(pair: tuple[Side, Side]) -> None:
     for number in range(1, 1001):
         settings = a.connection(remote_addrs=[f"10.9.{number >> 8}.{number & 255}"]).settings
         await a.ike.load_connection(Connection(f"peer-{number}", number, settings, ()))
-    assert time.monotonic() - begun < 10  # measured: 0.4
+    assert time.monotonic() - begun < 30  # measured: 0.4
     assert len((await a.ike.observe()).connections) == 1000
 
 
@@ -515,6 +536,32 @@ def test_without_a_namespace_of_its_own_it_uses_the_machines_run(tmp_path: Path,
     finally:
         daemon.end()
     assert not daemon.alive() and not Path(f"/proc/{first}").exists()
+
+
+def test_who_ends_it_does_not_end_the_one_that_is_started_then(
+    namespaces: tuple[str, str], tmp_path: Path, monkeypatch: MonkeyPatch
+) -> None:
+    """The supervisor brings it back at once, while somebody may still be looking whether it has ended."""
+    daemon = Daemon(tmp_path / "charon", prefix=("ip", "netns", "exec", namespaces[0]))
+    daemon.start(QUICK)
+    first = daemon.pid()
+
+    def meanwhile(seconds: float) -> None:
+        """Sleep until it has ended and the next is there."""
+        monkeypatch.setattr(process, "time", time)
+        deadline = time.monotonic() + PATIENCE
+        while daemon.alive():
+            assert time.monotonic() < deadline
+            time.sleep(seconds)
+        daemon.start(QUICK)
+
+    monkeypatch.setattr(process, "time", SimpleNamespace(monotonic=time.monotonic, sleep=meanwhile))
+    try:
+        daemon.end()
+        assert daemon.alive() and daemon.pid() not in (0, first)
+    finally:
+        daemon.end()
+    assert not daemon.alive()
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ async def told(store: Store, **cells: Value) -> str:
     named = ((*key.split("_"), value) for key, value in cells.items())
     edits = [Edit(SCHEMA.columns[name], int(number), value) for name, number, value in named]
     await store.commit(edits, AGENT)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await listener.heard.wait()
     return listener.text
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from agent.store.events import Event
 from agent.store.hooks import AGENT, Edit
 from tests.plan_helpers import DictConfiguration, configuration, environment, first_match, packet
 from tests.test_reconcile_run import HERE, Bench
+from tests.xfrm_namespace import until
 
 DEFAULTS = DaemonSettings()
 
@@ -247,8 +247,7 @@ async def test_a_description_names_its_row_in_events(bench: Bench, name: str) ->
     column = bench.schema.columns[name]
     values: dict[str, Value] = {**DESCRIBED[name], name: b"the printers"}
     await bench.store.commit([Edit(bench.schema.columns[c], 1, v) for c, v in values.items()], AGENT)
-    await asyncio.sleep(0)
-    assert any(f'{column.table} 1 "the printers"' in event.text for event in told), told
+    await until(lambda: any(f'{column.table} 1 "the printers"' in event.text for event in told))
 
 
 async def test_a_row_that_fails_is_named_by_its_description(bench: Bench) -> None:

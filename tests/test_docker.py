@@ -110,9 +110,9 @@ def inside(root: Path, limit: float, *words: str, **environment: str) -> subproc
 @pytest.mark.slow
 @pytest.mark.kernel
 def test_the_root_file_system_holds_what_the_agent_needs(root: Path) -> None:
-    done = inside(root, 60, "ipsec-agent", "version")
+    done = inside(root, 180, "ipsec-agent", "version")
     assert done.stdout.startswith("ipsec-agent "), done.stderr
-    done = inside(root, 60, "ipsec-agent", "check", "--backend", "linux", "--json")
+    done = inside(root, 180, "ipsec-agent", "check", "--backend", "linux", "--json")
     names = {entry["name"] for entry in json.loads(done.stdout)}
     assert not names & {"no-charon", "charon-plugins", "no-xfrm", "no-net-admin"}, done.stdout
     assert not list(root.glob("tmp/*")) and not (root / "etc/hostname").exists()
@@ -124,18 +124,28 @@ def test_a_gateway_answers_a_station_and_starts_its_charon(root: Path) -> None:
     script = """
 entrypoint gateway >/run/log 2>&1 &
 gateway=$!
-for try in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do
+for try in $(seq 60); do
     snmpget -v2c -c c -t 1 -r 0 127.0.0.1:161 .1.3.6.1.2.1.1.1.0 >/dev/null 2>&1 && break
 done
-sleep 3
-EVERY=60 SUBTREE=.1.3.6.1.2.1.1 timeout 10 entrypoint station 127.0.0.1
+for try in $(seq 300); do
+    grep -q "charon started" /run/log && break
+    sleep 0.2
+done
+EVERY=600 SUBTREE=.1.3.6.1.2.1.1 entrypoint station 127.0.0.1 >/run/seen 2>&1 &
+station=$!
+for try in $(seq 300); do
+    grep -q 'STRING: "ipsec-agent' /run/seen && break
+    sleep 0.2
+done
+kill "$station"
+cat /run/seen
 cat /run/log
 ipsec-agent check --backend linux
 kill "$gateway"; wait "$gateway"
 ipsec-agent flush
 """
     settings = {"IPSEC_AGENT_BACKEND": "linux", "IPSEC_AGENT_LISTEN": "127.0.0.1:161"}
-    done = inside(root, 120, "sh", "-c", script, COMMUNITY="c", IPSEC_AGENT_READ_COMMUNITY="c", **settings)
+    done = inside(root, 300, "sh", "-c", script, COMMUNITY="c", IPSEC_AGENT_READ_COMMUNITY="c", **settings)
     text = done.stdout + done.stderr
     assert "== 127.0.0.1" in done.stdout and 'STRING: "ipsec-agent' in done.stdout, text
     assert "charon started" in done.stdout, text

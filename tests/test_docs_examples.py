@@ -30,9 +30,15 @@ def blocks(page: str) -> list[str]:
 
 
 @pytest.fixture
-def agent(tmp_path: Path) -> Iterator[Agent]:
+def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agent]:
     agent = Agent(tmp_path / "state")
     agent.start()
+    settings = tmp_path / "patient"
+    settings.mkdir()
+    monkeypatch.setenv("SNMPCONFPATH", str(settings))  # where a page names no other
+    for folder in (settings, agent.state):
+        with (folder / "snmp.conf").open("a") as file:  # net-snmp's tools would give up after six seconds
+            file.write("timeout 20\n")
     try:
         yield agent
     finally:

@@ -167,7 +167,7 @@ async def test_an_upload_reads_as_an_asterisk_and_what_the_agent_shows_as_it_is(
 WRITES = st.lists(st.dictionaries(st.integers(1, 6), st.binary(max_size=5), max_size=4), max_size=8)
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(writes=WRITES)
 async def test_size_count_and_digest_are_those_of_the_contents(desk: Desk, writes: list[dict[int, bytes]]) -> None:
     await desk.put({"ipsecGwDocumentState.9": 2})

@@ -63,11 +63,11 @@ def test_no_row_has_the_number(numbers: set[int]) -> None:
 def test_a_hundred_thousand_rows_cost_nothing() -> None:
     dice = random.Random(1)
     table = peers(*range(1, 100_001))
-    begin = time.perf_counter()
+    begin = time.process_time()
     for _ in range(200):
         table = table.replaced({dice.randrange(1, 100_000): None})
         assert free_number(table) == 100_001
-    assert time.perf_counter() - begin < 0.5  # measured: 0.02
+    assert time.process_time() - begin < 0.5  # measured: 0.02
     full = table.replaced({MOST: default_cells(PEERS, MOST)})
     assert free_number(full) not in full
 

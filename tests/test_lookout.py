@@ -182,7 +182,7 @@ async def test_addresses_that_go_with_their_link_are_told(happening: str) -> Non
         try:
             await until(lambda: all((at := lookout.interface(one)) is not None and at.running for one in own))
             namespace.ip(happening)
-            await until(lambda: stopped >= own, 2)
+            await until(lambda: stopped >= own)
         finally:
             await lookout.stop()
 

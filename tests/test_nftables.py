@@ -140,7 +140,8 @@ def test_tables_of_others_may_be_busy(ns: Namespace, monkeypatch: pytest.MonkeyP
         async with table_in(ns) as table:
             table.want("seen", COUNTING)
             await table.idle.wait()
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.2)  # what was announced of our own table has been looked at
+            await table.idle.wait()
             asked = 0
             listed = table._list
 

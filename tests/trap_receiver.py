@@ -17,7 +17,7 @@ from tests.ports import free_port
 from tests.snmp_station import SCHEMA, SET, Served, Session3, instance, manager, served
 
 COMMUNITY = "trapping"
-PATIENCE = 15.0  # seconds until what should be received counts as lost
+PATIENCE = 30.0  # seconds until what should be received counts as lost
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,10 @@ class Daemon:
             os.close(lock)
         return False
 
+    def _runs(self, pid: int) -> bool:
+        """Does the one of this process number still run, or, with 0, any?"""
+        return self.alive() and (not pid or Path(f"/proc/{pid}").exists())
+
     def pid(self) -> int:
         """Its process number, 0 when unknown: of who listens at the socket, else what the pid file says."""
         try:
@@ -162,15 +166,16 @@ class Daemon:
         self._write_conf(self._inside(), options)
 
     def end(self) -> None:
-        """Ask it to end, then insist. Nothing when it does not run."""
+        """Ask it to end, then insist. Nothing when it does not run. One that is started meanwhile is another."""
+        pid = 0
         for number, seconds in ((signal.SIGTERM, ENDING_SECONDS), (signal.SIGKILL, ENDING_SECONDS)):
             deadline = time.monotonic() + seconds
-            pid = self.pid()
-            if not self.alive():
+            pid = pid or self.pid()
+            if not self._runs(pid):
                 return
             if pid:
                 _signal(pid, number)
-            while self.alive() and time.monotonic() < deadline:
+            while self._runs(pid) and time.monotonic() < deadline:
                 time.sleep(POLL_SECONDS)
 
     def kill(self) -> bool:
