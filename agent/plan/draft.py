@@ -453,6 +453,7 @@ class Draft:
             self._kinship.set_child(instance[0], numbers.child_name(*instance), None, None)
         if instance[0] > 0:
             self._sharing.add(instance[0])
+            self._todo.judge_peers.add(instance[0])
         self._made.put(instance, new)
         for key in _bounds(instance, old):
             self._bound.toggle(key, instance, False)
@@ -473,7 +474,19 @@ class Draft:
         peer = self._peers.get(number)
         if peer is None:
             return EMPTY_LIST if self._configuration.row(PEERS, number) is not None else None
-        return verdicts.of_peer(peer, self._kinship.has_children(number))
+        if not peer.virtual:
+            return verdicts.of_peer(peer, self._kinship.has_children(number), self._protecting(number))
+        phase2 = self._profiles.phase2(0, peer.ipsec_profile, peer.version)
+        problem = phase2.problem or self._misfit(peer, phase2)
+        return Verdict(ApplyState.FAILED, problem) if peer.usable and problem else peer.verdict
+
+    def _protecting(self, owner: int) -> Iterator[tuple[int, Verdict | None]]:
+        """The protect rules of a list, with what there is to say of each there."""
+        chain = self._lists.chain(owner)
+        for number in chain.rules:
+            made = self._made.get((owner, number))
+            if made is not None and made.rule.action == RuleAction.PROTECT:
+                yield number, verdicts.in_list(owner, made, self._claims.policies, chain)
 
     def _rule_verdict(self, number: int) -> Verdict | None:
         owners = sorted(self._lists.users.get(number), key=lambda owner: verdicts.turn(owner, self._peers.get(owner)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from agent.plan import spd
@@ -36,9 +36,8 @@ OWN_IPV6_COMES_LATE: Final = Verdict(
     "the gateway's own IPv6 packets that a later rule or the default rule drops are dropped: the kernel tells their "
     "interface after that",
 )
-NOTHING_TO_PROTECT: Final = Verdict(
-    ApplyState.APPLIED, "no protect rule of its list can be made, so there is no tunnel"
-)
+NOTHING_TO_PROTECT: Final = Verdict(ApplyState.APPLIED, "its list has no protect rule, so there is no tunnel")
+NONE_CAN_BE_MADE: Final = "no protect rule of its list can be made"
 
 
 def address_unknown(peer: int) -> Verdict:
@@ -91,9 +90,15 @@ def turn(owner: int, peer: Peer | None) -> tuple[int, int]:
     return (peer.priority if peer is not None else -(1 << 31) if owner == PRE else 1 << 31), owner
 
 
-def of_peer(peer: Peer, has_children: bool) -> Verdict | None:
-    """Of a peer with a traffic list."""
-    return peer.verdict if peer.verdict is not None or has_children else NOTHING_TO_PROTECT
+def of_peer(peer: Peer, has_children: bool, protecting: Iterator[tuple[int, Verdict | None]]) -> Verdict | None:
+    """Of a peer with a traffic list. `protecting`: its protect rules, with what there is to say of each; looked at as
+    far as it takes."""
+    if not peer.usable or has_children:
+        return peer.verdict
+    for number, verdict in protecting:
+        why = f"; rule {number}: {verdict.text}" if verdict is not None and verdict.text else ""
+        return Verdict(ApplyState.FAILED, NONE_CAN_BE_MADE + why)
+    return peer.verdict or NOTHING_TO_PROTECT
 
 
 def of_rule(verdicts: Collection[Verdict | None]) -> Verdict | None:
