@@ -597,4 +597,4 @@ def _bounds(instance: Instance, made: Made | None) -> Iterator[int]:
 def _what_matters(entry: Entry) -> tuple[object, ...]:
     """What of a rule others' companions depend on."""
     rule = entry.rule
-    return entry.instance, entry.label, rule.parts, rule.action, rule.direction, rule.problem
+    return entry.instance, entry.label, rule.parts, rule.interface, rule.action, rule.direction, rule.problem
