@@ -23,6 +23,7 @@ from tests.xfrm_namespace import Namespace, cable, namespaces, until
 pytestmark = pytest.mark.kernel
 
 FOREIGN = "src 10.77.0.0/16 dst 10.78.0.0/16 dir out"
+V6_NET, V6_TEXT = bytes.fromhex("20010db8") + bytes(12), "2001:db8::/48"
 HERE, THERE, MOVED = bytes([192, 0, 2, 1]), bytes([192, 0, 2, 2]), bytes([192, 0, 2, 9])
 
 
@@ -203,3 +204,30 @@ async def test_flush_leaves_what_is_not_ours(bench: Bench, gateway: Namespace) -
     await spd.stop()
     text = gateway.ip("xfrm policy")
     assert text.startswith("src 10.77.0.0/16") and "\nsrc " not in text
+
+
+async def test_what_a_refused_policy_should_protect_is_dropped_and_not_let_out(
+    bench: Bench, gateway: Namespace
+) -> None:
+    """The kernel takes no template in transport mode over IPv4 for IPv6 packets; it does take the plain companions."""
+    nets = {"ipsecGwTrLocalAddress6": V6_NET, "ipsecGwTrLocalPrefixLength6": 48, "ipsecGwTrRemoteAddress6": bytes(16)}
+    bench.reconciler.environment_changed({"peer-7-rule-3": Tunnel("peer-7-rule-3", HERE, THERE, 0, 50)})
+    await bench.set(rule(3, 4, ipsecTrLocalAddress=bytes(4), ipsecTrLocalMaskLen=0, **nets), peer(7, 3))
+    assert "action block" in leaving(gateway)  # it was new
+    state, text, _ = bench.state("ipsecTrafficTable", 3)
+    assert state == ApplyState.FAILED and text.endswith("; its packets are dropped")
+    await bench.set(("ipsecTrafficTable", 3, {"ipsecTrAction": 3}))
+    assert bench.state("ipsecTrafficTable", 3)[0] == ApplyState.APPLIED
+    assert "action block" not in leaving(gateway)
+    await bench.set(("ipsecTrafficTable", 3, {"ipsecTrAction": 4}))
+    assert bench.state("ipsecTrafficTable", 3)[:2] == (state, text)
+    assert "action block" in leaving(gateway)  # it was a change of what passed
+    bench.reconciler.environment_changed({"peer-7-rule-3": None})
+    await until(lambda: bench.state("ipsecTrafficTable", 3)[0] == ApplyState.APPLIED)
+    assert "mode tunnel" in leaving(gateway) and "action block" not in leaving(gateway)
+    await exact(bench, gateway)
+
+
+def leaving(gateway: Namespace) -> str:
+    """The policy for what leaves from the IPv6 net."""
+    return gateway.ip(f"xfrm policy get src {V6_TEXT} dst ::/0 dir out")
