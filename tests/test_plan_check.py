@@ -110,6 +110,7 @@ def test_what_is_there_already_is_a_retry(table: str, cells: Cells, position: in
         ("ikeProposalTable", {"ikePropHashAlg": 9, "ikePropGroup": 16, "ikePropEncKeySize": 448}),
         ("ikeProfileTable", {"ikePrfAuthMethod": 1, "ikePrfGroup": 0, "ikePrfLifeSeconds": 0}),
         ("ikeProfileTable", {"ikePrfAuthMethod": 15}),
+        *(("ikeProfileTable", {"ikePrfLifeKBytes": value}) for value in (1, 2**32 - 1)),
         ("ikeProfileTable", {"ikePrfLocalId": b""}),
         ("ipsecProfileTable", {"ipsecPrfLifeSeconds": 10}),
         *(("ipsecProfileTable", {"ipsecPrfGranularity": value}) for value in range(1, 7)),

@@ -9,8 +9,8 @@ import pytest
 from agent.mib.ber import Value
 from agent.plan.capabilities import CHARON
 from agent.plan.identities import IdentityError, identities, identity
-from agent.plan.lifetimes import NOT_IN_USE, Life
-from agent.plan.model import ApplyState, Connection, RowRef
+from agent.plan.lifetimes import ALL_THE_TIME, NOT_IN_USE, Life
+from agent.plan.model import ApplyState, Connection, RowRef, Verdict
 from agent.plan.phase1 import GUESSABLE
 from agent.plan.planner import Plan, difference, make_plan
 from agent.plan.profiles import Profiles
@@ -119,6 +119,18 @@ def test_own_lifetime_counts_with_an_own_policy_only_and_is_told_otherwise() -> 
     assert told.text.endswith("accepted: ikePrfLifePolicy loose, strict or notify")
     assert (child(made)["life_time"], child(made)["rekey_time"]) == ("100s", "50s")
     assert RowRef("ipsecProfileTable", 3) not in made.verdicts
+
+
+@pytest.mark.parametrize(("kbytes", "told"), [(0, False), (1, True), (2, True), (3, False), (2**32 - 1, False)])
+def test_a_volume_that_a_negotiation_alone_exceeds_is_taken_and_told(kbytes: int, told: bool) -> None:
+    """Guide 3.2.2: any whole number up to a length of 32 bits."""
+    wanted = one_peer(ipsecPeerIkeProfile=2)
+    wanted.put("ikeProfileTable", 2, ikePrfLifeKBytes=kbytes, ikePrfLifePolicy=1)
+    said = plan(wanted).verdicts.get(RowRef("ikeProfileTable", 2))
+    assert (said == Verdict(ApplyState.APPLIED, ALL_THE_TIME)) is told
+    unused = one_peer(ipsecPeerIkeProfile=2)
+    unused.put("ikeProfileTable", 2, ikePrfLifeKBytes=kbytes)
+    assert ALL_THE_TIME not in str(plan(unused).verdicts)
 
 
 def test_all_there_is_to_say_of_a_profile_is_said_once() -> None:

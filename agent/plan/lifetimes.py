@@ -28,6 +28,10 @@ RANDOM_SHARE: Final = 20  # a twentieth of the lifetime is the spread of renewal
 SLACK_OCTETS: Final = 1_000_000_000  # that go on beyond a volume while its renewal is under way: 8 s at 1 Gbit/s
 KILO: Final = 1000  # octets of a kByte, as in IKEv1's attribute (RFC 2407 4.5)
 
+NEGOTIATION_KBYTES: Final = 3  # seen: 2,568 octets with IP's headers, main and quick mode, pre-shared key, group 14
+ALL_THE_TIME: Final = (
+    "a negotiation alone is more than ikePrfLifeKBytes, so phase 1 is renewed all the time; accepted for no limit: 0"
+)
 NOT_IN_USE: Final = "own lifetime is not in use: {0} is use-default-lifetime; accepted: {0} loose, strict or notify"
 
 
@@ -73,11 +77,17 @@ def volume_of(last_octets: int, seconds: int) -> int:
     return max(0, last_octets - (SLACK_OCTETS if seconds else 0)) // KILO
 
 
-def life(own: RowView | None, global_: RowView | None, prefix: str) -> Life:
-    """The life of a profile, `own` None where the global one is used. `prefix`: of the columns, ikePrf or ipsecPrf."""
+def life_row(own: RowView | None, global_: RowView | None, prefix: str) -> RowView | None:
+    """The row whose numbers count, None for the built-in ones; parameters as of `life`."""
     row = own if own is not None else global_
     if row is not None and cells.number(row, f"{prefix}LifePolicy") == INHERIT_LIFE:
-        row = global_
+        return global_
+    return row
+
+
+def life(own: RowView | None, global_: RowView | None, prefix: str) -> Life:
+    """The life of a profile, `own` None where the global one is used. `prefix`: of the columns, ikePrf or ipsecPrf."""
+    row = life_row(own, global_, prefix)
     if row is None:
         return Life(kbytes=BUILT_IN_KBYTES)
     policy = cells.number(row, f"{prefix}LifePolicy")

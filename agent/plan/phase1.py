@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from agent.plan import cells
 from agent.plan.capabilities import ALL_GROUPS, DEFAULT_GROUP
 from agent.plan.certificates import Proof
-from agent.plan.lifetimes import Life, idle_life, life
+from agent.plan.lifetimes import ALL_THE_TIME, NEGOTIATION_KBYTES, Life, idle_life, life, life_row
 from agent.plan.liveness import DEFAULT, UNSAID, Probing
 from agent.plan.model import RowRef, RowView, ViciValue
 from agent.plan.proposals import IKE_PROPOSALS, V1, Asked, chain_rows, group_problem, ike_element, seeded
@@ -69,6 +69,9 @@ def resolve(world: Resolution, own: RowView | None, global_: RowView | None) -> 
         proposals, problem = offered(world, first(rows, "ikePrfProposal", (0,), 0), asked)
     if own is not None and (told := idle_life(own, global_, "ikePrf")):
         world.note(RowRef(IKE_PROFILES, own.number), told)
+    lives = life_row(own, global_, "ikePrf")
+    if lives is not None and 0 < its_life.kbytes < NEGOTIATION_KBYTES:
+        world.note(RowRef(IKE_PROFILES, lives.number), ALL_THE_TIME)
     naming = next((row for row in rows if row is not None and cells.number(row, "ikePrfMode") != DEFAULT_MODE), None)
     if naming is not None and mode != MAIN_ONLY and method == PSK:
         world.note(RowRef(IKE_PROFILES, naming.number), GUESSABLE)
