@@ -147,7 +147,10 @@ def explain(
     src: Annotated[str, typer.Option(help="Source address of the packet.")],
     dst: Annotated[str, typer.Option(help="Destination address of the packet.")],
     proto: Annotated[str, typer.Option(help="Protocol: a number or icmp, tcp, udp, esp, …")] = "icmp",
-    sport: Annotated[int, typer.Option(min=0, max=65535, help="Source port.")] = 0,
+    sport: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Source port; else 49152, and whether another makes a difference."),
+    ] = None,
     dport: Annotated[int, typer.Option(min=0, max=65535, help="Destination port.")] = 0,
     arrives: Annotated[
         str,

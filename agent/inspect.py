@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import itertools
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,7 +30,7 @@ from agent.backends.surroundings import PEER_TABLE, Surroundings
 from agent.config import Settings
 from agent.mib import load_schema
 from agent.plan import inbound, outbound
-from agent.plan.explain import explain
+from agent.plan.explain import EPHEMERAL, PORT_LAST, WITH_PORTS, explain_all, source_ports
 from agent.plan.links import VirtualLink, steered
 from agent.plan.model import Capabilities, Flow, PolicyKey
 from agent.plan.peers import PEERS
@@ -40,6 +41,7 @@ from agent.store.lock import StoreLock
 from agent.store.store import StoredState, read_served, read_store
 
 MOST_PEERS = 20  # that a message names
+MOST_PORTS = 64  # ranges of source ports that are looked at where none is said
 LED = "; a selector leads it to that interface, whatever the routes say (ipsecPeerTrafficPolicy)"
 
 
@@ -52,14 +54,15 @@ def explain_packet(
     src: str,
     dst: str,
     proto: str,
-    sport: int,
+    sport: int | None,
     dport: int,
     forwarded: bool,
     decrypted: int,
     arrives: str = "",
 ) -> str:
     """What becomes of the packet, by which rule. `arrives`: the interface it comes in by, '' for that towards its
-    source; of ICMP the ports are type and code. Raises InspectError."""
+    source; of ICMP the ports are type and code. `sport` None: any, and where it matters the answer says so. Raises
+    InspectError."""
     source, destination = _address(src), _address(dst)
     if len(source) != len(destination):
         raise InspectError(f"source {src} and destination {dst} are of different families; accepted: two of one family")
@@ -79,12 +82,37 @@ def explain_packet(
     comes = 0
     if way != "out":
         comes = _interface(plan, arrives) if arrives else routes[0].interface
-    flow = Flow(source, destination, _protocol(proto), sport, dport, way, decrypted, comes)
-    led = steered(plan.links.values(), flow) if way != "in" else 0
-    if way != "in":
-        flow = flow._replace(to_interface=led or routes[1].interface)
-    found = explain(plan, flow)
-    return f"{found.decision}: {found.text}" + (LED if led else "")
+    flow = Flow(source, destination, _protocol(proto), 0, dport, way, decrypted, comes)
+    if sport is None and flow.protocol in WITH_PORTS:
+        return _from_any_port(plan, flow, routes[1])
+    return _becomes(plan, [flow._replace(source_port=sport or 0)], routes[1])[0]
+
+
+def _becomes(plan: Plan, flows: Sequence[Flow], route: Route) -> list[str]:
+    """What becomes of packets that leave by this route, unless a selector leads them elsewhere."""
+    led = [steered(plan.links.values(), flow) if flow.way != "in" else 0 for flow in flows]
+    leaving = [
+        flow._replace(to_interface=to or route.interface) if flow.way != "in" else flow
+        for flow, to in zip(flows, led, strict=True)
+    ]
+    return [f"{found}{LED if to else ''}" for found, to in zip(explain_all(plan, leaving), led, strict=True)]
+
+
+def _from_any_port(plan: Plan, flow: Flow, route: Route) -> str:
+    """The answer for a usual source port, and the others there are."""
+    begin = source_ports(plan, flow)
+    ranges = [(first, last - 1) for first, last in itertools.pairwise((*begin, PORT_LAST + 1))]
+    others = ranges[:MOST_PORTS]
+    ports = [EPHEMERAL, *(first or last for first, last in others)]
+    answer, *answers = _becomes(plan, [flow._replace(source_port=port) for port in ports], route)
+    differing: dict[str, list[str]] = {}
+    for (first, last), other in zip(others, answers, strict=True):
+        if other != answer:
+            differing.setdefault(other, []).append(str(first) if first == last else f"{first}-{last}")
+    told = [f"from {', '.join(ranges)}: {other}" for other, ranges in differing.items()]
+    if len(ranges) > MOST_PORTS:
+        told.append(f"rules tell {len(ranges)} ranges of source ports apart: --sport asks for one")
+    return f"{answer} [from source port {EPHEMERAL}; {'; '.join(told)}]" if told else answer
 
 
 def _interface(plan: Plan, text: str) -> int:

@@ -21,6 +21,7 @@ from typing import Any
 
 from agent.backends.charon import CharonIke
 from agent.backends.charon.config import Options
+from agent.backends.engine import EngineError
 from agent.backends.spd import KernelSpd
 from agent.mib import load_schema
 from agent.mib.ber import Value, decode_value
@@ -50,6 +51,7 @@ ADDRESSES = (b"\x0a\x08\0\x01", b"\x0a\x08\0\x02")
 NETS = (b"\xc0\xa8\x01\x01", b"\xc0\xa8\x02\x01")
 CHILD = "peer-1-rule-1"
 REQID = numbers.REQID_FIRST
+SECONDS = 60  # a bound is only reached in failure; a busy machine may stand still for some seconds
 
 
 def text(address: bytes) -> str:
@@ -108,6 +110,7 @@ class Gateway:
         await self.store.commit(edits, AGENT)
 
     async def load(self, child: Mapping[str, str] | None = None, **changes: Any) -> None:
+        await self.reached()
         own, other = text(ADDRESSES[self.number]), text(ADDRESSES[1 - self.number])
         settings: dict[str, Any] = {
             "version": "1",
@@ -139,6 +142,19 @@ class Gateway:
         plan = Planned(self.store.running.generation, {"peer-1": connection}, {CHILD: details})
         self.monitor.planned(plan, None)
 
+    async def reached(self) -> None:
+        """Until charon answers: its process is there before. Raises EngineError."""
+        end = time.monotonic() + SECONDS
+        while True:
+            try:
+                await self.ike.list_sas()
+            except EngineError:
+                if time.monotonic() > end:
+                    raise
+                await asyncio.sleep(0.1)
+            else:
+                return
+
     @property
     def remarks(self) -> str:
         """What the peer's row says."""
@@ -169,6 +185,18 @@ class Gateway:
                 shown[f"{way}Pkt"] += int(used[2])
         return shown
 
+    def refused(self) -> int:
+        """Packets that came in and that no SA counts: it is gone or not complete yet."""
+        return sum(value for name, value in self._errors().items() if name.startswith("XfrmIn")) + self.unready()
+
+    def unready(self) -> int:
+        """Those for an SA that is not complete yet: a version 1 responder has its SPI before its keys."""
+        return self._errors()["XfrmAcquireError"]
+
+    def _errors(self) -> dict[str, int]:
+        said = self.namespace.run(Path("/proc/thread-self/net/xfrm_stat").read_text).split()
+        return dict(zip(said[::2], map(int, said[1::2]), strict=True))
+
     async def stop(self) -> None:
         await self.monitor.stop()
         await self.ike.shutdown()
@@ -181,12 +209,24 @@ def check(holds: bool, sentence: str, seen: object = "") -> None:
 
 
 async def eventually(
-    question: Callable[[], bool], sentence: str, seen: Callable[[], object], seconds: float = 60
+    question: Callable[[], bool], sentence: str, seen: Callable[[], object], seconds: float = SECONDS
 ) -> None:
     end = time.monotonic() + seconds
-    while not question() and time.monotonic() < end:  # noqa: ASYNC110
+    while True:
+        late = time.monotonic() > end  # the last look begins when time is up
+        if (holds := question()) or late:
+            return check(holds, sentence, "" if holds else seen())
         await asyncio.sleep(0.1)
-    check(question(), sentence, "" if question() else seen())
+
+
+async def bring_up(gateway: Gateway, sentence: str) -> int:
+    """Ping until something is answered; how much was."""
+    end = time.monotonic() + SECONDS
+    while True:
+        sent, answered = await ping(gateway, 3, 0.3)
+        if answered or time.monotonic() > end:
+            check(answered > 0, sentence, f"{answered} of {sent}")
+            return answered
 
 
 async def ping(gateway: Gateway, count: int, interval: float) -> tuple[int, int]:
@@ -200,39 +240,39 @@ async def ping(gateway: Gateway, count: int, interval: float) -> tuple[int, int]
     return int(match[1]), int(match[2])
 
 
-async def answered_first(gateway: Gateway) -> int:
-    """Which of our single packets is the first that is answered; 0: none."""
-    for number in range(1, 61):
-        if (await ping(gateway, 1, 0.3))[1]:
-            return number
-    return 0
-
-
-def expected(sent: int, answered: int) -> dict[str, int]:
-    return {"InPkt": answered, "InBytesNetto": answered * 84, "OutPkt": sent, "OutBytesNetto": sent * 84}
+def echoes(incoming: int, outgoing: int) -> dict[str, int]:
+    """Counters of so many packets of ping."""
+    return {"InPkt": incoming, "InBytesNetto": incoming * 84, "OutPkt": outgoing, "OutBytesNetto": outgoing * 84}
 
 
 async def play(a: Gateway, b: Gateway) -> None:
     for gateway in (a, b):
         await gateway.start()
         await gateway.load()
-    sent = await answered_first(a)
-    check(sent > 0, "a packet brings the tunnel up", f"answered: number {sent}")
-    await eventually(
-        lambda: a.bundles() == a.kernel() and a.bundles()["OutPkt"] > 0,
-        "counters are the kernel's",
-        lambda: (a.bundles(), a.kernel()),
-    )
-    await eventually(
-        lambda: a.cells("ipsecPeerStatOperStatus") == [1] == b.cells("ipsecPeerStatOperStatus"),
-        "both peers are up",
-        lambda: (a.remarks, b.remarks),
-    )
+    await bring_up(a, "a packet brings the tunnel up")
+    for gateway in (a, b):
+        await eventually(
+            lambda at=gateway: at.bundles() == at.kernel() and at.bundles()["OutPkt"] > 0,  # type: ignore[misc]
+            "counters are the kernel's",
+            lambda at=gateway: (at.bundles(), at.kernel()),  # type: ignore[misc]
+        )
+        await eventually(
+            lambda at=gateway: at.cells("ipsecPeerStatOperStatus") == [1],  # type: ignore[misc]
+            "the peer is up",
+            lambda at=gateway: at.cells("ipsecPeerStatOperStatus"),  # type: ignore[misc]
+        )
     await eventually(lambda: len(a.cells("ikeSaState")) == 1, "one IKE SA", lambda: a.cells("ikeSaState"))
-    check(a.told[0] == {CHILD: Tunnel(CHILD, *ADDRESSES, 1, 50)}, "the reconciler was told", a.told)
+    up = {CHILD: Tunnel(CHILD, *ADDRESSES, 1, 50)}
+    await eventually(lambda: a.told[:1] == [up], "the reconciler was told", lambda: a.told)
 
     await a.ike.terminate(connection="peer-1")
-    await eventually(lambda: not a.cells("ipsecBundleState"), "no bundle is left", lambda: a.cells("ipsecBundleState"))
+    for gateway in (a, b):
+        await eventually(
+            lambda at=gateway: not at.cells("ipsecBundleState"),  # type: ignore[misc]
+            "no bundle is left",
+            lambda at=gateway: at.cells("ipsecBundleState"),  # type: ignore[misc]
+        )
+    refused = a.refused(), b.refused()
     for gateway in (a, b):
         await gateway.load(
             {"life_time": "8", "rekey_time": "4" if gateway is a else "1000", "rand_time": "0"},
@@ -241,63 +281,45 @@ async def play(a: Gateway, b: Gateway) -> None:
             rand_time="0",
             rekey_time="0",
         )
-    await ping(a, 3, 0.3)
-    await eventually(
-        lambda: a.bundles() == a.kernel() and b.bundles() == b.kernel(),
-        "counters stand still",
-        lambda: (a.bundles(), a.kernel(), b.bundles(), b.kernel()),
-    )
-    before = a.bundles(), b.bundles()
+    first = await bring_up(a, "up with short lives")
+
+    def agree(answered: int) -> tuple[bool, object]:
+        """Whether every packet is counted, from the answers back: what one end did not count, it has refused. From here
+        on SAs come and go, so that the kernel's own counters are no measure any more."""
+        back = answered + a.refused() - refused[0]
+        there = back + b.refused() - refused[1]
+        wanted, seen = (echoes(answered, there), echoes(back, back)), (a.bundles(), b.bundles())
+        return seen == wanted, (seen, wanted)
+
+    await eventually(lambda: agree(first)[0], "counters stand still", lambda: agree(first)[1])
+    before, unready = a.bundles()["OutPkt"], a.unready() + b.unready()
     begun = time.monotonic()
     sent, answered = await ping(a, 600, 0.02)
-    # of a busy machine each renewal costs some, that come before the other side has the new SA; a gap would cost 50 a
-    # second
-    check(answered >= sent * 0.95, "hardly a packet lost through rekeys", f"{answered} of {sent}")
-
-    def grown() -> tuple[dict[str, int], dict[str, int]]:
-        return (
-            {name: value - before[0][name] for name, value in a.bundles().items()},
-            {name: value - before[1][name] for name, value in b.bundles().items()},
-        )
-
+    excused = a.unready() + b.unready() - unready
+    lost = sent - answered - excused
+    check(lost <= 4, "hardly a packet lost through rekeys", f"{answered} of {sent}, {excused} before charon had keys")
     await eventually(
-        lambda: grown()[0] == expected(sent, answered),
-        "counters are exact through rekeys",
-        lambda: (grown(), sent, answered),
+        lambda: agree(first + answered)[0], "counters are exact through rekeys", lambda: agree(first + answered)[1]
     )
-
-    def exact_there() -> bool:
-        """Every packet that came was answered; answers may be lost on their way back."""
-        there = grown()[1]
-        came, went = there["InPkt"], there["OutPkt"]
-        return answered <= went <= came <= sent and there == expected(went, came)
-
-    await eventually(
-        exact_there,
-        "at the other side too",
-        lambda: (grown(), sent, answered),
-    )
+    grown = a.bundles()["OutPkt"] - before
+    check(grown == sent, "nothing was sent without an SA", f"{grown} of {sent}")
     await eventually(lambda: len(a.cells("ipsecBundleState")) == 1, "in one row", lambda: a.cells("ipsecBundleIndex"))
     print(f"NOTE {time.monotonic() - begun:.1f} s, {len(a.cells('ikeSaState'))} IKE SAs", flush=True)
 
     for gateway in (a, b):
         await gateway.load()
     await a.ike.terminate(connection="peer-1")
-    await eventually(
-        lambda: not a.cells("ipsecBundleState") and not b.cells("ipsecBundleState"),
-        "down at both",
-        lambda: (a.cells("ipsecBundleState"), b.cells("ipsecBundleState")),
-    )
-    await ping(a, 3, 0.3)
+    await eventually(lambda: not b.cells("ipsecBundleState"), "down at both", lambda: b.cells("ipsecBundleState"))
+    await bring_up(a, "a ping passes again")
     await eventually(lambda: a.cells("ipsecPeerStatOperStatus") == [1], "up again", lambda: a.remarks)
-    killed, before_kill = b.ike.daemon.pid(), len(a.told)
+    killed, since = b.ike.daemon.pid(), len(a.told)
     os.kill(killed, signal.SIGKILL)
     await a.set(ipsecPeerStartMode=2)
     await eventually(lambda: b.ike.daemon.pid() not in (0, killed), "a killed charon is started again", lambda: 0)
     await eventually(lambda: not b.cells("ikeSaState"), "its SAs are not shown any more", lambda: b.cells("ikeSaState"))
     await b.load()
     begun = time.monotonic()
-    await eventually(lambda: {CHILD: None} in a.told[before_kill:], "DPD finds the SAs gone", lambda: a.told)
+    await eventually(lambda: {CHILD: None} in a.told[since:], "DPD finds the SAs gone", lambda: a.told)
     await eventually(lambda: b.cells("ipsecPeerStatOperStatus") == [1], "always-up returns", lambda: a.remarks)
     print(f"NOTE {time.monotonic() - begun:.1f} s until it returned", flush=True)
 
@@ -307,12 +329,10 @@ async def play(a: Gateway, b: Gateway) -> None:
         await gateway.load({"life_time": "300" if gateway is b else "100"})
     await b.set(ipsecPrfLifePolicy=2, ipsecGlobIpsecProfile=1)
     await a.ike.terminate(connection="peer-1")
-    await ping(a, 2, 0.3)
-    await eventually(
-        lambda: "100 s" in b.remarks,
-        "strict tells why",
-        lambda: (a.remarks, b.remarks),
-    )
+    end = time.monotonic() + SECONDS
+    while "100 s" not in b.remarks and time.monotonic() < end:
+        await ping(a, 2, 0.3)
+    await eventually(lambda: "100 s" in b.remarks, "strict tells why", lambda: (a.remarks, b.remarks))
     await eventually(
         lambda: not b.cells("ipsecBundleState"), "and ends the tunnel", lambda: b.cells("ipsecBundleState")
     )

@@ -15,7 +15,7 @@ from tests.ports import free_port
 from tests.station import Agent, Station
 
 PROGRAM = str(Path(sys.executable).parent / "ipsec-agent")
-PATIENCE = 60.0
+PATIENCE = 120.0
 PASSWORDS = {"noc": "a password to look", "operator": "a password to work", "boss": "a password for all"}
 LEVELS = {"noc": "read", "operator": "write", "boss": "admin"}
 Ran = subprocess.CompletedProcess[str]
@@ -120,6 +120,13 @@ class Gateway(Agent):
 
     def logged(self) -> str:
         return self.log.read_text()
+
+    def logs(self, text: str) -> bool:
+        """Whether it comes to stand in the log: a client may have ended before the agent has noticed."""
+        end = time.monotonic() + PATIENCE
+        while text not in self.logged() and time.monotonic() < end:
+            time.sleep(0.05)
+        return text in self.logged()
 
 
 def make_key(path: Path, kind: str = "ed25519") -> str:

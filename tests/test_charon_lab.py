@@ -14,7 +14,7 @@ import pytest
 from tests.lab import uml
 
 PROJECT = Path(__file__).resolve().parent.parent
-BOUND = 300  # seconds; a boot that hangs is ended
+BOUND = 600  # seconds; a boot that hangs is ended
 NEEDED = os.geteuid() == 0 and shutil.which("linux.uml") and Path("/usr/lib/ipsec/charon").exists()
 
 INIT = """#!/bin/bash

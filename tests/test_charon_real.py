@@ -27,8 +27,10 @@ from agent.backends.charon.config import Options
 from agent.backends.charon.process import Daemon
 from agent.backends.connections import Connections, Wanted
 from agent.backends.engine import EngineError, IkeEvent, IkeEventKind, IkeSa
+from agent.backends.leftovers import Leftovers
 from agent.backends.memory import MemorySpd
 from agent.backends.rowstate import Ledger
+from agent.backends.spd import KernelSpd
 from agent.mib import load_schema
 from agent.mib.ber import decode_value
 from agent.monitor import Monitor
@@ -38,7 +40,7 @@ from agent.plan.model import Child, Connection, FlowChild, Secret, Tunnel, ViciV
 from agent.store.hooks import AGENT, Edit
 from agent.store.store import Store, default_url
 from tests.planned import Planned
-from tests.xfrm_namespace import until
+from tests.xfrm_namespace import Namespace, until
 
 NEEDED = os.geteuid() == 0 and Path("/usr/lib/ipsec/charon").exists() and shutil.which("ip")
 pytestmark = [
@@ -411,6 +413,41 @@ async def test_a_flow_is_not_loaded_beside_other_settings_than_the_daemon_has(pa
     a.events.clear()
     await a.ike.initiate(flow.name, "peer-1", "a test", lambda: None)
     assert (await a.event(IkeEventKind.INITIATED)).text == f"the rule of {flow.name} is gone"
+
+
+@pytest.mark.skipif(shutil.which("nft") is None, reason="needs nft")
+async def test_the_spi_of_a_negotiation_that_takes_long_is_not_left_over(
+    namespaces: tuple[str, str], tmp_path: Path
+) -> None:
+    """charon has an SPI allotted without a reqid, so nobody takes that SA for one of ours that was left."""
+    options = replace(QUICK, plugins_before=(), retransmit_tries=5, retransmit_timeout=2.0)
+    sides = [Side(name, number, tmp_path, options) for number, name in enumerate(namespaces)]
+    here, there = map(Namespace, namespaces)
+    spd = KernelSpd(open_socket=here.xfrm_socket)
+    await asyncio.gather(spd.start(), *(side.ike.start() for side in sides))
+    leftovers = Leftovers(spd, sides[0].ike, seconds=0.2)
+    try:
+        for side in sides:
+            await side.load(version="2", encap="no", mobike="yes")
+        # it answers on port 500, and not what follows on the other one
+        for command in ("table inet t", "chain inet t i {type filter hook input priority 0;}"):
+            there.command("nft", f"add {command}")
+        there.command("nft", "add rule inet t i udp dport 4500 drop")
+        await sides[0].ike.initiate(CHILD, "peer-1", "a test")
+        for _ in range(500):
+            if allotted := await spd.sas():
+                break
+            await asyncio.sleep(0.02)
+        assert [sa.reqid for sa in allotted] == [0] and allotted[0].spi != bytes(4)
+        assert not (await sides[0].ike.list_sas())[0].children
+        leftovers.look()
+        await asyncio.sleep(1)
+        assert await spd.sas() == allotted
+    finally:
+        there.command("nft", "delete table inet t")
+        await leftovers.stop()
+        await asyncio.gather(*(side.ike.shutdown() for side in sides))
+        await spd.stop()
 
 
 async def test_it_is_started_again_after_kill_9(pair: tuple[Side, Side]) -> None:

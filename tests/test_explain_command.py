@@ -83,7 +83,8 @@ def index(gateway: Namespace, name: str) -> int:
 def explain(gateway: Namespace, state: Path, words: str) -> str:
     """The command's work, without a process for each packet."""
     said = dict(word.split(" ", 1) if " " in word else (word, "") for word in words.removeprefix("--").split(" --"))
-    packet = (said["src"], said["dst"], said.get("proto", "icmp"), int(said.get("sport", 0)), int(said.get("dport", 0)))
+    sport = int(said["sport"]) if "sport" in said else None
+    packet = (said["src"], said["dst"], said.get("proto", "icmp"), sport, int(said.get("dport", 0)))
     more = ("forwarded" in said, int(said.get("decrypted", 0)), said.get("in", ""))
     settings = Settings(state=state, backend="linux")
     try:
@@ -117,6 +118,15 @@ ASKED = [
     ),
     ("--src 192.0.2.1 --dst 192.0.2.2", 'protect: rule 5 of peer 1 "Branch"'),
     ("--src 192.0.2.1 --dst 192.0.2.2 --proto udp --sport 500 --dport 500", "pass: built in: our own IKE and ESP"),
+    (
+        "--src 192.0.2.1 --dst 192.0.2.2 --proto udp --dport 53",
+        'tunnel of peer 1 "Branch" [from source port 49152; from 500, 4500: pass: built in: our own IKE and ESP',
+    ),
+    (
+        "--src 10.9.0.3 --dst 10.1.0.9 --proto udp --in v0",
+        'lets it pass [from source port 49152; from 53: drop: rule 1 "foreign resolvers": dropped]',
+    ),
+    ("--src 10.9.0.3 --dst 10.1.0.9 --proto udp --in v0 --sport 53", 'drop: rule 1 "foreign resolvers": dropped'),
     ("--src 10.1.0.1 --dst 2001:db8::7", "source 10.1.0.1 and destination 2001:db8::7 are of different"),
     (
         "--src 10.1.0.9 --dst 10.1.0.1 --forwarded",
@@ -169,7 +179,7 @@ async def test_a_selector_that_leads_to_an_interface_counts_before_the_routes(tm
 
     def told(source: str, to: str) -> str:
         with ThreadPoolExecutor(1) as threads:  # it runs a loop of its own
-            return threads.submit(explain_packet, settings, source, to, "icmp", 0, 0, True, 0).result()
+            return threads.submit(explain_packet, settings, source, to, "icmp", None, 0, True, 0).result()
 
     led = "protect: the interface of peer 7: tunnel of peer 7; a selector leads it to that interface"
     assert told("10.1.0.9", "10.2.0.9").startswith(led)

@@ -46,6 +46,7 @@ UP_TIME = ".1.3.6.1.2.1.1.3.0"
 V1, V3 = 1, 3  # ipsecGwTargetVersion
 INFORM = 2  # ipsecGwTargetKind
 LAST = b"event 1199"
+DESTROY = 6  # RowStatus
 TEXT, HELD_BACK = oid("ipsecGwNotifyText", 0), oid("ipsecGwNotifyHeldBack", 0)
 
 
@@ -195,6 +196,23 @@ async def test_equal_ones_are_held_back_and_the_last_is_told_with_their_number(t
             assert agent.status("ipsecGwNotificationsPaced") == 4
             return
     raise AssertionError("five changes took longer than each pause")
+
+
+async def test_what_nobody_would_get_is_not_counted_as_held_back_and_holds_nothing_back(tmp_path: Path) -> None:
+    async with receiver(tmp_path / "trapd") as trapd, gateway(tmp_path / "state", pause=60) as agent:
+        for number in range(5):
+            await change(agent, f"somebody {number}")
+        await agent.target(1, trapd)
+        [told] = await trapd.wait_for(CHANGED)
+        assert told.objects[HELD_BACK] == "Gauge32: 0"
+        assert agent.status("ipsecGwNotificationsPaced") == 0
+        for number in range(2):
+            await change(agent, f"somebody else {number}")
+        await until(lambda: agent.status("ipsecGwNotificationsPaced") == 1)
+        await agent.set(1, {"ipsecGwTargetRowStatus": DESTROY})  # with what waits for it
+        await agent.target(2, trapd)
+        told = (await trapd.wait_for(CHANGED, 2))[-1]
+        assert told.objects[HELD_BACK] == "Gauge32: 0" and "ipsecGwTargetTable 2" in told.objects[TEXT]
 
 
 async def test_filters_choose_what_a_target_gets(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ class Desk:
         cells |= {f"ipsecGwImportDocument.{at}": at, f"ipsecGwImportKind.{at}": kind}
         cells |= {f"ipsecGwImport{name}.{at}": value for name, value in columns.items()}
         await self.set(cells, origin)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 row = self.store.live.table("ipsecGwImportTable").row(at)
                 assert row is not None

@@ -302,6 +302,21 @@ def test_one_changed_rule_of_many_touches_its_own_policies_only() -> None:
         plan = after
 
 
+@pytest.mark.parametrize(("before", "after"), [(2, -1), (-1, 2), (2, 3)])
+def test_a_drop_rule_that_is_only_about_another_interface_moves_the_companions_of_others(
+    before: int, after: int
+) -> None:
+    """Else what a protect rule before it takes is dropped at its other stage, or passes there."""
+    drop = rule_cells("drop any any") | {"ipsecTrInterface": before}
+    configuration = DictConfiguration(scalars={"ipsecGlobEnabled": 1})
+    configuration.put(TRAFFIC, 1, **rule_cells("protect 10.1.0.0/16 10.2.0.0/16", 2))
+    configuration.put(TRAFFIC, 2, **drop)
+    configuration.put(PEERS, 1, **peer_cells(1, 1))
+    plan = make_plan(configuration, environment())
+    configuration, changes = configuration.edited((TRAFFIC, 2, {"ipsecTrInterface": after}))
+    assert_alike(make_plan(configuration, environment(), plan, changes), make_plan(configuration, environment()))
+
+
 @pytest.mark.slow
 def test_rules_put_in_at_one_place_again_and_again_keep_the_priorities_of_nearly_all() -> None:
     configuration = chain_of(600)

@@ -19,6 +19,7 @@ from agent.store.errors import Refused, StoreError
 from agent.store.health import StoreState
 from agent.store.hooks import AGENT, Edit
 from agent.store.store import Store, read_store
+from tests.ports import free_port
 
 pytest.importorskip("psycopg", reason="no psycopg (the extra postgres)")
 
@@ -39,9 +40,7 @@ class Server:
     def __init__(self, folder: Path) -> None:
         self.binaries = BINARIES[-1].parent
         self.folder = folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port(kind=socket.SOCK_STREAM)
         self.url = f"postgresql+psycopg://{USER}@127.0.0.1:{self.port}/postgres"
         self._run("initdb", "--auth", "trust", "--no-sync", "--encoding", "UTF8", "-D", str(folder / "data"))
 

@@ -289,14 +289,14 @@ def test_only_what_the_daemon_does_not_list_is_left_over() -> None:
 
 async def test_left_sas_go_after_the_second_look_and_foreign_and_larval_ones_stay() -> None:
     spd, ike = MemorySpd(), MemoryIke()
-    spd.kernel_sas = [sa(1), sa(2), sa(0), sa(7, reqid=1)]
+    spd.kernel_sas = [sa(1), sa(2), sa(0), sa(7, reqid=1), sa(8, reqid=0)]
     ike.sas = list(listing(1).sas)
     leftovers = Leftovers(spd, ike, seconds=0.05)
     leftovers.look()
     await asyncio.sleep(0.01)
-    assert len(spd.kernel_sas) == 4
-    await until(lambda: len(spd.kernel_sas) == 3)
-    assert [left.spi[3] for left in spd.kernel_sas] == [1, 0, 7]
+    assert len(spd.kernel_sas) == 5
+    await until(lambda: len(spd.kernel_sas) == 4)
+    assert [left.spi[3] for left in spd.kernel_sas] == [1, 0, 7, 8]
     await leftovers.stop()
 
 

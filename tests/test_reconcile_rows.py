@@ -213,7 +213,7 @@ async def test_what_the_host_could_not_tell_is_asked_again(monkeypatch: pytest.M
     await surroundings.rebuild(Configuration.empty(load_schema()))
     host.own, host.times = frozenset({ELSEWHERE}), 2
     host.changed()
-    await until(lambda: surroundings.environment({}).own_addresses == {ELSEWHERE}, 2)
+    await until(lambda: surroundings.environment({}).own_addresses == {ELSEWHERE})
     await surroundings.stop()
 
 

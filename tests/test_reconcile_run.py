@@ -84,9 +84,12 @@ class Bench:
         ]
         await self.store.commit(edits, AGENT)
         if wait:
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            await self.reconciler.settled()
+            await self.settled()
+
+    async def settled(self) -> None:
+        """Until all that was committed is told, which is one change in a turn of the loop, and made real."""
+        await until(lambda: not self.store._untold)
+        await self.reconciler.settled()
 
     def _columns(self, table: str, number: int, columns: Mapping[str, Value]) -> Mapping[str, Value]:
         status = self.schema.tables[table].row_status
@@ -437,12 +440,15 @@ async def test_a_defect_in_planning_is_survived(bench: Bench, monkeypatch: pytes
     spd, _ = memory(bench)
     monkeypatch.setattr(reconcile, "AFTER_A_DEFECT_SECONDS", 0.05)
 
+    failed: list[None] = []
+
     def broken(*_: object) -> None:
+        failed.append(None)
         raise RuntimeError("a defect")
 
     monkeypatch.setattr(reconcile, "make_plan", broken)
     await bench.set(rule(1), ("ipsecGlobalsContinued", 0, {"ipsecGlobContPreIpsecRules": 1}), wait=False)
-    await asyncio.sleep(0.02)
+    await until(lambda: failed)
     monkeypatch.setattr(reconcile, "make_plan", make_plan)
     await until(lambda: bench.state("ipsecTrafficTable", 1)[0] == ApplyState.APPLIED)
     assert held(spd.policies) == wanted(bench)
@@ -469,8 +475,7 @@ async def test_a_previewed_plan_is_not_made_twice(bench: Bench, monkeypatch: pyt
         for name, value in bench._columns("ipsecTrafficTable", 1, rule(1)[2]).items()
     ]
     await bench.store.commit(edits, replace(AGENT, kind="snmp"))
-    await asyncio.sleep(0.01)
-    await bench.reconciler.settled()
+    await bench.settled()
     assert len(previewed) == 1 and bench.reconciler.plan is previewed[0] and len(made) == 1
     assert held(spd.policies) == wanted(bench)
 
@@ -482,8 +487,7 @@ async def test_many_commits_at_once_end_where_one_would(bench: Bench) -> None:
         *(bench.set(("ipsecTrafficTable", 1, {"ipsecTrAction": 3 + 2 * (n % 2)}), wait=False) for n in range(50)),
         *(bench.set(rule(n), wait=False) for n in range(10, 40)),
     )
-    await asyncio.sleep(0.01)
-    await bench.reconciler.settled()
+    await bench.settled()
     assert held(spd.policies) == wanted(bench)
     assert all(bench.state("ipsecTrafficTable", n)[0] != ApplyState.PENDING for n in [1, *range(10, 40)])
 
@@ -497,8 +501,7 @@ async def test_any_walk_through_configurations_ends_where_a_fresh_plan_would(ben
         if dice.random() < 0.3:
             tunnel = Tunnel("peer-1-rule-1", HERE, dice.choice([THERE, THERE_TOO]), 1, 50)
             bench.reconciler.environment_changed({"peer-1-rule-1": dice.choice([tunnel, None])})
-    await asyncio.sleep(0.01)
-    await bench.reconciler.settled()
+    await bench.settled()
     plan = make_plan(bench.store.running, bench.reconciler.environment)
     assert {key: held[2:4] for key, held in spd.policies.items()} and set(spd.policies) == set(plan.policies)
     for key, policy in plan.policies.items():

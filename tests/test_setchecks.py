@@ -57,7 +57,7 @@ class Bench:
 
     async def planned(self) -> None:
         """Until the plan is that of the running configuration."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while True:
                 plan = self.reconciler.plan
                 if plan is not None and plan.generation == self.store.running.generation:

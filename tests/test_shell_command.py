@@ -150,4 +150,4 @@ def test_nobody_there(tmp_path: Path) -> None:
     begun = time.monotonic()
     done = shell("--host", "127.0.0.1:9", "--community", "x", "-c", "l")
     assert done.returncode == 2 and "no answer from 127.0.0.1:9" in done.stderr
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 45  # 7 s, and a program that starts on a busy machine

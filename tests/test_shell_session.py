@@ -378,7 +378,7 @@ async def test_a_session_may_be_kept_from_the_machine(person: Person) -> None:
 @pytest.mark.skipif(not shutil.which("ping"), reason="ping is not installed")
 async def test_a_program_ends_with_its_command(person: Person) -> None:
     work = asyncio.ensure_future(person.session.execute("ping -n -c 10000 127.0.0.1"))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while "bytes" not in person.paper.text.partition("PING")[2].partition("\n")[2]:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     pings = children("ping")

@@ -18,7 +18,7 @@ from agent.shell.ssh import SshService
 from agent.shell.ssh_input import AHEAD, LINE, UNFINISHED, ChannelInput
 from agent.shell.ssh_limits import Doorkeeper, SshLimits, source_group
 from agent.ssh_service import LoopThread, SshError, answering_ssh, host_key
-from tests.snmp_station import SCHEMA, Served
+from tests.snmp_station import PATIENCE, SCHEMA, Served, until
 from tests.test_snmp_passwords import BOB, FIRST, administered, put
 
 LIMITS = SshLimits(waiting=6, waiting_of_source=4, failures=3, failure_seconds=100)
@@ -176,7 +176,7 @@ async def test_one_connection_has_so_many_sessions_and_all_together_too(tmp_path
             await second.create_process()
         held[0].stdin.write_eof()
         await held[0].wait_closed()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while not service.has_room():  # noqa: ASYNC110 - another loop's
                 await asyncio.sleep(0.05)
         await second.create_process()
@@ -212,7 +212,7 @@ async def test_a_client_is_asked_to_hurry(tmp_path: Path) -> None:
     async with offered(tmp_path, login_seconds=0.3) as (_, service):
         reader, writer = await asyncio.open_connection(*service.addresses[0])
         assert await reader.readuntil(b"\r\n") == b"SSH-2.0-ipsec-agent\r\n"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await reader.read()
         writer.close()
 
@@ -231,6 +231,12 @@ async def test_there_is_no_forwarding_of_agents_or_windows(tmp_path: Path) -> No
             await connection.start_server(lambda *_: None, "127.0.0.1", 0)
 
 
+def held_back(service: SshService) -> int:
+    """Octets that wait for a client that does not read them."""
+    connections = list(service._connections)  # another thread's
+    return max((ours._chan.get_write_buffer_size() for each in connections for ours in list(each.channels)), default=0)
+
+
 @pytest.mark.slow
 async def test_a_client_that_does_not_read_is_not_written_for(tmp_path: Path) -> None:
     async with offered(tmp_path) as (_, service), connecting(service) as connection:
@@ -242,9 +248,9 @@ async def test_a_client_that_does_not_read_is_not_written_for(tmp_path: Path) ->
         for term in ("", "xterm"):
             channel, _ = await connection.create_session(Deaf, term_type=term or None, encoding=None, window=4096)
             channel.write(b"?\r" * 9000 if term else b"?\n" * 9000)
+            await until(lambda: held_back(service) > 10_000)
             await asyncio.sleep(1.5)
-            written = [ours._chan.get_write_buffer_size() for held in service._connections for ours in held.channels]
-            assert 10_000 < max(written) < 200_000, written
+            assert 10_000 < held_back(service) < 200_000
             channel.close()
             await channel.wait_closed()
 
@@ -254,9 +260,9 @@ async def test_a_session_at_a_terminal_ends_with_its_client(tmp_path: Path) -> N
         async with connecting(service) as connection:
             process = await connection.create_process(term_type="xterm")
             process.stdin.write("debug all\r")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 await process.stdout.readuntil("Ctrl-C ends")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while service._connections:  # noqa: ASYNC110 - another loop's
                 await asyncio.sleep(0.05)
         assert at.store.running.generation > 0
@@ -290,7 +296,8 @@ async def test_an_address_that_is_taken_is_said(tmp_path: Path) -> None:
 
 async def test_work_in_another_thread_is_awaited_fails_and_is_cancelled_here() -> None:
     thread = LoopThread("test")
-    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    begun, ended = asyncio.Event(), asyncio.Event()
 
     async def answers() -> int:
         assert asyncio.get_running_loop() is thread.loop
@@ -301,14 +308,17 @@ async def test_work_in_another_thread_is_awaited_fails_and_is_cancelled_here() -
 
     async def lasts() -> None:
         try:
-            await asyncio.sleep(60)
+            loop.call_soon_threadsafe(begun.set)
+            await asyncio.sleep(600)
         finally:
             ended.set()
 
     assert await thread.call(answers()) == 42
     with pytest.raises(LookupError, match="there"):
         await thread.call(fails())
+    work = asyncio.ensure_future(thread.call(lasts()))
+    await asyncio.wait_for(begun.wait(), PATIENCE)
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(thread.call(lasts()), 0.1)
+        await asyncio.wait_for(work, 0.1)
     await thread.end()
     assert ended.is_set() and thread.loop.is_closed()

@@ -37,8 +37,9 @@ from agent.snmp.pdu import Version
 from agent.snmp.usm import AUTHENTICATION, PRIVACY, key_of_passphrase
 from agent.store.errors import ErrorStatus
 from agent.store.hooks import AGENT, Edit
-from tests.snmp_station import READ, SCHEMA, WRITE, Served, served
-from tests.test_snmp_tools import slowed
+from tests.ports import free_port
+from tests.snmp_station import READ, SCHEMA, WRITE, Served, served, until
+from tests.test_snmp_tools import held
 
 AUTH, PRIV = "the first passphrase", "the second passphrase"
 RULE = "ipsecGlobContDefaultRule.0"
@@ -212,73 +213,73 @@ async def relay(at: Served, requests: set[int], answers: set[int]) -> AsyncItera
 async def test_lost_answers_do_not_carry_a_set_out_twice(tmp_path: Path, kind: str) -> None:
     async with served(tmp_path) as at:
         who = Community(WRITE.encode()) if kind == "v2c" else read_configuration(tmp_path / "snmp.conf")
-        lost = {0, 1} if kind == "v2c" else {2, 3}  # of v3 the engine's two reports come first
         async with (
-            relay(at, set(), lost) as (between, port),
-            await SnmpClient.open("127.0.0.1", port, who, SCHEMA, wait=0.1) as client,
+            relay(at, set(), set()) as (between, port),
+            await SnmpClient.open("127.0.0.1", port, who, SCHEMA, wait=20, retries=8) as client,
         ):
-            if kind == "v3":
-                between.lost[1].clear()
-                await client.get([RULE])
-                between.lost[1].update({between.seen[1], between.seen[1] + 1})
+            await client.get([RULE])  # and with v3 the engine's two reports
+            client.session.wait = 0.1
+            between.lost[1].update({between.seen[1], between.seen[1] + 1})
             before = at.store.running.generation
             await client.set([(RULE, "pass")])
             assert at.store.running.generation == before + 1
-            assert at.server.sets.counters.repeated == 2
+            assert at.server.sets.counters.repeated >= 2  # where an answer is late, there is one more
             assert len(set(between.sent[-3:])) == (1 if kind == "v2c" else 3)  # of v3 each retry is a new message
 
 
 async def test_a_slow_set_is_joined_by_its_retries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with served(tmp_path) as at, asking(at, wait=0.1) as client:
+    async with served(tmp_path) as at, asking(at, wait=0.1, retries=8) as client:
         await client.get([RULE])
-        slowed(at, monkeypatch, 0.5)
+        go_on = held(at, monkeypatch)
         before = at.store.running.generation
-        await client.set([(RULE, "pass")])
+        setting = asyncio.ensure_future(client.set([(RULE, "pass")]))
+        await until(lambda: at.server.sets.counters.joined)
+        assert at.store.running.generation == before and not setting.done()
+        go_on.set()
+        await setting
         assert at.store.running.generation == before + 1
-        assert at.server.sets.counters.joined >= 1
 
 
 async def test_requests_and_discovery_survive_loss(tmp_path: Path) -> None:
     async with served(tmp_path) as at, relay(at, {0, 3}, {0, 2}) as (between, port):
         who = read_configuration(tmp_path / "snmp.conf")
-        async with await SnmpClient.open("127.0.0.1", port, who, SCHEMA, wait=0.05, retries=5) as client:
+        async with await SnmpClient.open("127.0.0.1", port, who, SCHEMA, wait=0.05, retries=9) as client:
             assert await client.value(RULE) == 1
         assert between.seen[0] > 4
 
 
 async def test_finding_engine_and_time_is_nothing_that_the_log_warns_of(tmp_path: Path) -> None:
-    async with served(tmp_path) as at, asking(at) as client:
+    async with served(tmp_path) as at, asking(at, wait=20) as client:  # a retry would count
         assert (await client.get([RULE]))[0].value
         counters = at.server.counters
         assert (counters.usmStatsUnknownEngineIDs, counters.usmStatsNotInTimeWindows) == (1, 1)
         assert counters.dropped() == 0
 
 
-async def test_nobody_there_is_said_in_time(tmp_path: Path) -> None:
-    async with served(tmp_path) as at:
-        host, port = at.address
+async def test_nobody_there_is_said_in_time() -> None:
+    port = free_port()
     begun = time.monotonic()
-    async with await SnmpClient.open(host, port, Community(b"x"), SCHEMA, wait=0.05, retries=2) as client:
+    async with await SnmpClient.open("127.0.0.1", port, Community(b"x"), SCHEMA, wait=0.05, retries=2) as client:
         with pytest.raises(NoAnswer, match=rf"no answer from 127\.0\.0\.1:{port} \(Connection refused\)"):
             await client.get([RULE])
-    assert 0.3 < time.monotonic() - begun < 5  # 0.05 + 0.1 + 0.2, on a busy machine
+    assert 0.3 < time.monotonic() - begun < 30  # 0.05 + 0.1 + 0.2, on a busy machine
 
 
 async def test_a_restarted_agent_is_followed(tmp_path: Path) -> None:
     """Its engineBoots are one more, its time begins anew: RFC 3414 section 3.2 (7)."""
-    async with served(tmp_path) as at:
-        address = at.address
+    address = ("127.0.0.1", free_port())
+    async with served(tmp_path, listen=[address]):
         who = read_configuration(tmp_path / "snmp.conf")
         client = await SnmpClient.open(*address, who, SCHEMA)
         assert await client.value(RULE) == 1
-    async with served(tmp_path, listen=[address]) as at, client:
+    async with served(tmp_path, listen=[address]), client:
         await client.set([(RULE, "pass")])
         assert await client.value(RULE) == 2
 
 
 async def test_another_engine_at_the_same_address_is_discovered(tmp_path: Path) -> None:
-    async with served(tmp_path / "a") as at:
-        address = at.address
+    address = ("127.0.0.1", free_port())
+    async with served(tmp_path / "a", listen=[address]) as at:
         who = user_of_passphrases("twin", 5, AUTH, 3, PRIV)
         keys: dict[str, Value] = {"ipsecGwUserAuthKey": who.auth_key, "ipsecGwUserPrivKey": who.priv_key}
         await edit(at, {"ipsecGwUserName": b"twin", **keys}, 5)
@@ -324,7 +325,7 @@ async def test_reports_are_said_in_words(tmp_path: Path) -> None:
             (UsmUser(name, 5, 1, auth_key), "does not do this security level"),
             (UsmUser(name, 5, 3, auth_key, priv_key, b"elsewhere"), "does not know the context"),
         ):
-            async with asking(at, who, wait=0.3, retries=1) as client:
+            async with asking(at, who, wait=20, retries=1) as client:
                 with pytest.raises(Reported, match=words):
                     await client.get([RULE])
         async with asking(at, UsmUser(name, 5, 3, auth_key, wrong), wait=0.1, retries=1) as client:

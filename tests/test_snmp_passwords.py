@@ -40,7 +40,9 @@ async def administered(state: Path) -> AsyncIterator[tuple[Served, SnmpClient]]:
     """An agent, and its user admin asking it."""
     async with (
         served(state) as at,
-        await SnmpClient.open(*at.address, read_configuration(state / "snmp.conf"), SCHEMA, retries=1) as admin,
+        await SnmpClient.open(
+            *at.address, read_configuration(state / "snmp.conf"), SCHEMA, wait=20, retries=1
+        ) as admin,
     ):
         yield at, admin
 
@@ -60,7 +62,7 @@ async def refused(at: Served, client: SnmpClient, row: int, values: Values, stat
 
 
 async def speaks(at: Served, who: UsmUser) -> bool:
-    async with await SnmpClient.open(*at.address, who, SCHEMA, wait=0.2, retries=1) as client:
+    async with await SnmpClient.open(*at.address, who, SCHEMA, wait=20, retries=1) as client:
         try:
             return await client.value(RULE) in (1, 2)
         except (Reported, NoAnswer):

@@ -22,6 +22,7 @@ from tests.snmp_station import (
     GET,
     GETBULK,
     NULL,
+    PATIENCE,
     SCHEMA,
     encode_community,
     encode_pdu,
@@ -43,7 +44,7 @@ async def test_answers_come_from_the_address_asked(tmp_path: Path, listen: str, 
         target = (asked, at.address[1])
         async with manager(target) as asking:
             asking.send(encode_community(1, "reading", encode_pdu(GET, 1, ASK)))
-            _, source = await asyncio.wait_for(asking.received.get(), 10)
+            _, source = await asyncio.wait_for(asking.received.get(), PATIENCE)
             assert source[:2] == target
 
 

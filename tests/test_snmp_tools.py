@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import shutil
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from agent.snmp.access import VIEWS, Level, in_view
 from agent.store.database import Writing
 from tests.snmp_station import (
     IPSEC,
+    PATIENCE,
     READ,
     SCHEMA,
     WRITE,
@@ -22,6 +24,7 @@ from tests.snmp_station import (
     instance,
     run,
     served,
+    until,
     walked,
 )
 
@@ -146,17 +149,16 @@ async def test_of_eight_varbinds_the_wrong_one_is_named(tmp_path: Path, options:
         assert at.store.running.generation == generation + 1
 
 
-def slowed(at: Served, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Let the store's thread sleep before it writes."""
-    import time
-
-    write = at.store._writer._write
+def held(at: Served, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Let the store's thread wait for this before it writes."""
+    write, go_on = at.store._writer._write, threading.Event()
 
     def later(writing: Writing) -> None:
-        time.sleep(seconds)
+        go_on.wait(PATIENCE)
         write(writing)
 
     monkeypatch.setattr(at.store._writer, "_write", later)
+    return go_on
 
 
 @pytest.mark.parametrize("options", [("-v2c", "-c", WRITE), ("-v3",)], ids=["v2c", "v3"])
@@ -164,19 +166,21 @@ async def test_a_retried_set_is_carried_out_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
 ) -> None:
     async with served(tmp_path) as at:
-        slowed(at, monkeypatch, 1.0)
+        go_on = held(at, monkeypatch)
         generation = at.store.running.generation
-        asked = run(
-            *("snmpset", *options, "-t", "0.2", "-r", "5", at.target),
-            *(dotted(instance(ROW_STATUS, 1)), "i", "4"),
-            state=tmp_path,
+        asked = asyncio.ensure_future(
+            run(
+                *("snmpset", *options, "-t", "0.2", "-r", "100", at.target),
+                *(dotted(instance(ROW_STATUS, 1)), "i", "4"),
+                state=tmp_path,
+            )
         )
-        answer, meanwhile = await asyncio.gather(
-            asked, run("snmpget", "-v3", at.target, dotted(instance("ipsecGwGeneration", 0)), state=tmp_path)
-        )
+        await until(lambda: at.server.sets.counters.joined >= 2)
+        meanwhile = await run("snmpget", "-v3", at.target, dotted(instance("ipsecGwGeneration", 0)), state=tmp_path)
+        go_on.set()
+        answer = await asked
         assert answer.code == 0, answer.err
         assert at.store.running.generation == generation + 1
-        assert at.server.sets.counters.joined >= 2
         assert meanwhile.out.endswith(f"Gauge32: {generation}\n")  # reads went on
 
 

@@ -7,6 +7,7 @@ import itertools
 import random
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -34,7 +35,9 @@ from tests.snmp_station import (
     manager,
     served,
     text,
+    until,
 )
+from tests.test_snmp_tools import held
 
 Oid = tuple[int, ...]
 STATS = (1, 3, 6, 1, 6, 3, 15, 1, 1)
@@ -191,13 +194,16 @@ async def test_a_replayed_set_is_never_executed_again(tmp_path: Path) -> None:
         assert at.store.running.generation == generation + 1
 
 
-async def test_the_newest_message_of_a_retried_set_is_answered(tmp_path: Path) -> None:
+async def test_the_newest_message_of_a_retried_set_is_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with served(tmp_path) as at, manager(at.address) as asking:
         session = await Session3.open(asking, tmp_path)
         pdu = encode_pdu(SET, 1, [(instance("ipsecGwPeerRowStatus", 1), encode_integer(4))])
         before = at.store.running.generation
-        for message_id in (101, 102, 103):  # all within one turn of the loop: none is stored yet
+        go_on = held(at, monkeypatch)
+        for message_id in (101, 102, 103):
             asking.send(session.message(pdu, message_id=message_id))
+        await until(lambda: at.server.sets.counters.joined == 2)  # none is stored yet
+        go_on.set()
         message = await asking.receive()
         assert encode_integer(103) in message[:24]
         assert session.read(message).status == 0
@@ -226,7 +232,7 @@ async def test_reports(tmp_path: Path) -> None:
         assert await report(asking, session, session.message(pdu, user=b"nobody")) == (*STATS, 3, 0)
         assert await report(asking, session, session.message(pdu, level=1)) == (*STATS, 1, 0)
         assert await report(asking, session, session.message(pdu, level=0)) == (*STATS, 1, 0)
-        for stale in ({"boots": boots - 1}, {"boots": boots + 1}, {"time": now + 151}):
+        for stale in ({"boots": boots - 1}, {"boots": boots + 1}, {"time": now + 200}):
             vars(session).update({"boots": boots, "time": now} | stale)
             assert await report(asking, session, session.message(pdu)) == (*STATS, 2, 0)
         vars(session).update(boots=boots, time=now)

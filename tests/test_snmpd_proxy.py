@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.snmp_station import IPSEC, WRITE, Ran, Served, dotted, instance, run, served, walked
-from tests.trap_receiver import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(shutil.which("snmpd") is None, reason="no snmpd (package snmpd)")]
 
 SUBTREE = dotted(IPSEC)
-PATIENCE = 15.0  # seconds until snmpd answers
+PATIENCE = 30.0  # seconds until snmpd answers
 READER, WRITER = "station", "operator"  # communities of snmpd
 USER, PASSWORD = "station3", "a password of snmpd"  # a user of snmpd
 DOCUMENT = Path(__file__).parent.parent / "docs" / "beside-snmpd.md"
@@ -65,7 +65,7 @@ def proxy_line(kind: str, agent: Served) -> str:
 
 
 async def ask(tool: str, address: str, *more: str, community: str = WRITE) -> Ran:
-    return await run(tool, "-v2c", f"-c{community}", "-On", "-r1", "-t5", address, *more)
+    return await run(tool, "-v2c", f"-c{community}", "-On", "-r1", "-t20", address, *more)
 
 
 @pytest.mark.parametrize("kind", ["2c", "3"])

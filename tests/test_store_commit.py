@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
-import time
+import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from agent.mib.ber import Value
-from agent.store.database import DELAY_VARIABLE, Database, Writing
+from agent.store.database import Database, Writing
 from agent.store.errors import ErrorStatus, Refused, StoreError
 from agent.store.hooks import AGENT, Change, Edit, Origin, RowChange
 from agent.store.references import References
 from agent.store.snapshot import Configuration
 from agent.store.store import Store, read_store
 from tests.store_schema import SCHEMA
+from tests.xfrm_namespace import until
 
 MANAGER = Origin("snmp", "noc", "192.0.2.7:40000", "192.0.2.1:161", secure=True)
 
@@ -96,7 +96,7 @@ async def test_waiting_sets_share_a_transaction_and_are_generations(store: Store
     answers = await asyncio.gather(*[put(store, {f"ruleProto.{n}": n}) for n in range(1, 41)])
     assert [answer.generation for answer in answers] == list(range(1, 41))
     assert faults.tried <= 2, "the first, and the others that came while it was written"
-    await asyncio.sleep(0.01)
+    await until(lambda: not store._untold)
     assert [change.generation for change in seen.changes] == list(range(1, 41))
     assert [change.rows[0].number for change in seen.changes] == list(range(1, 41))
     for change in seen.changes:
@@ -166,7 +166,7 @@ async def test_nothing_moves_when_storing_fails(store: Store, faults: Faults, ca
     faults.fails = lambda writing: False  # type: ignore[method-assign]
     after = await put(store, {"ruleRowStatus.1": 6})
     assert after.generation == 2
-    await asyncio.sleep(0.01)
+    await until(lambda: not store._untold)
     assert [change.generation for change in seen.changes] == [2]
 
 
@@ -245,7 +245,7 @@ async def test_hooks_come_after_the_reply_and_cannot_harm(store: Store, caplog: 
         told.append("reply")
 
     await ask()
-    await asyncio.sleep(0.01)
+    await until(lambda: not store._untold)
     assert told == ["reply", "bad", "good 1"]
 
 
@@ -259,7 +259,7 @@ async def test_a_replay_gives_the_whole_and_no_change_twice(store: Store) -> Non
     store.subscribe(Late())
     await asyncio.gather(*[put(store, {f"ruleProto.{n}": 6}) for n in range(1, 6)])
     await put(store, {"ruleProto.6": 6})
-    await asyncio.sleep(0.01)
+    await until(lambda: not store._untold)
     assert late.changes[0].replay and late.changes[0].rows == ()
     start = late.changes[0].generation
     assert len(late.changes[0].after.table("ruleTable")) == start
@@ -274,19 +274,23 @@ async def test_a_waiter_that_went_away_changes_nothing_of_the_set(store: Store, 
 
 
 async def test_reads_go_on_while_the_disk_is_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(DELAY_VARIABLE, "0.3")
     store = Store.open(SCHEMA, "", tmp_path)
-    started = time.monotonic()
+    write, begun, go_on = store._writer._write, threading.Event(), threading.Event()
+
+    def slowly(writing: Writing) -> None:
+        begun.set()
+        go_on.wait(30)
+        write(writing)
+
+    monkeypatch.setattr(store._writer, "_write", slowly)
     task = asyncio.create_task(put(store, {"ruleProto.1": 6}))
-    turns = 0
-    for turns in itertools.count():  # noqa: B007  (looked at below)
-        if store.running.generation:  # the swap comes a turn before the answer
-            break
-        assert not task.done() and store.view.table("ruleTable").after(-1, 0) is None
+    await until(begun.is_set)
+    for _ in range(20):
+        assert not store.running.generation and not task.done()
+        assert store.view.table("ruleTable").after(-1, 0) is None
         await asyncio.sleep(0.005)
-    assert time.monotonic() - started >= 0.3
-    assert turns > 10
-    assert store.running.generation == (await task).generation == 1
+    go_on.set()
+    assert (await task).generation == store.running.generation == 1
     await store.close()
 
 

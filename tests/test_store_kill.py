@@ -48,14 +48,16 @@ asyncio.run(main())
 """
 
 
-def some_commits(state: Path, seconds: float) -> list[tuple[int, int]]:
-    """(row, generation) of what a process acknowledged until it was killed."""
+def some_commits(state: Path, seconds: float, least: int) -> list[tuple[int, int]]:
+    """(row, generation) of what a process acknowledged until it was killed, so long after it had acknowledged `least`
+    of them."""
     process = subprocess.Popen([sys.executable, "-c", COMMITS, str(state)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
+    lines = [process.stdout.readline().rstrip("\n") for _ in range(least)]
     time.sleep(seconds)
     process.kill()
-    lines = process.stdout.read().split("\n")[:-1]
+    lines += process.stdout.read().split("\n")[:-1]
     process.stdout.close()
     assert process.wait() == -signal.SIGKILL
     return [(int(row), int(generation)) for row, generation in map(str.split, lines)]
@@ -76,7 +78,7 @@ async def test_everything_acknowledged_is_there_and_nothing_half(tmp_path: Path)
     dice = random.Random(20261124)
     acknowledged: dict[int, int] = {}
     for _ in range(ROUNDS):
-        acknowledged |= dict(await asyncio.to_thread(some_commits, tmp_path, dice.uniform(0.02, 0.4)))
+        acknowledged |= dict(await asyncio.to_thread(some_commits, tmp_path, dice.uniform(0.0, 0.4), 2))
         store = Store.open(SCHEMA, "", tmp_path)
         peers, rules = store.running.table(PEER), store.running.table(RULE)
         assert set(acknowledged) <= set(peers.numbers()), "acknowledged and gone"
@@ -108,7 +110,7 @@ async def test_a_first_start_that_is_killed_leaves_a_store_that_opens(tmp_path: 
 async def test_killed_before_the_disk_has_it_nothing_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     await Store.open(SCHEMA, "", tmp_path).close()
     monkeypatch.setenv(DELAY_VARIABLE, "60")
-    assert await asyncio.to_thread(some_commits, tmp_path, 0.2) == []
+    assert await asyncio.to_thread(some_commits, tmp_path, 0.2, 0) == []
     monkeypatch.delenv(DELAY_VARIABLE)
     store = Store.open(SCHEMA, "", tmp_path)
     assert store.running.generation == 0 and len(store.running.table(PEER)) == 0

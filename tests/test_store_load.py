@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from agent.mib.ber import Value
-from agent.store.database import DELAY_VARIABLE
+from agent.store.database import Writing
 from agent.store.errors import ErrorStatus, Refused, StoreError
 from agent.store.hooks import Change, Edit, Origin, Placed, RowChange
 from agent.store.load import Contents, Loader, LoadRefused
@@ -21,6 +23,7 @@ from agent.store.snapshot import Configuration
 from agent.store.store import Store, read_store
 from tests.random_configuration import contents, opened
 from tests.store_schema import SCHEMA
+from tests.xfrm_namespace import until
 
 MANAGER = Origin("snmp", "noc", "192.0.2.7:40000", "192.0.2.1:161", secure=True)
 Rows = dict[str, dict[int, dict[str, Value]]]
@@ -239,7 +242,7 @@ async def test_sets_wait_for_nothing_while_a_load_is_built(store: Store, monkeyp
         builds.append(before.generation)
         if len(builds) == 1:
             loop.call_soon_threadsafe(building.set)
-            asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result(10)
+            asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result(30)
         return through(self, before)
 
     monkeypatch.setattr(Loader, "build", slow)
@@ -281,10 +284,17 @@ async def test_a_load_is_one_audit_line(store: Store, caplog: pytest.LogCaptureF
 async def test_a_load_that_waits_for_the_disk_is_finished_when_the_store_closes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(DELAY_VARIABLE, "0.2")
     made = Store.open(SCHEMA, "", tmp_path / "state")
+    write, begun = made._writer._write, threading.Event()
+
+    def slowly(writing: Writing) -> None:
+        begun.set()
+        time.sleep(0.2)
+        write(writing)
+
+    monkeypatch.setattr(made._writer, "_write", slowly)
     loading = asyncio.ensure_future(load(made, BRANCH))
-    await asyncio.sleep(0.1)
+    await until(begun.is_set)
     await made.close()
     assert await loading == 4
     assert read_store(SCHEMA, "", tmp_path / "state").configuration.generation == 1

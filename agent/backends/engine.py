@@ -119,7 +119,8 @@ class Spd(Protocol):
         """Remove those of ours, then install (add or replace) these; the failed ones with the reason.
 
         Only what the last `observe` and our own work since show as ours is removed or replaced. Removing what is
-        gone already is no failure. A key that is in both is replaced."""
+        gone already is no failure. A key that is in both is replaced. Where one with templates is refused, and not
+        because others hold its key, a block has its place."""
 
     async def sas(self) -> Sequence[SaRecord]:
         """All kernel SAs, with counters."""

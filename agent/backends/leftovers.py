@@ -1,10 +1,12 @@
 """Removes kernel SAs of ours that the IKE daemon no longer knows, after it or we were away.
 
 A daemon that was killed leaves its SAs in the kernel for ever; they carry traffic until a
-new pair replaces them and then only lie there. One that is being negotiated is also unknown
-for a moment, so only what is unlisted twice, some seconds apart, goes. Never a flush: that
-would end live tunnels. SAs of flows have reqids that the daemon allots and others may use
-too: of those only what a policy of ours named goes.
+new pair replaces them and then only lie there. One that is just being installed is also
+unknown for a moment, so only what is unlisted twice, some seconds apart, goes. Before that,
+however long a negotiation takes, there is but the SPI allotted to it: an SA without reqid,
+and so not ours (seen of charon 5.9.8). Never a flush: that would end live tunnels. SAs of
+flows have reqids that the daemon allots and others may use too: of those only what a policy
+of ours named goes.
 """
 
 from __future__ import annotations

@@ -54,6 +54,8 @@ from agent.backends.xfrm.messages import (
 from agent.backends.xfrm.netlink import NETLINK_XFRM, Message, NetlinkSocket, Overrun, Refusal, close_all
 from agent.plan import numbers
 from agent.plan.model import Action, Direction, Policy, PolicyKey
+from agent.plan.spd import BUILT_IN_ROW
+from agent.plan.verdicts import DROPPED
 
 logger = logging.getLogger(__name__)
 
@@ -227,11 +229,14 @@ class KernelSpd:
             self._emit(KernelEvent(KernelEventKind.OVERRUN))
             return {step.key: str(error) for step in batch}
         failed: dict[PolicyKey, str] = {}
+        instead: list[Step] = []
         for position, (type, _, key, after) in enumerate(batch):
             refusal = refused.get(position)
             if refusal is not None and not (after is None and refusal.number == errno.ENOENT):
                 failed[key] = _why(refusal)
-                if after is not None and type == MSG_NEWPOLICY:
+                if after is not None and after.templates and refusal.number != errno.EEXIST:
+                    instead.append(_block(type, after))
+                elif after is not None and type == MSG_NEWPOLICY:
                     self._indices.give_back(after.policy_index)
                 continue
             if after is None:
@@ -242,6 +247,8 @@ class KernelSpd:
                 self._held[key] = after
                 self._indices.seen(after.policy_index)
             self._note(key, after)
+        not_even = self._send(instead) if instead else {}
+        failed |= {step.key: f"{failed[step.key]}; {DROPPED}" for step in instead if step.key not in not_even}
         return failed
 
     def _note(self, key: PolicyKey, after: Observed | None) -> None:
@@ -335,6 +342,13 @@ def _delete(held: Observed) -> Step:
 def _write(type: int, policy: Policy, index: int) -> Step:
     after = Observed(policy.key, index, policy.priority, policy.action, policy.templates, ours=True)
     return Step(type, encode_policy(policy, index), policy.key, after)
+
+
+def _block(type: int, refused: Observed) -> Step:
+    """What stands in the place of a policy that the kernel does not take although it should protect. Else its packets
+    would meet what stands behind it, and leave in plain."""
+    key, index, priority = refused[:3]
+    return _write(type, Policy(key, priority, Action.BLOCK, (), BUILT_IN_ROW, 0, ""), index)
 
 
 def _only_passes_or_drops(held: Observed, policy: Policy) -> bool:

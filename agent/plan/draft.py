@@ -28,7 +28,6 @@ from agent.plan.model import (
     ConfigurationView,
     Environment,
     Policy,
-    PolicyKey,
     RowRef,
     Verdict,
 )
@@ -90,6 +89,7 @@ class Draft:
         self._lists = Lists(configuration, state, self._peers, self._todo)
         self._made = state.made.edit()
         self._bound: Bags[int, Instance] = Bags(state.bound)
+        self._idle: Bags[int, int] = Bags(state.idle)
         self._claims = Claims(edit_of(previous.policies if previous else None), state.contested, self._todo)
         self._kinship = Kinship(profiles, previous, state, self._todo)
         self._interfaces = Interfaces(
@@ -341,7 +341,7 @@ class Draft:
             policies = spd.protect(rule, owner, priority, companions, way, inbound=told)
             scopes = leaves_by(rule.interface), came_by(rule.interface)
             policies = flows.refined(policies, rule.parts, way, scopes, inbound=told)
-        made = Made(rule, label, companions, _one_per_key(policies), verdict)
+        made = Made(rule, label, companions, spd.one_per_key(policies), verdict)
         self._replace(instance, self._made.get(instance), made)
         self._todo.judge_rules.add(rule.number)
 
@@ -453,7 +453,10 @@ class Draft:
             self._kinship.set_child(instance[0], numbers.child_name(*instance), None, None)
         if instance[0] > 0:
             self._sharing.add(instance[0])
+            self._todo.judge_peers.add(instance[0])
         self._made.put(instance, new)
+        if new is None:
+            self._note_idle(*instance, False)
         for key in _bounds(instance, old):
             self._bound.toggle(key, instance, False)
         for key in _bounds(instance, new):
@@ -473,7 +476,25 @@ class Draft:
         peer = self._peers.get(number)
         if peer is None:
             return EMPTY_LIST if self._configuration.row(PEERS, number) is not None else None
-        return verdicts.of_peer(peer, self._kinship.has_children(number))
+        if peer.virtual:
+            phase2 = self._profiles.phase2(0, peer.ipsec_profile, peer.version)
+            problem = phase2.problem or self._misfit(peer, phase2)
+            return Verdict(ApplyState.FAILED, problem) if peer.usable and problem else peer.verdict
+        has_children, idle = self._kinship.has_children(number), set(self._idle.get(number))
+        if has_children and not idle:
+            return peer.verdict
+        first, said = next(self._protecting(number), None), None
+        if first is not None:
+            said = first[0], verdicts.in_list(number, first[1], self._claims.policies, self._lists.chain(number))
+        none_decides = all(rule in idle for rule, _ in self._protecting(number))
+        return verdicts.of_peer(peer, has_children, none_decides, said)
+
+    def _protecting(self, owner: int) -> Iterator[tuple[int, Made]]:
+        """The protect rules of a list."""
+        for number in self._lists.chain(owner).rules:
+            made = self._made.get((owner, number))
+            if made is not None and made.rule.action == RuleAction.PROTECT:
+                yield number, made
 
     def _rule_verdict(self, number: int) -> Verdict | None:
         owners = sorted(self._lists.users.get(number), key=lambda owner: verdicts.turn(owner, self._peers.get(owner)))
@@ -482,9 +503,18 @@ class Draft:
         found = []
         for owner in owners:
             made = self._made.get((owner, number))
-            if made is not None:
-                found.append(verdicts.in_list(owner, made, self._claims.policies, self._lists.chain(owner)))
+            if made is None:
+                continue
+            verdict = verdicts.in_list(owner, made, self._claims.policies, self._lists.chain(owner))
+            found.append(verdict)
+            self._note_idle(owner, number, made.rule.action == RuleAction.PROTECT and verdicts.is_idle(verdict))
         return verdicts.of_rule(found)
+
+    def _note_idle(self, owner: int, rule: int, idle: bool) -> None:
+        """Whether this is a protect rule that decides about nothing here, of which the peer may have to tell."""
+        if idle or self._idle.get(owner):
+            self._idle.toggle(owner, rule, idle)
+            self._todo.judge_peers.add(max(owner, 0))
 
     # ---- the plan ---------------------------------------------------------------------
 
@@ -530,6 +560,7 @@ class Draft:
             next_reqid=kinship.next_reqid,
             virtual=made,
             clamped=clamped,
+            idle=self._idle.done(),
         )
         return Plan(
             generation=self._configuration.generation,
@@ -566,14 +597,4 @@ def _bounds(instance: Instance, made: Made | None) -> Iterator[int]:
 def _what_matters(entry: Entry) -> tuple[object, ...]:
     """What of a rule others' companions depend on."""
     rule = entry.rule
-    return entry.instance, entry.label, rule.parts, rule.action, rule.direction, rule.problem
-
-
-def _one_per_key(policies: list[Policy]) -> tuple[Policy, ...]:
-    """Where both sides of a rule are the same net its own policies meet; the one that comes first stays."""
-    found: dict[PolicyKey, Policy] = {}
-    for policy in policies:
-        held = found.get(policy.key)
-        if held is None or policy.priority < held.priority:
-            found[policy.key] = policy
-    return tuple(found.values())
+    return entry.instance, entry.label, rule.parts, rule.interface, rule.action, rule.direction, rule.problem

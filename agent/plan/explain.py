@@ -17,6 +17,7 @@ from typing import Final
 from agent.mib.schema import show_text
 from agent.plan import numbers, spd, verdicts
 from agent.plan.flows import WORDS
+from agent.plan.links import covers, routing_rules
 from agent.plan.model import Action, Direction, Flow, Policy, RowRef, Scope
 from agent.plan.numbers import INTERFACE_BASE, MARK_MASK, MARK_SHIFT
 from agent.plan.peer_selectors import PEER_TRAFFIC
@@ -35,6 +36,10 @@ WAYS: Final = {
     "in": (Direction.IN,),
     "forward": (Direction.FWD, Direction.OUT),
 }
+WITH_PORTS: Final = frozenset({6, 17, 33, 132, 136})  # tcp, udp, dccp, sctp, udplite
+EPHEMERAL: Final = 49152  # a packet's source port where none is said: the first of the dynamic ones (RFC 6335 6)
+PORT_LAST: Final = 0xFFFF
+
 NAMES: Final = {
     "ipsecTrafficTable": ("rule", "ipsecTrDescription"),
     "ipsecPeerTable": ("peer", "ipsecPeerDescription"),
@@ -78,6 +83,17 @@ def explain_all(plan: Plan, flows: Sequence[Flow]) -> list[Explanation]:
         early = _blocks(goes[0]) and not _blocks(goes[-1])
         told.append(_decide(plan, flow, comes | counting(goes), early=early))
     return told
+
+
+def source_ports(plan: Plan, flow: Flow) -> list[int]:
+    """Where something about the packet may begin to depend on its source port, whatever that is: 0 first, then the
+    first ports of ranges that are told apart."""
+    ranges = {rule.source_ports for rule in routing_rules(plan.links.values()) if rule.source_ports != (0, 0)}
+    for source, destination, protocol, ports, _ in {key.selector for key in plan.policies if key[1].source_port.mask}:
+        if protocol in (0, flow.protocol) and covers(source, flow.source) and covers(destination, flow.destination):
+            ranges.add((ports.port, ports.port | (PORT_LAST & ~ports.mask)))
+    begin = {0}.union(*((first, last + 1) for first, last in ranges))
+    return sorted(port for port in begin if port <= PORT_LAST)
 
 
 def _wanted(flow: Flow, plan: Plan) -> list[Wanted]:

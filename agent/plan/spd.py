@@ -151,6 +151,16 @@ def plain(
     return found
 
 
+def one_per_key(policies: list[Policy]) -> tuple[Policy, ...]:
+    """Where both sides of a rule are the same net its own policies meet; the one that comes first stays."""
+    found: dict[PolicyKey, Policy] = {}
+    for policy in policies:
+        held = found.get(policy.key)
+        if held is None or policy.priority < held.priority:
+            found[policy.key] = policy
+    return tuple(found.values())
+
+
 def deciding_keys(rule: Rule) -> set[PolicyKey]:
     """Keys of the policies that carry what the rule is for; the others are companions."""
     leaving, arrived = leaves_by(rule.interface), came_by(rule.interface)

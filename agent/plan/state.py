@@ -53,7 +53,7 @@ class State(NamedTuple):
     off at a missing rule. `bound`: rules in lists that depend on an interface, by its index, or (key OWN_ADDRESS)
     on the address of the default route. `contested`: all who want a key, in order, if more than one. `placing`: from
     the first drop rule in a peer's list on, or sooner. `drops`: their labels, in order. `virtual`: peers with an
-    interface."""
+    interface. `idle`: by list, its protect rules that decide about nothing there."""
 
     profiles: Profiles
     rules: Layered[int, Rule]
@@ -71,6 +71,7 @@ class State(NamedTuple):
     next_reqid: int
     virtual: Layered[int, Virtual] = Layered()
     clamped: Layered[int, Clamped] = Layered()
+    idle: Layered[int, tuple[int, ...]] = Layered()
 
 
 @dataclass(slots=True)

@@ -36,9 +36,9 @@ OWN_IPV6_COMES_LATE: Final = Verdict(
     "the gateway's own IPv6 packets that a later rule or the default rule drops are dropped: the kernel tells their "
     "interface after that",
 )
-NOTHING_TO_PROTECT: Final = Verdict(
-    ApplyState.APPLIED, "no protect rule of its list can be made, so there is no tunnel"
-)
+NOTHING_TO_PROTECT: Final = Verdict(ApplyState.APPLIED, "its list has no protect rule, so there is no tunnel")
+NONE_CAN_BE_MADE: Final = "no protect rule of its list can be made"
+NONE_DECIDES: Final = "none of its protect rules decides"
 
 
 def address_unknown(peer: int) -> Verdict:
@@ -91,9 +91,27 @@ def turn(owner: int, peer: Peer | None) -> tuple[int, int]:
     return (peer.priority if peer is not None else -(1 << 31) if owner == PRE else 1 << 31), owner
 
 
-def of_peer(peer: Peer, has_children: bool) -> Verdict | None:
-    """Of a peer with a traffic list."""
-    return peer.verdict if peer.verdict is not None or has_children else NOTHING_TO_PROTECT
+def of_peer(
+    peer: Peer, has_children: bool, none_decides: bool, first: tuple[int, Verdict | None] | None
+) -> Verdict | None:
+    """Of a peer with a traffic list. `none_decides`: all its protect rules are idle; `first`: the first of them, with
+    what there is to say of it."""
+    if not peer.usable or (has_children and not none_decides):
+        return peer.verdict
+    if first is None:
+        return peer.verdict or NOTHING_TO_PROTECT
+    number, verdict = first
+    said = verdict.text.removesuffix(_of_list(peer.number)) if verdict is not None else ""
+    why = f"; rule {number}: {said}" if said else ""
+    if not has_children:
+        return Verdict(ApplyState.FAILED, NONE_CAN_BE_MADE + why)
+    before = f"{peer.verdict.text}; " if peer.verdict is not None and peer.verdict.text else ""
+    return Verdict(ApplyState.APPLIED, before + NONE_DECIDES + why)
+
+
+def is_idle(verdict: Verdict | None) -> bool:
+    """Whether a rule of which this is said decides about no packet."""
+    return verdict is not None and verdict.state in (ApplyState.FAILED, ApplyState.SHADOWED)
 
 
 def of_rule(verdicts: Collection[Verdict | None]) -> Verdict | None:
@@ -132,9 +150,12 @@ def in_list(owner: int, made: Made, holders: Edit[PolicyKey, Policy], chain: Cha
         if holder.peer and holder.peer != owner:
             who += f" of peer {holder.peer}"
         if len(lost) == len(deciding):
-            list_ = f" (list of peer {owner})" if owner > 0 else ""
-            return Verdict(ApplyState.SHADOWED, f"same selector as {who}, which comes first{list_}")
+            return Verdict(ApplyState.SHADOWED, f"same selector as {who}, which comes first{_of_list(owner)}")
         return Verdict(ApplyState.APPLIED, f"{where} belongs to {who}, which comes first")
     if made.verdict is None and chain.broken and chain.rules[-1:] == (made.rule.number,):
         return Verdict(ApplyState.APPLIED, f"{BREAKS_OFF} ({chain.broken})")
     return made.verdict
+
+
+def _of_list(owner: int) -> str:
+    return f" (list of peer {owner})" if owner > 0 else ""

@@ -105,10 +105,10 @@ async def _watched(session: Session, line: str, input: Input) -> int:
 
     def ready() -> None:
         keys = input.read_keys()
-        if any(press.key in (Keys.ControlC, Keys.SIGINT) for press in keys):
+        kept = [press for press in keys if press.key not in (Keys.ControlC, Keys.SIGINT)]
+        store_typeahead(input, kept)  # also what was read together with a Ctrl-C
+        if len(kept) < len(keys):
             work.cancel()
-        else:
-            store_typeahead(input, keys)
 
     with input.raw_mode(), input.attach(ready):
         try:

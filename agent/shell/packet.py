@@ -19,12 +19,12 @@ PORT_MOST: Final = 65535
 @dataclass(frozen=True, slots=True)
 class Packet:
     """`protocol`: name or number. `decrypted`: number of the peer whose tunnel it came out of, 0 = none. `interface`:
-    name or index of the one it comes by, '' for that towards its source."""
+    name or index of the one it comes by, '' for that towards its source. `source_port` None: any."""
 
     source: str
     destination: str
     protocol: str = "icmp"
-    source_port: int = 0
+    source_port: int | None = None
     port: int = 0
     forwarded: bool = False
     decrypted: int = 0
@@ -46,13 +46,13 @@ def read_packet(arguments: Sequence[str]) -> Packet:
             ipaddress.ip_address(address)
         except ValueError:
             raise Problem(f"{harmless(address)!r} is no address; usage: {USAGE}") from None
-    protocol, port, source_port = (*rest[2:], *("icmp", "0", "0")[len(rest) - 2 :])
+    protocol, port, source_port = (*rest[2:], *("icmp", "0", "")[len(rest) - 2 :])
     if not re.fullmatch(r"[a-z][a-z0-9-]*|\d{1,3}", protocol):
         raise Problem(f"{harmless(protocol)!r} is no protocol; accepted: icmp, tcp, udp, … or a number")
-    for number in (port, source_port):
+    for number in (port, source_port or "0"):
         if not re.fullmatch(r"\d{1,5}", number) or int(number) > PORT_MOST:
             raise Problem(f"{harmless(number)!r} is no port; accepted: 0..{PORT_MOST}")
     if not re.fullmatch(r"\d{1,9}", decrypted):
         raise Problem(f"{harmless(decrypted)!r} is no number of a peer; accepted: decrypted=1, …")
-    forwarded = "forwarded" in arguments
-    return Packet(rest[0], rest[1], protocol, int(source_port), int(port), forwarded, int(decrypted), interface)
+    forwarded, asked = "forwarded" in arguments, int(source_port) if source_port else None
+    return Packet(rest[0], rest[1], protocol, asked, int(port), forwarded, int(decrypted), interface)

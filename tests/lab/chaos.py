@@ -13,14 +13,15 @@ from functools import partial
 from tests.lab import recipes
 from tests.lab.gateway import Gateway
 from tests.lab.registry import scenario
-from tests.lab.sightings import apply_state, established
-from tests.lab.topology import SITES, Ping, ping
+from tests.lab.sightings import apply_state, established, lost, silent
+from tests.lab.topology import SITES, Ping
 from tests.lab.wire import plain, summary
 from tests.lab.world import World
 
 A, B = SITES["a"], SITES["b"]
 PEER = 1
 KILLS = 50
+CHANGED_EVERY = 10  # kills have a change between them, at least
 SEED = 4303
 GUARD_RULES = (11, 12)  # pass rules of UDP ports nobody uses, put before the peers and taken away
 VICTIMS = ("agent", "charon", "both")
@@ -40,7 +41,7 @@ def start_ends(world: World) -> None:
             }
         )
         world.eventually(partial(apply_state, gateway, "Peer", PEER), f"{gateway.name}: the peer is applied")
-    world.eventually(lambda: "" if ping(A, B.address, 2)[1] else "no answer", "the ping passes", 20)
+    world.eventually(partial(silent, A, B.address), "the ping passes", 60)
 
 
 def _change(gateway: Gateway, remote_port: int, dice: random.Random) -> bool:
@@ -76,8 +77,10 @@ def kills(world: World) -> None:
     done, taken, packets = 0, 0, 0
     leaked = []
     while done < KILLS:
-        gateway = dice.choice(ends)
-        taken += _change(dice.choice(ends), dice.randrange(1024, 65536), dice)
+        gateway, changing = dice.choice(ends), dice.choice(ends)
+        if taken <= done // CHANGED_EVERY:  # on a busy machine agents start slowly: kills must not always be first
+            changing.ready()
+        taken += _change(changing, dice.randrange(1024, 65536), dice)
         victim = dice.choice(VICTIMS)
         if victim != "charon":
             gateway.kill_agent()
@@ -92,18 +95,17 @@ def kills(world: World) -> None:
         packets += len(seen)
         leaked += plain(seen)
     world.check(not leaked, f"{done} kills, {taken} changes, {packets} packets: none in plain", summary(leaked))
-    world.check(taken >= KILLS // 10, "changes were taken between the kills", taken)
+    world.check(taken >= KILLS // CHANGED_EVERY, "changes were taken between the kills", taken)
     for gateway in ends:
         world.check(gateway.ready(), f"the agent of {gateway.name} answers")
     for gateway in ends:
-        world.eventually(partial(established, gateway, PEER), f"{gateway.name} has its tunnel again", 60)
-        world.eventually(partial(apply_state, gateway, "Traffic", 1), f"{gateway.name}: its rule is applied", 30)
-        world.check(len(gateway.charons()) == 1, f"one charon serves {gateway.name}", gateway.charons())
+        world.eventually(partial(established, gateway, PEER), f"{gateway.name} has its tunnel again", 120)
+        world.eventually(partial(apply_state, gateway, "Traffic", 1), f"{gateway.name}: its rule is applied", 60)
+        world.becomes(lambda g=gateway: len(g.charons()), 1, f"one charon serves {gateway.name}")  # type: ignore[misc]
     for running in (there, back):
         running.stop()
     capture.take()
-    sent, answered = ping(A, B.address, 10)
-    world.check(answered == sent, "and the ping passes without loss", f"{answered} of {sent}")
+    world.eventually(partial(lost, A, B.address, 10), "and the ping passes without loss", 60)
     world.check_private(capture.take())
     capture.close()
 
@@ -113,5 +115,5 @@ def nothing_is_left(world: World) -> None:
     """After all that, switching IPsec off leaves no policy and no SA of ours behind."""
     for gateway in (world.a, world.b):
         gateway.station.set(recipes.enabled(False))
-        world.eventually(lambda g=gateway: g.policies(), f"{gateway.name}: no policy", 20)  # type: ignore[misc]
-        world.eventually(lambda g=gateway: g.states(), f"{gateway.name}: no SA", 20)  # type: ignore[misc]
+        world.eventually(lambda g=gateway: g.policies(), f"{gateway.name}: no policy", 60)  # type: ignore[misc]
+        world.eventually(lambda g=gateway: g.states(), f"{gateway.name}: no SA", 60)  # type: ignore[misc]

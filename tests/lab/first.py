@@ -8,14 +8,25 @@ from functools import partial
 from tests.lab import recipes
 from tests.lab.gateway import FOREIGN_POLICIES, add_foreign
 from tests.lab.registry import scenario
-from tests.lab.sightings import SHADOWED, UNUSED, apply_state, bundle_disagreement, established, explained, ike_rows
+from tests.lab.sightings import (
+    SHADOWED,
+    UNUSED,
+    apply_state,
+    bundle_disagreement,
+    established,
+    explained,
+    ike_rows,
+    lost,
+    silent,
+)
 from tests.lab.topology import SITES, Ping, ping, send_udp
-from tests.lab.wire import plain, summary
+from tests.lab.wire import ESP, Capture, Packet, plain, summary
 from tests.lab.world import World
 
 A, B, C = SITES["a"], SITES["b"], SITES["c"]
 PEER_B = 1
 RULE_AB, RULE_AC = 1, 2
+DROPPED_SECONDS = 0.3  # a packet that is let out is at the router before its sender goes on
 PRE_DROP, PRE_PASS, POST_DROP, POST_PASS = 11, 12, 13, 14
 
 
@@ -52,11 +63,9 @@ def on_demand(world: World) -> None:
         world.eventually(partial(apply_state, gateway, "Peer", 1), "the peer is applied")
     world.check(not world.a.states(), "no SA before there is traffic", world.a.states())
     capture = world.capture()
-    sent, answered = ping(A, B.address, 10, interval=0.3)
-    world.check(answered >= sent - 4, "the ping passes, after the first packets", f"{answered} of {sent}")
+    world.eventually(partial(silent, A, B.address), "the ping passes, after the first packets", 60)
     world.check_private(capture.take())
-    sent, answered = ping(A, B.address, 5)
-    world.check(answered == sent, "then without loss", f"{answered} of {sent}")
+    world.eventually(partial(lost, A, B.address, 5), "then without loss", 30)
     world.check_private(capture.take())
     capture.close()
 
@@ -68,11 +77,9 @@ def tables(world: World) -> None:
     for gateway, role in ((world.a, "1"), (world.b, "2")):
         name = gateway.name
         world.eventually(partial(established, gateway, 1), f"{name}: the peer is up")
-        for row in ike_rows(gateway, 1)[:1]:
-            seen = {column: row.get(column) for column in [*wanted, "ikeSaRole"]}
-            world.check(
-                seen == {**wanted, "ikeSaRole": role}, f"{name}: AES, SHA-256, group 14, main mode, its role", seen
-            )
+        row = next(iter(ike_rows(gateway, 1)), {})
+        seen = {column: row.get(column) for column in [*wanted, "ikeSaRole"]}
+        world.check(seen == {**wanted, "ikeSaRole": role}, f"{name}: AES, SHA-256, group 14, main mode, its role", seen)
         protocols = [each.protocol for each in gateway.states()]
         world.check(protocols == ["esp", "esp"], f"{name}: one pair of ESP SAs in the kernel", protocols)
         world.eventually(partial(bundle_disagreement, gateway, 1), f"{name}: the bundle's counters are the kernel's")
@@ -92,8 +99,24 @@ def adoption(world: World) -> None:
     after = [world.a.charons(), sorted(each.spi for each in world.a.states())]
     world.check(before == after, "the same charon, the same SAs", f"{before}, {after}")
     sent, answered = running.stop()
-    world.check(answered >= sent - 1, "no packet lost", f"{answered} of {sent}")
+    world.check(answered >= sent - 2, "no packet lost but those under way at the end", f"{answered} of {sent}")
     world.eventually(partial(bundle_disagreement, world.a, PEER_B), "the bundle's counters are the kernel's")
+
+
+def became(capture: Capture, address: str, port: int, seconds: float) -> tuple[str, list[Packet]]:
+    """What became of a datagram from gwa's host to that address and port, and all packets of gwa meanwhile; `drop` when
+    nothing of it was seen in this time."""
+    packets: list[Packet] = []
+    end = time.monotonic() + seconds
+    while True:
+        packets += [each for each in capture.take() if each.link == "a"]
+        if any(each.destination == address and each.destination_port == port for each in packets):
+            return "pass", packets
+        if any(each.protocol == ESP for each in packets):
+            return "protect", packets
+        if time.monotonic() > end:
+            return "drop", packets
+        time.sleep(0.1)
 
 
 @scenario("first", "on_demand")
@@ -123,11 +146,7 @@ def around_peers(world: World) -> None:
     capture = world.capture()
     for (address, port, decision, number), answer in zip(flows, answers, strict=True):
         send_udp(A.host, A.address, address, port)
-        time.sleep(0.3)
-        packets = [each for each in capture.take() if each.link == "a"]
-        in_clear = [each for each in packets if each.destination == address and each.destination_port == port]
-        hidden = [each for each in packets if each.protocol == 50]
-        done = "pass" if in_clear else "protect" if hidden else "drop"
+        done, packets = became(capture, address, port, DROPPED_SECONDS if decision == "drop" else 15)
         world.check(
             done == decision and decision in answer.lower() and (not number or str(number) in answer),
             f"UDP to {address} port {port}: {decision} by {number or 'default'}, as explained",
@@ -157,6 +176,7 @@ def hub(world: World) -> None:
     capture = world.capture()
     # The far spoke is not configured yet: what reaches the hub for it has to stay there.
     world.eventually(lambda: apply_state(world.b, "Traffic", 4), "the hub's rule is applied")
+    world.eventually(lambda: apply_state(world.a, "Traffic", RULE_AC), "and the near spoke's")
     ping(A, C.address, 4, interval=0.3)
     packets = capture.take()
     world.check(not plain(packets), "while the far spoke is away, nothing leaves in plain", summary(packets))
@@ -170,14 +190,13 @@ def hub(world: World) -> None:
         }
     )
     world.eventually(lambda: apply_state(world.c, "Peer", 1), "the far spoke's peer is applied")
-    world.eventually(lambda: "" if ping(A, C.address, 2)[1] else "no answer", "spoke reaches spoke", seconds=20)
-    capture.take()
-    sent, answered = ping(A, C.address, 5)
+    world.eventually(partial(silent, A, C.address), "spoke reaches spoke", 60)
     packets = capture.take()
+    world.eventually(partial(lost, A, C.address, 5), "without loss", 30)
+    packets += capture.take()
     capture.close()
-    world.check(answered == sent, "without loss", f"{answered} of {sent}")
     world.check_private(packets)
-    legs = {(each.source, each.destination) for each in packets if each.protocol == 50}
+    legs = {(each.source, each.destination) for each in packets if each.protocol == ESP}
     wanted = {(A.outer, B.outer), (B.outer, C.outer), (C.outer, B.outer), (B.outer, A.outer)}
     world.check(wanted <= legs, "ESP on both legs, both ways", legs)
 
@@ -200,10 +219,10 @@ def crash(world: World) -> None:
     world.eventually(
         lambda: "" if spis.isdisjoint({each.spi for each in world.a.states()}) else "old SAs",
         "SAs of the dead charon are removed",
-        30,
+        60,
     )
-    world.eventually(lambda: established(world.a, PEER_B), "the tunnel comes back", 30)
-    world.eventually(lambda: "" if ping(A, B.address, 2)[1] == 2 else "no answer", "and the ping with it", 20)
+    world.eventually(lambda: established(world.a, PEER_B), "the tunnel comes back", 60)
+    world.eventually(partial(lost, A, B.address), "and the ping with it", 60)
     running.stop()
     packets = capture.take()
     world.check_private(packets)
@@ -222,9 +241,8 @@ def aggressive(world: World) -> None:
         types = {row.get("ikeSaXchType", "") for row in ike_rows(world.a, PEER_B)}
         return "" if types == {"4"} else f"exchange types {types}"
 
-    world.eventually(mode, "the IKE SA is of aggressive mode", 30)
-    sent, answered = ping(A, B.address, 5)
-    world.check(answered == sent, "the ping passes", f"{answered} of {sent}")
+    world.eventually(mode, "the IKE SA is of aggressive mode", 60)
+    world.eventually(partial(lost, A, B.address, 5), "the ping passes", 30)
     world.check_private(capture.take())
     capture.close()
 
@@ -256,14 +274,14 @@ def delete(world: World) -> None:
     world.check(world.foreign <= world.a.policies(), "what is not ours stays", world.foreign - world.a.policies())
     world.a.station.set(recipes.enabled(False))
     world.eventually(
-        lambda: world.a.policies() ^ world.foreign, "disabled: the kernel holds what it held before we came", 15
+        lambda: world.a.policies() ^ world.foreign, "disabled: the kernel holds what it held before we came", 30
     )
-    world.check(world.a.has_foreign_state() and not world.a.states(), "likewise its SAs", world.a.states())
+    world.eventually(world.a.states, "likewise its SAs")
+    world.check(world.a.has_foreign_state(), "the foreign one stays")
     world.b.station.set(recipes.enabled(False))
     world.eventually(lambda: world.b.policies(), "likewise at the other side")
     world.check(world.b.stop_agent() == 0, "SIGTERM ends an agent cleanly")
     capture = world.capture()
-    sent, answered = ping(A, B.address, 3)
-    world.check(answered == sent, "traffic flows as if there were no IPsec", f"{answered} of {sent}")
-    world.check(len(plain(capture.take())) >= 2 * sent, "in plain")
+    world.eventually(partial(lost, A, B.address), "traffic flows as if there were no IPsec")
+    world.check(len(plain(capture.take())) >= 6, "in plain")
     capture.close()

@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Collection, Mapping
 from functools import partial
+from typing import Any
 
 from tests.lab import recipes
 from tests.lab.gateway import Gateway, State
@@ -23,6 +24,7 @@ SPLIT_PEER, SPLIT, PROFILE = 7, 41, 7
 HOSTS = (B.address, LAST["b"], BESIDE)
 CALLER = "road.example.org"
 SECONDS = 30  # a second flow may wait five seconds for its turn
+EARLY = 20  # packets, four seconds of a ping, that a busy responder may be late
 
 
 def configure(world: World, version: str, granularity: Mapping[str, str], *, calls: bool = False) -> None:
@@ -48,6 +50,7 @@ def configure(world: World, version: str, granularity: Mapping[str, str], *, cal
         if calls and gateway is world.b:
             gateway.station.set({f"ipsecPeerPeerIds.{SPLIT_PEER}": CALLER, f"ipsecPeerDynamicAddress.{SPLIT_PEER}": ""})
     for gateway in (world.a, world.b):
+        world.real(gateway, SPLIT_PEER)  # the rule was applied before, perhaps, and its row does not wait at once
         world.eventually(partial(apply_state, gateway, "Traffic", SPLIT), f"{gateway.name}: the rule is applied")
 
 
@@ -99,10 +102,11 @@ def flows_of_hosts(world: World) -> None:
     remote = {row["ipsecBundleRemoteAddress"] for row in bundle_rows(world.a, SPLIT_PEER)}
     world.check(remote == set(HOSTS), "each of one host", remote)
     before = set(pairs(world.a))
+    refused = {gateway.name: gateway.rejected() for gateway in (world.a, world.b)}
     pings = [Ping(A, address) for address in HOSTS]
     for gateway in (world.b, world.a):
         last = {each.spi for each in world.a.states()}
-        rekey(gateway)
+        rekey(world, gateway)
         sentence = f"{gateway.name} rekeys all, each with the reqid it had"
         world.eventually(lambda last=last: renewed(world.a, before, last), sentence)
         world.eventually(partial(split_into, world.a, len(HOSTS)), "each bundle goes on")
@@ -110,8 +114,14 @@ def flows_of_hosts(world: World) -> None:
     world.eventually(lambda: "" if set(pairs(world.a)) == before else pairs(world.a), "and stay without agent")
     world.start("a")
     world.eventually(partial(split_into, world.a, len(HOSTS)), "the next agent has them all")
+    for address in HOSTS:
+        missing = answers(A, address)
+        world.check(not missing, f"{address} answers still", missing)
     lost = [sent - answered for sent, answered in (each.stop() for each in pings)]
-    world.check(max(lost) <= 2, "pings through all of them went on", lost)
+    # A version 1 responder may get packets of the new SA before it has read the last message of the negotiation.
+    early = sum(gateway.rejected() - refused[gateway.name] for gateway in (world.a, world.b))
+    most = 2 + min(early, EARLY)
+    world.check(max(lost) <= most, "pings through all of them went on", f"{lost}, {early} too early for an SA")
     world.check(set(pairs(world.a)) == before, "by the same reqids", pairs(world.a).keys())
     world.check_private(capture.take())
     spis = {each.spi for each in world.a.states()}
@@ -128,11 +138,28 @@ def flows_of_hosts(world: World) -> None:
     capture.close()
 
 
-def rekey(gateway: Gateway) -> None:
-    for _, sa in gateway.vici("list_sas"):
-        for child in sa.get("child-sas", {}).values():
-            if child["state"] == "INSTALLED":
-                gateway.vici("rekey", {"child-id": child["uniqueid"]})
+def children(gateway: Gateway) -> list[dict[str, Any]]:
+    return [child for _, sa in gateway.vici("list_sas") for child in sa.get("child-sas", {}).values()]
+
+
+def rekey(world: World, gateway: Gateway) -> None:
+    """All children, once both ends have done with the last renewal: a version 1 responder has an SPI for it before it
+    has keys, and what is renewed from both ends at once is another matter."""
+
+    def under_way() -> str:
+        for each in (world.a, world.b):
+            found = sorted((child["reqid"], child["state"]) for child in children(each))
+            alone = len({reqid for reqid, _ in found}) == len(found)
+            if not alone or any(state != "INSTALLED" for _, state in found):
+                return f"{each.name}: {found}"
+            listed = {int(child[spi], 16) for child in children(each) for spi in ("spi-in", "spi-out")}
+            if listed != (kernel := {state.spi for state in each.states()}):
+                return f"{each.name}: charon {listed}, kernel {kernel}"
+        return ""
+
+    world.eventually(under_way, f"{gateway.name}: nothing is being renewed")
+    for child in children(gateway):
+        gateway.vici("rekey", {"child-id": child["uniqueid"]})
 
 
 def renewed(gateway: Gateway, before: Collection[int], last: Collection[int]) -> str:
@@ -160,6 +187,7 @@ def flows_of_ports(world: World) -> None:
     capture = world.capture()
     far = inside(B.host, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     far.bind((B.address, 7302))
+    far.setblocking(False)
     for wanted in ({"7301"}, {"7301", "7302"}):
         begun = time.monotonic()
 
@@ -173,16 +201,31 @@ def flows_of_ports(world: World) -> None:
         world.note(f"after {time.monotonic() - begun:.1f} s")
     both = {"7301", "7302"}
     world.becomes(lambda: ports(world.b, "Local"), both, "and so it has at the other end")
-    sources = {row["ipsecBundleLocalPort"] for row in udp_bundles(world.a)}
-    world.check(sources == {"40000"}, "each of one pair of ports", sources)
-    reqids = {row.get("reqid") for row in world.a.negotiated()}
-    world.check(len(reqids) >= 2 and len(reqids) == len(pairs(world.a)), "each with its reqid", reqids)
-    world.check(far.recv(100) == b"lab", "and packets arrive")
+    world.becomes(lambda: ports(world.a, "Local"), {"40000"}, "each of one pair of ports")
+
+    def arrived() -> str:
+        send_udp(A.host, A.address, B.address, 7302)
+        try:
+            return "" if far.recv(100) == b"lab" else "something else"
+        except BlockingIOError:
+            return "nothing"
+
+    world.eventually(arrived, "and packets arrive")
     far.close()
+
+    def answered() -> str:
+        """7301 is closed: hostb says so by ICMP, for which gwb has a third made."""
+        send_udp(A.host, A.address, B.address, 7301)
+        reqids = {row.get("reqid") for row in world.a.negotiated()}
+        kernel = [sorted(pairs(gateway)) for gateway in (world.a, world.b)]
+        fits = len(reqids) == 3 and all(len(each) == 3 for each in kernel)
+        return "" if fits else f"{reqids}, kernel {kernel}"
+
+    world.eventually(answered, "each with its reqid, and so has the answer of a closed port")
     before = set(pairs(world.b))
     for gateway in (world.b, world.a):
         last = {each.spi for each in world.b.states()}
-        rekey(gateway)
+        rekey(world, gateway)
         world.eventually(
             lambda last=last: renewed(world.b, before, last), f"{gateway.name} rekeys all, with their reqids"
         )
@@ -204,7 +247,7 @@ def fine_and_coarse(world: World) -> None:
     reach(world, B, (A.address,))
     world.eventually(partial(split_into, world.a, 1), "what the coarse one begins is one")
     reach(world)
-    world.check(not split_into(world.a, 1), "and serves the fine one too", split_into(world.a, 1))
+    world.eventually(partial(split_into, world.a, 1), "and serves the fine one too")
     world.check_private(capture.take())
     capture.close()
 
@@ -222,10 +265,13 @@ def local_services(world: World) -> None:
 
     world.eventually(own, "the gateway reaches a far host", SECONDS)
     world.eventually(partial(split_into, world.a, 2), "by an SA of its own")
-    row = next(row for row in bundle_rows(world.a, SPLIT_PEER) if row["ipsecBundleLocalAddress"] == A.inner)
-    shown = (row["ipsecBundleLocalMaskLen"], row["ipsecBundleRemoteAddress"], row["ipsecBundleRemoteMaskLen"])
-    world.check(shown == ("32", B.address, "32"), "of these two addresses", shown)
-    world.check(int(row["ipsecBundleOutPkt"]) > 0, "that carried it", row["ipsecBundleOutPkt"])
+
+    def row() -> dict[str, str]:
+        return next(row for row in bundle_rows(world.a, SPLIT_PEER) if row["ipsecBundleLocalAddress"] == A.inner)
+
+    shown = [row()[f"ipsecBundle{column}"] for column in ("LocalMaskLen", "RemoteAddress", "RemoteMaskLen")]
+    world.check(shown == ["32", B.address, "32"], "of these two addresses", shown)
+    world.eventually(lambda: "" if int(row()["ipsecBundleOutPkt"]) > 0 else "no packet", "that carried it")
     told = explained(world.a, [(A.address, B.address, "icmp", 8, 0)])
     world.check("each host that this gateway itself talks to" in told[0], "explain says so", told)
     world.check_private(capture.take())
@@ -241,10 +287,13 @@ def flows_of_a_caller(world: World) -> None:
     for gateway in (world.a, world.b):
         world.eventually(partial(split_into, gateway, len(HOSTS)), f"{gateway.name}: as many as hosts")
     reach(world)
-    world.check(not answers(B, A.address), "the called one answers and asks by them", answers(B, A.address))
-    inward = [each for each in world.b.policies() if f"dst {A.address}/32" in each and "dir out" in each]
-    world.check(len(inward) == len(HOSTS), "with policies of each flow", len(inward))
-    told = {each for each in world.b.policies() if f"src {A.address}/32" in each and "dir fwd" in each}
-    world.check(len(told) == len(HOSTS), "inward too", len(told))
+    world.eventually(lambda: answers(B, A.address), "the called one answers and asks by them")
+
+    def policies(*words: str) -> int:
+        return sum(all(word in each for word in words) for each in world.b.policies())
+
+    outward = partial(policies, f"dst {A.address}/32", "dir out")
+    world.becomes(outward, len(HOSTS), "with policies of each flow")
+    world.becomes(partial(policies, f"src {A.address}/32", "dir fwd"), len(HOSTS), "inward too")
     world.check_private(capture.take())
     capture.close()

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,8 @@ from tests.lab.topology import Site, inside, run
 
 ROOT = Path("/dev/shm/gateways")
 OUT = Path("/run/out")
-READY_SECONDS = 400 if os.environ.get("MODULES") else 60  # in software emulation, or not
+READY_SECONDS = 400 if os.environ.get("MODULES") else 150  # in software emulation, or not
+CHARON_SECONDS = READY_SECONDS  # until charon answers
 FOREIGN_SPI = 0x4242
 FOREIGN_POLICIES = 4  # what add_foreign makes
 ENTER = '[ ! -e "$1/hosts" ] || mount --bind "$1/hosts" /etc/hosts; mount --bind "$1" /run && shift && exec "$@"'
@@ -120,10 +122,12 @@ class Gateway:
 
     def kill_charon(self) -> int:
         """kill -9; how many there were."""
-        found = self.charons()
-        for process in found:
-            os.kill(process, signal.SIGKILL)
-        return len(found)
+        killed = 0
+        for process in self.charons():
+            with suppress(ProcessLookupError):  # its agent may be ending it just now
+                os.kill(process, signal.SIGKILL)
+                killed += 1
+        return killed
 
     def states(self) -> list[State]:
         """SAs in the kernel, without larval ones (SPI 0) and the foreign one."""
@@ -141,11 +145,18 @@ class Gateway:
         return found
 
     def rejected(self) -> int:
-        """IPsec packets that came in and that the kernel refused: of an SA that is gone, or (XfrmAcquireError, whatever
-        its name) of one that is not complete yet, since a version 1 responder has its SPI before its keys."""
+        """IPsec packets that came in and that the kernel refused: of an SA that is gone, or of one that is not complete
+        yet."""
+        return sum(value for name, value in self._errors().items() if name.startswith("XfrmIn")) + self.unready()
+
+    def unready(self) -> int:
+        """Those of an SA that is not complete yet (XfrmAcquireError, whatever its name): a version 1 responder has its
+        SPI before its keys, and those only when its charon comes to the initiator's last message."""
+        return self._errors()["XfrmAcquireError"]
+
+    def _errors(self) -> dict[str, int]:
         counters = inside(self.name, Path("/proc/thread-self/net/xfrm_stat").read_text).split()
-        told = dict(zip(counters[::2], map(int, counters[1::2]), strict=True))
-        return sum(value for name, value in told.items() if name.startswith("XfrmIn") or name == "XfrmAcquireError")
+        return dict(zip(counters[::2], map(int, counters[1::2]), strict=True))
 
     def has_foreign_state(self) -> bool:
         """Is the SA of add_foreign still there?"""
@@ -163,12 +174,22 @@ class Gateway:
 
     def vici(self, question: str, *words: dict[str, str]) -> list[tuple[str, dict[str, Any]]]:
         """Answers of `list_sas` or `list_conns`, by connection name, asked at charon's own VICI socket. Other commands
-        (`rekey`) have none."""
+        (`rekey`) have none. A charon that is being started, or ends, is waited for. Raises OSError."""
+        end = time.monotonic() + CHARON_SECONDS
+        while True:
+            try:
+                return self._vici(question, *words)
+            except OSError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.2)
+
+    def _vici(self, question: str, *words: dict[str, str]) -> list[tuple[str, dict[str, Any]]]:
         import vici  # late: the guest is slow to import, and most scenarios need none
 
-        sockets = [path for path in self.folder.rglob("*vici*") if path.is_socket()]
+        sockets = [path for path in self._files() if "vici" in path.name and path.is_socket()]
         if not sockets:
-            raise RuntimeError(f"{self.name}: no VICI socket below {self.folder}")
+            raise FileNotFoundError(f"{self.name}: no VICI socket below {self.folder}")
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(str(sockets[0]))
             answers = getattr(vici.Session(connection), question)(*words)
@@ -176,9 +197,21 @@ class Gateway:
                 return []
             return [(name, text_of(value)) for each in answers for name, value in each.items()]
 
+    def _files(self) -> list[Path]:
+        """All below the gateway's folder. Files and folders come and go meanwhile."""
+        return [Path(folder, name) for folder, _, names in os.walk(self.folder) for name in names]
+
     def connections(self) -> list[str]:
         """Names of the connections that charon has loaded; none where there is no charon."""
-        return [name for name, _ in self.vici("list_conns")] if self.charons() else []
+        end = time.monotonic() + CHARON_SECONDS
+        while self.charons():
+            try:
+                return [name for name, _ in self._vici("list_conns")]
+            except OSError:  # it ends, or is not ready
+                if time.monotonic() > end:
+                    raise
+            time.sleep(0.2)
+        return []
 
     def negotiated(self) -> list[dict[str, str]]:
         """What charon says of each installed child: its own fields, and those of its IKE SA with `ike-` before them."""
@@ -200,9 +233,10 @@ class Gateway:
     def mentions(self, text: str) -> str:
         """Files of agent and charon, of the store and its journal too, in which the text stands as it is."""
         found = []
-        for file in self.folder.rglob("*"):
-            if file.is_file() and text.encode() in file.read_bytes():
-                found.append(str(file.relative_to(self.folder)))
+        for file in self._files():
+            with suppress(FileNotFoundError):  # one that is gone by now holds nothing
+                if file.is_file() and text.encode() in file.read_bytes():
+                    found.append(str(file.relative_to(self.folder)))
         return ", ".join(found)
 
     def command(self, *words: str, check: bool = True) -> str:

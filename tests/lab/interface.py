@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 from contextlib import suppress
 from functools import partial
 from itertools import pairwise
@@ -23,7 +24,7 @@ from tests.lab.registry import scenario
 from tests.lab.sightings import apply_state, established
 from tests.lab.topology import SITES, WAN, Site, batch, inside, ping, run
 from tests.lab.wire import plain, summary
-from tests.lab.world import World
+from tests.lab.world import SECONDS, World
 
 A, B = SITES["a"], SITES["b"]
 PEER: Final = 1
@@ -64,6 +65,18 @@ def shows(gateway: Gateway, *words: str) -> str:
     return "" if all(word in text for word in words) else " ".join(text.split())
 
 
+def lacks(gateway: Gateway, command: list[str], words: str) -> str:
+    """'' when the command's output has the words, else the output."""
+    text = run(gateway.name, command, check=False)
+    return "" if words in text else " ".join(text.split()) or "nothing"
+
+
+def reached(whence: Site, address: str, count: int = 3) -> str:
+    """'' when each of the pings is answered."""
+    asked, got = ping(whence, address, count)
+    return "" if got == asked else f"{got} of {asked}"
+
+
 class LinkStates:
     """What `ip monitor link` tells of the interface from now on: a state may be over before somebody asks."""
 
@@ -72,9 +85,21 @@ class LinkStates:
             gateway.name,
             lambda: subprocess.Popen(["ip", "monitor", "link", "dev", LINK], stdout=subprocess.PIPE, text=True),
         )
+        self._listens(gateway)
         self._lines: list[str] = []
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
+
+    def _listens(self, gateway: Gateway) -> None:
+        """Wait until it is among those that the kernel tells of links. Raises RuntimeError."""
+        table = Path("/proc/thread-self/net/netlink")
+        end = time.monotonic() + SECONDS
+        while time.monotonic() < end:
+            sockets = (line.split() for line in inside(gateway.name, table.read_text).splitlines()[1:])
+            if any(each[2] == str(self._process.pid) and int(each[3], 16) for each in sockets):
+                return
+            time.sleep(0.1)
+        raise RuntimeError("ip monitor does not listen")
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -102,12 +127,12 @@ def start_with_interfaces(world: World) -> None:
         world.eventually(
             partial(shows, gateway, f"{NUMBER}: {LINK}", f"if_id {NUMBER:#x}", "mtu 1418", ",UP"),
             "the link is there",
-            30,
+            60,
         )
-        addresses = run(gateway.name, ["ip", "addr", "show", LINK])
-        world.check(f"{ENDS[letter]}/30" in addresses, "with its address")
-        routes = run(gateway.name, ["ip", "route"])
-        world.check(f"{remote.net}/24 dev {LINK} proto 196" in routes, "and the route behind it")
+        addresses = partial(lacks, gateway, ["ip", "addr", "show", LINK], f"{ENDS[letter]}/30")
+        world.eventually(addresses, "with its address")
+        routes = partial(lacks, gateway, ["ip", "route"], f"{remote.net}/24 dev {LINK} proto 196")
+        world.eventually(routes, "and the route behind it")
 
 
 @scenario("interface", "start_with_interfaces")
@@ -115,18 +140,12 @@ def routed(world: World) -> None:
     """What is routed to the interface is encrypted, forwarded or from the gateway itself, and nothing else passes."""
     capture = world.capture()
 
-    def answered() -> str:
-        asked, got = ping(A, B.address, 3)
-        return "" if got == asked else f"{got} of {asked}"
-
-    world.eventually(answered, "a ping between the hosts passes", 90)
+    world.eventually(partial(reached, A, B.address), "a ping between the hosts passes", 90)
     capture.take()
-    asked, got = ping(A, B.address, 5)
-    world.check(got == asked, "each is answered", f"{got} of {asked}")
-    asked, got = ping(B, A.address, 5)
-    world.check(got == asked, "the other way too", f"{got} of {asked}")
-    text = run(A.gateway, ["ping", "-c", "3", "-i", "0.3", ENDS["b"]], check=False)
-    world.check(" 3 received" in text, "and from the gateway to the other end", text.strip()[-120:])
+    world.eventually(partial(reached, A, B.address, 5), "each is answered", 60)
+    world.eventually(partial(reached, B, A.address, 5), "the other way too", 60)
+    own = ["ping", "-c", "3", "-i", "0.3", ENDS["b"]]
+    world.eventually(partial(lacks, world.a, own, " 3 received"), "and from the gateway to the other end", 60)
     world.check_private(capture.take())
     capture.close()
     counters = run(A.gateway, ["ip", "-s", "link", "show", LINK]).split()
@@ -138,26 +157,31 @@ def routed(world: World) -> None:
 @scenario("interface", "routed")
 def split_by_hosts(world: World) -> None:
     """With granularity ip each pair of hosts has SAs of its own on the interface too."""
-    for gateway in (world.b, world.a):
-        gateway.station.set({"ipsecPrfGranularity.1": "ip"})
+    world.carry_out({"ipsecPrfGranularity.1": "ip"}, world.b, world.a, peer=PEER)
     capture = world.capture()
 
-    def reached() -> str:
+    def both() -> str:
         text = run(A.gateway, ["ping", "-c", "2", "-i", "0.3", ENDS["b"]], check=False)
         return "" if ping(A, B.address, 2)[1] and " 0 received" not in text else "no answer"
 
-    world.eventually(reached, "host and gateway reach the other side", 120)
+    world.eventually(both, "host and gateway reach the other side", 120)
     world.check_private(capture.take())
     capture.close()
     for gateway in (world.a, world.b):
-        found = {child["local-ts"] for child in with_selectors(gateway)}
         own = A.address if gateway is world.a else B.address
-        end = ENDS["a" if gateway is world.a else "b"]
-        world.check(found == {f"{own}/32", f"{end}/32"}, f"{gateway.name}: each by SAs of its own", found)
-        reqids = {each.reqid for each in gateway.states()}
-        world.check(len(reqids) == 2, "with a reqid of its own", reqids)
-    for gateway in (world.b, world.a):
-        gateway.station.set({"ipsecPrfGranularity.1": "coarse"})
+        wanted = {f"{own}/32", f"{ENDS['a' if gateway is world.a else 'b']}/32"}
+        world.becomes(partial(own_selectors, gateway), wanted, f"{gateway.name}: each by SAs of its own")
+        world.becomes(partial(reqids, gateway), 2, "with a reqid of its own")
+    world.carry_out({"ipsecPrfGranularity.1": "coarse"}, world.b, world.a, peer=PEER)
+
+
+def own_selectors(gateway: Gateway) -> set[str]:
+    return {child["local-ts"] for child in with_selectors(gateway)}
+
+
+def reqids(gateway: Gateway) -> int:
+    """How many there are in the kernel."""
+    return len({each.reqid for each in gateway.states()})
 
 
 @scenario("interface", "routed")
@@ -193,7 +217,7 @@ def selectors(world: World) -> None:
 def led_by_selector(world: World) -> None:
     """With both-syncrt a selector leads to the interface although no route does; without, the default rule drops."""
     for gateway, local, remote in ((world.b, B, A), (world.a, A, B)):
-        gateway.station.set(
+        world.carry_out(
             {
                 "ipsecGwPeerRouteRowStatus.1": "destroy",
                 "ipsecPeerTrafficIfindex.1": NUMBER,
@@ -203,26 +227,25 @@ def led_by_selector(world: World) -> None:
                 "ipsecPeerTrafficRemoteMask.1": "255.255.255.0",
                 "ipsecPeerTrafficProtocol.1": 256,
                 "ipsecPeerTrafficPolicy.1": "both-syncrt",
-            }
+            },
+            gateway,
+            peer=PEER,
         )
 
-    def answered() -> str:
-        asked, got = ping(A, B.address, 3)
-        return "" if got == asked else f"{got} of {asked}"
-
-    world.eventually(answered, "a ping between the hosts passes", 90)
-    world.check(f"{B.net}/24 dev {LINK}" not in run(A.gateway, ["ip", "route"]), "without a route in the main table")
-    rules = run(A.gateway, ["ip", "rule"])
-    world.check(f"from {A.net}/24 to {B.net}/24 lookup {NUMBER} proto 196" in rules, "by a routing rule", rules)
+    world.eventually(partial(reached, A, B.address), "a ping between the hosts passes", 90)
+    route = f"{B.net}/24 dev {LINK}"
+    main = partial(run, A.gateway, ["ip", "route"])
+    world.eventually(lambda: main() if route in main() else "", "without a route in the main table")
+    words = f"from {A.net}/24 to {B.net}/24 lookup {NUMBER} proto 196"
+    world.eventually(partial(lacks, world.a, ["ip", "rule"], words), "by a routing rule")
     capture = world.capture()
-    asked, got = ping(A, B.address, 5)
-    world.check(got == asked, "each is answered", f"{got} of {asked}")
+    world.eventually(partial(reached, A, B.address, 5), "each is answered", 60)
     world.check_private(capture.take())
     capture.close()
     for gateway, remote in ((world.a, B), (world.b, A)):
         gateway.station.set({"ipsecPeerTrafficPolicy.1": "delete", **route(remote)})
         rules = partial(run, gateway.name, ["ip", "rule"])
-        world.eventually(lambda rules=rules: rules() if "proto 196" in rules() else "", "the rules go with it", 15)
+        world.eventually(lambda rules=rules: rules() if "proto 196" in rules() else "", "the rules go with it", 60)
 
 
 @scenario("interface", "led_by_selector")
@@ -256,8 +279,7 @@ def own_ipv6(world: World) -> None:
 
     world.eventually(lambda: "" if answers() == 2 else "no answer", "a ping over IPv6 is answered", 90)
     capture = world.capture()
-    got = answers(5)
-    world.check(got == 5, "from the gateway to the other end", f"{got} of 5")
+    world.becomes(partial(answers, 5), 5, "from the gateway to the other end", 60)
     world.check_private(capture.take())
     capture.close()
     world.a.station.set(
@@ -271,9 +293,9 @@ def own_ipv6(world: World) -> None:
             "ipsecGlobContPreIpsecRules.0": 7,
         }
     )
-    world.eventually(lambda: "" if not answers(1) else "answered", "a rule about the interface that drops is met", 15)
+    world.eventually(lambda: "" if not answers(1) else "answered", "a rule about the interface that drops is met", 60)
     world.a.station.set({"ipsecGlobContPreIpsecRules.0": 0, "ipsecTrAction.7": "delete"})
-    world.eventually(lambda: "" if answers(1) else "no answer", "and goes", 15)
+    world.eventually(lambda: "" if answers(1) else "no answer", "and goes", 60)
     for gateway in (world.a, world.b):
         gateway.station.set(
             {
@@ -304,14 +326,14 @@ def standing(world: World) -> None:
     """An always-up peer's interface shows dormant and up (full), or only up and down (reduced)."""
     world.a.station.set({f"ipsecPeerStartMode.{PEER}": "always-up"})
     world.eventually(partial(established, world.a, PEER), "always up: it comes up by itself", 90)
-    world.eventually(partial(shows, world.a, "state UP mode DORMANT"), "full: the link is up", 15)
+    world.eventually(partial(shows, world.a, "state UP mode DORMANT"), "full: the link is up", 60)
     states = LinkStates(world.a)
     world.b.station.set({f"ipsecPeerAdminStatus.{PEER}": "down"})
-    world.eventually(partial(states.been, "DORMANT"), "the far side ends it: dormant, until the next call fails", 30)
+    world.eventually(partial(states.been, "DORMANT"), "the far side ends it: dormant, until the next call fails", 60)
     states.close()
     world.a.station.set({f"ipsecPeerIfStateMode.{PEER}": "reduced"})
-    world.eventually(partial(shows, world.a, "state DOWN"), "reduced: down", 15)
-    world.a.station.set({"ipsecGlobContDefaultRule.0": "pass"})
+    world.eventually(partial(shows, world.a, "state DOWN"), "reduced: down", 60)
+    world.carry_out({"ipsecGlobContDefaultRule.0": "pass"}, world.a, peer=PEER)
     capture = world.capture()
     world.check(ping(A, B.address, 3)[1] == 0, "nothing passes while it is down")
     packets = capture.take()
@@ -322,7 +344,7 @@ def standing(world: World) -> None:
     world.eventually(partial(shows, world.a, ",UP,"), "and up again with the tunnel", 90)
     routes = run(A.gateway, ["ip", "route"])
     world.eventually(
-        lambda: "" if f"{B.net}/24 dev {LINK}" in run(A.gateway, ["ip", "route"]) else "none", "with its route", 10
+        lambda: "" if f"{B.net}/24 dev {LINK}" in run(A.gateway, ["ip", "route"]) else "none", "with its route", 60
     )
     world.note(routes.replace("\n", "; "))
 
@@ -341,7 +363,7 @@ def segments(world: World) -> None:
                 f"ipsecPeerStartMode.{PEER}": "on-demand",
             }
         )
-        world.eventually(partial(shows_nothing, gateway), f"{gateway.name}: the link is gone", 30)
+        world.eventually(partial(shows_nothing, gateway), f"{gateway.name}: the link is gone", 60)
     world.eventually(lambda: "" if ping(A, B.address, 3)[1] else "no answer", "the ping passes", 90)
     for mtu, cells in ((1418, {}), (SMALL, {"ikePrfMtuMax.1": SMALL})):
         if cells:
@@ -420,7 +442,7 @@ def compressed_over_ipv6(world: World) -> None:
             }
         )
     table = partial(run, A.gateway, ["nft", "list", "ruleset"])
-    world.eventually(lambda: "" if "outbound_own6" in table() else table(), "our table has it ask again", 15)
+    world.eventually(lambda: "" if "outbound_own6" in table() else table(), "our table has it ask again", 60)
 
     def answers(space: str, source: str, size: int) -> int:
         command = ["ping", "-6", "-c", "3", "-i", "0.3", "-W", "1", "-p", "00", "-s", str(size), "-I", source]
@@ -433,8 +455,8 @@ def compressed_over_ipv6(world: World) -> None:
         "a ping between the hosts passes",
         90,
     )
-    states = run(A.gateway, ["ip", "xfrm", "state"])
-    world.check("proto comp" in states and f"dst {OUTER6['b']}1" in states, "it is compressed, over IPv6")
+    for words in ("proto comp", f"dst {OUTER6['b']}1"):
+        world.eventually(partial(lacks, world.a, ["ip", "xfrm", "state"], words), "it is compressed, over IPv6")
     for way, whence in ways.items():
         for size in (8, 1000):  # too small to compress, and not
             seen = Sniffer()
@@ -476,7 +498,7 @@ def removed(world: World) -> None:
     """`flush` takes interfaces, routes and the table of the packet filter with it."""
     world.check("ipsec_agent" in run(A.gateway, ["nft", "list", "tables"]), "the table is there")
     world.a.station.set({f"ipsecPeerVirtualInterface.{PEER}": "enabled"})
-    world.eventually(partial(shows, world.a, f"{NUMBER}: {LINK}"), "the link is there again", 30)
+    world.eventually(partial(shows, world.a, f"{NUMBER}: {LINK}"), "the link is there again", 60)
     world.check(world.a.stop_agent() == 0, "SIGTERM ends the agent")
     world.check(not shows(world.a, f"{NUMBER}: {LINK}"), "the link stays")
     said = world.a.command("flush")

@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 
 from tests.lab import recipes
@@ -14,7 +14,7 @@ from tests.lab.gateway import Gateway
 from tests.lab.registry import scenario
 from tests.lab.sightings import apply_state, bundle_rows, established, ike_rows
 from tests.lab.station import Refused
-from tests.lab.topology import SITES, WAN, Ping, batch, ping
+from tests.lab.topology import SITES, WAN, Ping, batch, ping, run
 from tests.lab.wire import IKE_PORTS, UDP, Packet
 from tests.lab.world import World
 
@@ -22,8 +22,10 @@ A, B, C = SITES["a"], SITES["b"], SITES["c"]
 TO_B, TO_C = 1, 2  # peers of gwa, and their rules
 UP, DORMANT, BLOCKED, GOING_UP = "1", "5", "6", "36"
 ECHO = 84  # octets of ping's packet
-BLOCK, BLOCK_LIMIT, LIMIT = 20, 2, 3  # seconds
+BLOCK, BLOCK_LIMIT, LIMIT = 90, 2, 6  # seconds; a block is over only when all has been looked at
+SLOW = 30  # seconds that a busy machine may be late
 WRONG = "not the secret"
+LOGGED = 3  # a logging level at which charon tells of SAs that are established
 
 
 def status(gateway: Gateway, peer: int) -> str:
@@ -37,7 +39,7 @@ def settled(world: World, peer: int = TO_B) -> None:
     def missing() -> str:
         return "" if ping(A, site.address, 2)[1] else "no answer"
 
-    world.eventually(missing, f"the tunnel to {site.gateway} stands", 30)
+    world.eventually(missing, f"the tunnel to {site.gateway} stands")
     world.eventually(partial(established, world.a, peer), "and its peer is up")
 
 
@@ -46,8 +48,12 @@ def ended(world: World) -> None:
     for state in (f"ipsecPeerAdminStatus.{peer}" for peer in (TO_B, TO_C)):
         world.a.station.set({state: "down"})
     world.eventually(world.a.states, "no SA is left")
+    for gateway in (world.b, world.c):  # told of it by a message each
+        world.eventually(gateway.states, f"{gateway.name}: nor there")
     for state in (f"ipsecPeerAdminStatus.{peer}" for peer in (TO_B, TO_C)):
         world.a.station.set({state: "up"})
+    for peer in (TO_B, TO_C):
+        world.real(world.a, peer)
     world.eventually(partial(apply_state, world.a, "Peer", TO_B), "the peer can be used again")
 
 
@@ -112,7 +118,8 @@ def agreement(world: World) -> None:
         (ike["ikeSaLocalId"], ike["ikeSaRemoteId"]) == (told["ike-local-id"], told["ike-remote-id"]),
         "and its identities",
     )
-    world.check(1000 < int(ike["ikeSaBytes"]) < 4000, "octets of the negotiation were counted", ike["ikeSaBytes"])
+    octets = int(ike["ikeSaBytes"])  # some 2,250, and each message again that is answered late
+    world.check(1000 < octets < 10_000, "octets of the negotiation were counted", octets)
     selectors = list(world.a.station.rows("ipsecTrafficSelectorTable").values())
     nets = [(each["ipsecTrafficSelectorLocalAddress"], each["ipsecTrafficSelectorRemoteAddress"]) for each in selectors]
     world.check(nets == [(A.net, B.net)], "ipsecTrafficSelectorTable has the nets", nets)
@@ -126,19 +133,39 @@ def agreement(world: World) -> None:
         return "" if fits else f"kernel {out}, peer {peer} ({octets} octets), ipsecStatsOutEncaps {total}"
 
     world.eventually(counters, "kernel, ipsecGwPeerCountersTable and ipsecStats count the same packets")
-    stats = {name: int(value) for name, value in world.a.station.walk("ipsecStats").items() if value.isdigit()}
 
-    def number(name: str) -> int:
-        return stats[f"ipsecStats{name}.0"]
+    def sums() -> str:
+        """A walk takes several requests, and the numbers are drawn in between."""
+        stats = stats_of(world.a)
+        wrong = []
+        for way, protected in (("In", "InDecaps"), ("Out", "OutEncaps")):
+            parts = [stats[f"{way}{part}"] for part in ("Pass", "Drop", "Errors")] + [stats[protected]]
+            if stats[f"{way}Pkt"] != sum(parts):
+                wrong.append(f"{way}: {stats[f'{way}Pkt']}, parts {parts}")
+        return "; ".join(wrong)
 
-    for way, protected in (("In", "InDecaps"), ("Out", "OutEncaps")):
-        parts = [number(f"{way}{part}") for part in ("Pass", "Drop", "Errors")] + [number(protected)]
-        world.check(number(f"{way}Pkt") == sum(parts), f"{way}: total = passed + dropped + errors + protected", parts)
+    world.eventually(sums, "In, Out: total = passed + dropped + errors + protected")
+    stats = stats_of(world.a)
     wide = world.a.station.number("ipsecGwStats64OutEncaps.0")
-    world.check(wide >= number("OutEncaps") > 0, "and the 64-bit twin goes along", wide)
-    seen = [str(number(name)) for name in ("PeersUp", "CurrentIkeSasEstablished", "CurrentBundles", "CurrentIpsecSas")]
-    world.check(seen == ["1", "1", "1", "2"], "one peer up, one IKE SA, one bundle, two SAs", seen)
-    world.check(number("Trig") >= 1 and number("IkeNumP1") >= 1, "a packet set off a negotiation", stats)
+    world.check(wide >= stats["OutEncaps"] > 0, "and the 64-bit twin goes along", wide)
+    names = ("PeersUp", "CurrentIkeSasEstablished", "CurrentBundles", "CurrentIpsecSas")
+    world.becomes(
+        lambda: [stats_of(world.a)[name] for name in names],
+        [1, 1, 1, 2],
+        "one peer up, one IKE SA, one bundle, two SAs",
+    )
+
+    def counted() -> str:
+        stats = stats_of(world.a)
+        return "" if stats["Trig"] >= 1 and stats["IkeNumP1"] >= 1 else str(stats)
+
+    world.eventually(counted, "a packet set off a negotiation")
+
+
+def stats_of(gateway: Gateway) -> dict[str, int]:
+    """The numbers of ipsecStats by what they are called behind that."""
+    numbers = {name: value for name, value in gateway.station.walk("ipsecStats").items() if value.isdigit()}
+    return {name.removeprefix("ipsecStats").removesuffix(".0"): int(value) for name, value in numbers.items()}
 
 
 @scenario("monitoring", "start_monitored")
@@ -156,8 +183,8 @@ def delete_bundle(world: World) -> None:
     else:
         world.check(False, "a state cannot be set")
     world.a.station.set({f"ipsecBundleState.{number}": "delete"})
-    world.eventually(lambda: spis & {each.spi for each in world.a.states()}, "its SAs are gone", 10)
-    world.eventually(lambda: bundle_rows(world.a, TO_B), "and its row", 10)
+    world.eventually(lambda: spis & {each.spi for each in world.a.states()}, "its SAs are gone")
+    world.eventually(lambda: bundle_rows(world.a, TO_B), "and its row")
     world.check(len(ike_rows(world.a, TO_B)) == 1, "the IKE SA stands", ike_rows(world.a, TO_B))
     settled(world)
 
@@ -169,22 +196,27 @@ def delete_sa(world: World) -> None:
     row = ike_rows(world.a, TO_B)[0]
     world.a.station.set({f"ikeSaState.{row['ikeSaIndex']}": "delete"})
     for gateway in (world.a, world.b):
-        world.eventually(gateway.states, f"{gateway.name}: no SA is left", 10)
-        world.eventually(partial(gateway.vici, "list_sas"), f"{gateway.name}: charon lists none", 10)
+        world.eventually(gateway.states, f"{gateway.name}: no SA is left")
+        world.eventually(partial(gateway.vici, "list_sas"), f"{gateway.name}: charon lists none")
     world.eventually(lambda: "" if status(world.a, TO_B) == DORMANT else status(world.a, TO_B), "the peer is dormant")
     settled(world)
 
 
+def cookies_of(world: World) -> set[str]:
+    """Of established IKE SAs; a row may be half walked when it goes."""
+    return {row["ikeSaCookieI"] for row in ike_rows(world.a, TO_B) if "ikeSaCookieI" in row}
+
+
 def renewals(world: World, begin: Callable[[], None], seconds: float) -> tuple[set[str], set[str], int, int]:
-    """Cookies and bundle rows seen in some seconds under a ping, and its packets sent and answered."""
+    """Cookies and bundle rows seen under a ping, and its packets sent and answered: in some seconds, and until there
+    is a second cookie."""
     running = Ping(A, B.address, interval=0.1)
+    cookies, bundles = cookies_of(world), set[str]()
     begin()
-    cookies: set[str] = set()
-    bundles: set[str] = set()
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        cookies |= {row["ikeSaCookieI"] for row in ike_rows(world.a, TO_B)}
-        bundles |= {row["ipsecBundleIndex"] for row in bundle_rows(world.a, TO_B)}
+    begun = time.monotonic()
+    while (spent := time.monotonic() - begun) < seconds or (len(cookies) < 2 and spent < SLOW):
+        cookies |= cookies_of(world)
+        bundles |= {row["ipsecBundleIndex"] for row in bundle_rows(world.a, TO_B) if "ipsecBundleIndex" in row}
         time.sleep(0.3)
     return cookies, bundles, *running.stop()
 
@@ -193,15 +225,15 @@ def renewals(world: World, begin: Callable[[], None], seconds: float) -> tuple[s
 def fresh_identity(world: World) -> None:
     """With identity PFS phase 1 is renewed after phase 2, so many seconds later, and no packet is lost."""
     settled(world)
-    world.a.station.set({"ikePrfPfsIdentity.1": "true", "ipsecGlobContPfsIdentityDelay.0": 1})
+    world.a.station.set({"ikePrfPfsIdentity.1": "true", "ipsecGlobContPfsIdentityDelay.0": 3})
+    before = cookies_of(world)
     number = next(row for row in world.a.station.rows("ipsecBundleTable"))
-
-    def anew() -> None:
-        world.a.station.set({f"ipsecBundleState.{number}": "delete"})
-
-    cookies, _, sent, answered = renewals(world, anew, 4)
-    world.check(len(cookies) == 2, "the new phase 2 was followed by a new phase 1", cookies)
-    world.check(answered >= sent - 25, "the ping went on", f"{answered} of {sent}")
+    world.a.station.set({f"ipsecBundleState.{number}": "delete"})
+    world.eventually(lambda: number in world.a.station.rows("ipsecBundleTable"), "the bundle is gone")
+    world.eventually(lambda: "" if ping(A, B.address, 2)[1] == 2 else "no answer", "there is a new phase 2")
+    cookies, _, sent, answered = renewals(world, lambda: None, 5)
+    world.check(len(before | cookies) == 2, "which was followed by a new phase 1", f"{before}, {cookies}")
+    world.check(answered >= sent - 1, "the ping went on", f"{answered} of {sent}")
     world.a.station.set({"ikePrfPfsIdentity.1": "default"})
     world.eventually(partial(established, world.a, TO_B), "the peer stays up")
 
@@ -230,14 +262,19 @@ def most_ike_sas(world: World) -> None:
     settled(world)
     world.a.station.set({"ipsecGlobMaxIkeSas.0": 1})
     ping(A, C.address, 4)
-    world.eventually(
-        lambda: world.a.station.get("ipsecStatsCurrentIkeSas.0").replace("1", "", 1), "one IKE SA is left", 10
-    )
-    # Which of them expires first is chance: lives are spread, so that renewals do not come together.
-    world.eventually(lambda: "" if len(left()) == 1 else left(), "and one tunnel", 10)
-    gone = ({TO_B, TO_C} - left()).pop()
-    error = world.a.station.get(f"ipsecGwPeerLastError.{gone}")
-    world.check("ipsecGlobMaxIkeSas" in error, "the row of the peer whose SA ended says why", error)
+
+    def one_ended() -> str:
+        """Before the second came there was one too, and nobody's row said why."""
+        # Which of them expires first is chance: lives are spread, so that renewals do not come together.
+        if len(left()) != 1:
+            return f"tunnels to peers {left()}"
+        gone = ({TO_B, TO_C} - left()).pop()
+        error = world.a.station.get(f"ipsecGwPeerLastError.{gone}")
+        return "" if "ipsecGlobMaxIkeSas" in error else f"of peer {gone} is said: {error}"
+
+    world.eventually(one_ended, "one tunnel is left, and the row of the peer whose SA ended says why")
+    world.becomes(lambda: world.a.station.get("ipsecStatsCurrentIkeSas.0"), "1", "one IKE SA is left")
+    world.eventually(lambda: "" if len(left()) == 1 else left(), "and one tunnel")
     world.a.station.set({"ipsecGlobMaxIkeSas.0": 512})
 
 
@@ -250,15 +287,20 @@ def link_down(world: World) -> None:
     world.check(bool(world.a.states()), "without it the SAs stay", world.a.states())
     world.a.station.set({"ipsecGlobContSaSyncInterface.0": "true"})
     batch(WAN, "link set dev a up", f"route replace {A.net}/24 via {A.outer}")
+    # The kernel tells of a link that is up again up to a second later, and of one that went down meanwhile not at all.
+    shown = partial(run, A.gateway, ["ip", "link", "show", "out"])
+    world.eventually(lambda: "" if "state UP" in shown() else shown(), "the link is up again")
     settled(world)
     batch(WAN, "link set dev a down")
     begun = time.monotonic()
-    world.eventually(world.a.states, "with it they are gone", 10)
+    world.eventually(world.a.states, "with it they are gone")
     world.note(f"after {time.monotonic() - begun:.1f} s")
     batch(WAN, "link set dev a up", f"route replace {A.net}/24 via {A.outer}")
     world.a.station.set({"ipsecGlobContSaSyncInterface.0": "false"})
     world.b.station.set({"ipsecPeerAdminStatus.1": "down"})  # it was told of no end
+    world.eventually(world.b.states, f"{world.b.name}: no SA is left")
     world.b.station.set({"ipsecPeerAdminStatus.1": "up"})
+    world.real(world.b)
     settled(world)
 
 
@@ -266,29 +308,38 @@ def link_down(world: World) -> None:
 def block_time(world: World) -> None:
     """After a wrong key the peer is blocked, the time left counts down, and meanwhile no IKE packet leaves."""
     ended(world)
-    world.b.station.set({"ipsecPeerPreSharedKey.1": WRONG})
+    world.carry_out({"ipsecPeerPreSharedKey.1": WRONG}, world.b)
     world.a.station.set({"ikePrfBlockTime.1": BLOCK, "ipsecGlobBlockTimeout.0": BLOCK_LIMIT})
     begun = time.monotonic()
     ping(A, B.address, 2)
-    world.eventually(
-        lambda: "" if status(world.a, TO_B) == BLOCKED else status(world.a, TO_B), "the peer is blocked", 12
-    )
+    world.becomes(partial(status, world.a, TO_B), BLOCKED, "the peer is blocked")
     took = time.monotonic() - begun
     world.check(took >= BLOCK_LIMIT, "not before ipsecGlobBlockTimeout", f"{took:.1f} s")
     left = world.a.station.number(f"ipsecPeerStatTtl.{TO_B}")
-    error = world.a.station.get(f"ipsecGwPeerLastError.{TO_B}")
-    world.check("keys" in error and "ipsecGlobBlockTimeout" in error, "the row says why", error)
+    world.eventually(partial(unsaid, world.a, TO_B, "keys", "ipsecGlobBlockTimeout"), "the row says why")
+    world.eventually(partial(world.a.vici, "list_sas"), "charon lists nothing")
     capture = world.capture()
     ping(A, B.address, 6, interval=0.4)
     packets = [each for each in ike_packets(capture.take()) if each.source == A.outer]
     capture.close()
     world.check(not packets, "no IKE packet leaves", packets)
-    after = world.a.station.number(f"ipsecPeerStatTtl.{TO_B}")
-    world.check(left > after > 0, "the time left counts down", f"{left} s, then {after} s")
-    world.b.station.set({"ipsecPeerPreSharedKey.1": recipes.KEY})
-    ping(B, A.address, 6, interval=0.5)
+
+    def counting() -> str:
+        after = world.a.station.number(f"ipsecPeerStatTtl.{TO_B}")
+        return "" if left > after > 0 else f"{left} s, then {after} s"
+
+    world.eventually(counting, "the time left counts down")
+    world.check(status(world.a, TO_B) == BLOCKED, "it was blocked all the time")
+    world.carry_out({"ipsecPeerPreSharedKey.1": recipes.KEY}, world.b)
+    world.eventually(lambda: "" if ping(B, A.address, 6, interval=0.5)[1] else "no answer", "it calls")
     world.eventually(partial(established, world.a, TO_B), "a blocked peer that calls is answered")
     world.a.station.set({"ikePrfBlockTime.1": 0})
+
+
+def unsaid(gateway: Gateway, peer: int, *words: str) -> str:
+    """'' once the peer's last error has all the words."""
+    error = gateway.station.get(f"ipsecGwPeerLastError.{peer}")
+    return "" if all(word in error for word in words) else error or "nothing"
 
 
 @scenario("monitoring", "start_monitored")
@@ -301,13 +352,17 @@ def negotiation_timeout(world: World) -> None:
     try:
         begun = time.monotonic()
         ping(A, B.address, 1)
-        world.eventually(lambda: "" if status(world.a, TO_B) == GOING_UP else "not yet", "the peer is going up", 5, 0.1)
-        world.eventually(lambda: "" if status(world.a, TO_B) == DORMANT else "still going up", "it is given up", 15)
+        world.eventually(
+            lambda: "" if status(world.a, TO_B) == GOING_UP else "not yet", "the peer is going up", pause=0.1
+        )
+        world.eventually(
+            lambda: "" if status(world.a, TO_B) == DORMANT else "still going up", "it is given up", LIMIT + SLOW
+        )
         took = time.monotonic() - begun
-        world.check(LIMIT <= took < LIMIT + 5, f"after {LIMIT} s", f"{took:.1f} s")
-        world.eventually(lambda: world.a.vici("list_sas"), "charon lists nothing", 5)
-        error = world.a.station.get(f"ipsecGwPeerLastError.{TO_B}")
-        world.check("no answer" in error and "ipsecGlobMaxNegotiationTimeoutsec" in error, "the row says why", error)
+        world.check(LIMIT <= took < LIMIT + SLOW, f"after {LIMIT} s", f"{took:.1f} s")
+        world.eventually(lambda: world.a.vici("list_sas"), "charon lists nothing")
+        why = partial(unsaid, world.a, TO_B, "no answer", "ipsecGlobMaxNegotiationTimeoutsec")
+        world.eventually(why, "the row says why")
     finally:
         for process in world.b.charons():
             os.kill(process, signal.SIGCONT)
@@ -330,23 +385,26 @@ def trusted_icmp(world: World) -> None:
     os.kill(agent.pid, signal.SIGSTOP)  # else it starts charon again at once
     try:
         world.b.kill_charon()
-        time.sleep(0.3)
+        world.eventually(world.b.charons, "gwb has no charon, and its port is closed")
         world.a.station.set({"ipsecGlobTrustIcmpMsg.0": "true"})
         begun = time.monotonic()
         calling = Ping(A, B.address, interval=0.5)  # the kernel asks for an SA once in five seconds
 
-        def reason() -> str:
-            error = world.a.station.get(f"ipsecGwPeerLastError.{TO_B}")
-            return "" if "ipsecGlobTrustIcmpMsg" in error else error or "nothing"
-
-        world.eventually(reason, "with trust it is over at once, and the row says why", 9)
+        reason = partial(unsaid, world.a, TO_B, "ipsecGlobTrustIcmpMsg")
+        world.eventually(reason, "with trust it is over at once, and the row says why")
         calling.stop()
         world.note(f"after {time.monotonic() - begun:.1f} s: {world.a.station.get(f'ipsecGwPeerLastError.{TO_B}')}")
         world.a.station.set({"ipsecGlobTrustIcmpMsg.0": "false"})
         calling = Ping(A, B.address, interval=0.5)
-        world.eventually(lambda: "" if status(world.a, TO_B) == GOING_UP else "not yet", "the peer is going up", 9, 0.1)
-        time.sleep(1)
-        world.check(status(world.a, TO_B) == GOING_UP, "without trust it goes on trying", status(world.a, TO_B))
+
+        def goes_on() -> str:
+            """One negotiation, begun anew or not long before: the last one that was cut short may still be shown."""
+            first = tried(world)
+            time.sleep(1.5)
+            stays, now = first & tried(world), status(world.a, TO_B)
+            return "" if stays and now == GOING_UP else f"{first}, then {stays or 'none of them'}; status {now}"
+
+        world.eventually(goes_on, "without trust it goes on trying")
         calling.stop()
     finally:
         os.kill(agent.pid, signal.SIGCONT)
@@ -354,24 +412,51 @@ def trusted_icmp(world: World) -> None:
     settled(world)
 
 
+def tried(world: World) -> set[str]:
+    """Initiator's cookies of what charon is negotiating at gwa."""
+    return {sa["initiator-spi"] for _, sa in world.a.vici("list_sas") if sa["state"] == "CONNECTING"}
+
+
 @scenario("monitoring", "start_monitored")
 def phase_1_first(world: World) -> None:
     """With ipsecGlobContP1Always each renewal of phase 2 has a fresh phase 1 before it."""
     ended(world)
-    world.a.station.set({"ipsecGlobContP1Always.0": "enabled", **recipes.lifetimes(ike=900, ipsec=14, percent=50)})
-    world.eventually(partial(apply_state, world.a, "Peer", TO_B), "the peer is applied")
+    world.carry_out(
+        {
+            "ipsecGlobContP1Always.0": "enabled",
+            **recipes.lifetimes(ike=900, ipsec=14, percent=50),
+            "ipsecPrfKeepAlive.1": "true",  # else it lapses in time for nobody to see that it is not renewed
+            "ipsecGlobContIkeLoggingLevel.0": LOGGED,
+        },
+        world.a,
+        peer=TO_B,
+    )
     settled(world)
     first = {each.spi for each in world.a.states()}
-    cookie = {row["ikeSaCookieI"] for row in ike_rows(world.a, TO_B)}
-    world.eventually(
-        lambda: "" if {row["ikeSaCookieI"] for row in ike_rows(world.a, TO_B)} - cookie else "not yet",
-        "a new phase 1",
-        14,
-        0.2,
-    )
-    world.check({each.spi for each in world.a.states()} == first, "before the new phase 2", world.a.states())
-    world.eventually(lambda: {each.spi for each in world.a.states()} & first, "which follows", 10)
-    world.a.station.set({"ipsecGlobContP1Always.0": "disabled"})
+    cookie = cookies_of(world)
+    world.eventually(lambda: "" if cookies_of(world) - cookie else "not yet", "a new phase 1", 14 + SLOW)
+
+    def renewed() -> str:
+        now = {each.spi for each in world.a.states()}
+        return "" if now and not now & first else f"{now}, first {first}"
+
+    world.eventually(renewed, "and a new phase 2", 14 + SLOW)
+    world.eventually(partial(next_established, world.a, first), "the new phase 1 came first")
+    cells = {**recipes.lifetimes(ike=900, ipsec=900, percent=80), "ipsecPrfKeepAlive.1": "default"}
+    world.carry_out({**cells, "ipsecGlobContP1Always.0": "disabled"}, world.a, peer=TO_B)
+
+
+def next_established(gateway: Gateway, spis: Collection[int]) -> str:
+    """'' when charon's log has an IKE SA between the child of these SPIs and the next child, else what it has: the
+    order is not lost where somebody looks too late."""
+    log = next(gateway.folder.rglob("charon.log")).read_text(errors="replace")
+    told = re.findall(r"(IKE|CHILD)_SA \S+ established (.*)", log)
+    ours = [at for at, (_, text) in enumerate(told) if any(f"{spi:08x}_" in text for spi in spis)]
+    later = told[ours[-1] + 1 :] if ours else []
+    between = [kind for kind, _ in later]
+    if "CHILD" not in between:
+        return f"{len(ours)} of these, then {between}"
+    return "" if "IKE" in between[: between.index("CHILD")] else f"{later}"
 
 
 @scenario("monitoring", "start_monitored")
@@ -383,7 +468,7 @@ def version_2(world: World) -> None:
     world.a.station.set({**profile})
     for gateway, peer in ((world.a, TO_C), (world.c, 1)):
         world.eventually(partial(apply_state, gateway, "Peer", peer), f"{gateway.name}: the peer is applied")
-    world.eventually(lambda: "" if ping(A, C.address, 2)[1] else "no answer", "the tunnel stands", 20)
+    world.eventually(lambda: "" if ping(A, C.address, 2)[1] else "no answer", "the tunnel stands")
 
     def row() -> str:
         rows = list(world.a.station.rows("ikev2SaTable").values())
@@ -395,14 +480,14 @@ def version_2(world: World) -> None:
 
     world.eventually(row, "ikev2SaTable has charon's SPIs")
     number = next(iter(world.a.station.rows("ikev2SaTable")))
-    world.c.station.set({"ipsecPeerPreSharedKey.1": WRONG})
     world.a.station.set({f"ikev2SaState.{number}": "delete"})
-    world.eventually(lambda: "" if not world.a.connected(C) else "still there", "delete ends the SA", 10)
-    world.eventually(lambda: world.a.station.rows("ikev2SaTable"), "and its row goes", 10)
+    for gateway, site in ((world.a, C), (world.c, A)):
+        gone = partial(gateway.connected, site)
+        world.eventually(lambda gone=gone: "still there" if gone() else "", f"{gateway.name}: delete ends the SA")
+    world.eventually(lambda: world.a.station.rows("ikev2SaTable"), "and its row goes")
+    world.carry_out({"ipsecPeerPreSharedKey.1": WRONG}, world.c)
     ping(A, C.address, 2)
-    world.eventually(
-        lambda: "" if status(world.a, TO_C) == BLOCKED else status(world.a, TO_C), "the peer is blocked", 5
-    )
+    world.becomes(partial(status, world.a, TO_C), BLOCKED, "the peer is blocked")
     left = world.a.station.number(f"ipsecPeerStatTtl.{TO_C}")
-    error = world.a.station.get(f"ipsecGwPeerLastError.{TO_C}")
-    world.check(BLOCK - 6 < left <= BLOCK and "refused our authentication" in error, "with time left and reason", error)
+    world.check(BLOCK - 2 * SLOW < left <= BLOCK, "for the time set", left)
+    world.eventually(partial(unsaid, world.a, TO_C, "refused our authentication"), "and the row says why")

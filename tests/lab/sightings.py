@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from tests.lab.gateway import Gateway
-from tests.lab.topology import SITES, run
+from tests.lab.topology import SITES, Site, ping, run
 
 APPLY_TABLES = {"Peer", "Traffic", "IkeProposal", "IkeProfile", "IpsecProposal", "IpsecProfile"}
 APPLIED, FAILED, UNUSED, SHADOWED = 2, 3, 4, 5
@@ -51,6 +51,18 @@ def established(gateway: Gateway, peer: int) -> str:
     return ""
 
 
+def lost(host: Site, destination: str, count: int = 3, *, interval: float = 0.2, size: int = 56) -> str:
+    """'' when each packet of a short ping from behind a gateway is answered. A tunnel that one end shows as up may be a
+    moment from it at the other."""
+    sent, answered = ping(host, destination, count, interval=interval, size=size)
+    return "" if sent == answered == count else f"{answered} of {sent} answered"
+
+
+def silent(host: Site, destination: str) -> str:
+    """'' when one of two packets of a ping is answered."""
+    return "" if ping(host, destination, 2)[1] else "no answer"
+
+
 def counted(gateway: Gateway, peer: int) -> dict[str, int]:
     """Packets and octets of a peer's bundles, added up."""
     columns = ("ipsecBundleInPkt", "ipsecBundleInBytesNetto", "ipsecBundleOutPkt", "ipsecBundleOutBytesNetto")
@@ -60,7 +72,9 @@ def counted(gateway: Gateway, peer: int) -> dict[str, int]:
 
 def bundle_disagreement(gateway: Gateway, peer: int) -> str:
     """'' when the bundle counters of a peer are those of its SAs in the kernel (nothing has been rekeyed yet)."""
-    remote = next(site.outer for site in SITES.values() if gateway.connected(site))
+    remote = next((site.outer for site in SITES.values() if gateway.connected(site)), "")
+    if not remote:
+        return "no SA"
     states = gateway.states()
     incoming = [each for each in states if each.source == remote]
     outgoing = [each for each in states if each.destination == remote]

@@ -37,8 +37,8 @@ class Station:
     def __init__(self, gateway: str) -> None:
         self.gateway = gateway
 
-    def _run(self, tool: str, options: list[str], words: list[str], *, tries: int = 3) -> str:
-        command = [tool, "-v2c", "-c", COMMUNITY, "-t", "3", "-r", str(tries), *MIBS, *options, ADDRESS, *words]
+    def _run(self, tool: str, options: list[str], words: list[str]) -> str:
+        command = [tool, "-v2c", "-c", COMMUNITY, "-t", "3", "-r", "9", *MIBS, *options, ADDRESS, *words]
         return run(self.gateway, command, check=False)
 
     def set(self, values: Mapping[str, Value]) -> None:
@@ -60,7 +60,7 @@ class Station:
             cells[f"ipsecGwSegmentData.{(number << 16) + place // SEGMENT + 1}"] = octets[place : place + SEGMENT]
         job = {f"ipsecGwImport{name}.{number}": value for name, value in columns.items()}
         self.set({**cells, f"ipsecGwImportDocument.{number}": number, **job})
-        end = time.monotonic() + 10
+        end = time.monotonic() + 30
         while (state := self.number(f"ipsecGwImportState.{number}")) < DONE and time.monotonic() < end:
             time.sleep(0.1)
         return "" if state == DONE else f"state {state}: {self.get(f'ipsecGwImportMessage.{number}')}"
@@ -103,7 +103,7 @@ class Station:
         output = run(self.gateway, [*command, ADDRESS, "ipsecGwGeneration.0"], check=False)
         return output.strip().isdigit()
 
-    def eventually(self, instance: str, value: int, seconds: float = 20) -> int | str:
+    def eventually(self, instance: str, value: int, seconds: float = 60) -> int | str:
         """The cell's value once it is `value`, or what it is when time is up."""
         end = time.monotonic() + seconds
         while True:

@@ -15,10 +15,10 @@ from tests.lab import recipes
 from tests.lab.gateway import FOREIGN_POLICIES, Gateway, add_foreign
 from tests.lab.recipes import Cells
 from tests.lab.registry import scenario
-from tests.lab.sightings import FAILED, SHADOWED, apply_state, established
+from tests.lab.sightings import FAILED, SHADOWED, apply_state, established, lost
 from tests.lab.station import Refused
 from tests.lab.topology import SITES, batch, inside, ping, send_udp
-from tests.lab.wire import ESP, plain, summary
+from tests.lab.wire import ESP, UDP, plain, summary
 from tests.lab.world import World
 
 A, B, C = SITES["a"], SITES["b"], SITES["c"]
@@ -108,7 +108,7 @@ def settings(world: World) -> None:
         for gateway, own in ((world.b, setting.at_b), (world.a, setting.at_a)):
             if cells := {**setting.cells, **own}:
                 gateway.station.set(cells)
-        world.eventually(partial(shown, world.a, setting.shows), setting.what, 25)
+        world.eventually(partial(shown, world.a, setting.shows), setting.what, 60)
 
 
 def shown(gateway: Gateway, wanted: Mapping[str, str]) -> str:
@@ -130,11 +130,15 @@ def local_address(world: World) -> None:
     world.b.station.set({"ipsecPeerDynamicAddress.1": second})
     world.a.station.set({"ipsecPeerLocalAddress.1": second})
     capture = world.capture()
-    world.eventually(lambda: "" if ping(A, B.address, 3)[1] == 3 else "no answer", "the ping passes", 25)
-    capture.take()
-    ping(A, B.address, 3)
-    sources = {each.source for each in capture.take() if each.link == "a"}
-    world.check(sources == {second}, "from the second address only", sources)
+    world.eventually(partial(lost, A, B.address), "the ping passes", 60)
+
+    def sources() -> set[str]:
+        capture.take()
+        ping(A, B.address, 3)
+        return {each.source for each in capture.take() if each.link == "a"}
+
+    world.becomes(sources, {second}, "from the second address only", 60)
+    world.eventually(partial(lost, A, B.address), "and without loss", 60)
     capture.close()
 
 
@@ -149,8 +153,14 @@ def one_port(world: World) -> None:
     )
     world.eventually(partial(apply_state, world.a, "Traffic", 3), "the rule behind is applied")
     capture = world.capture()
-    world.check(ping(A, B.address, 2)[1] == 2, "a ping passes")
-    world.check(len(plain(capture.take())) >= 4, "in plain")
+
+    def in_plain() -> str:
+        capture.take()
+        missing = lost(A, B.address, 2)
+        packets = capture.take()
+        return missing or ("" if len(plain(packets)) >= 4 else summary(packets))
+
+    world.eventually(in_plain, "a ping passes, in plain", 30)
 
     def protected() -> str:
         capture.take()
@@ -161,7 +171,7 @@ def one_port(world: World) -> None:
         leaked = any(each.destination_port == 7100 for each in plain(packets))
         return "" if inside and not leaked else summary(packets)
 
-    world.eventually(protected, "and UDP to 7100 leaves as ESP", 20)
+    world.eventually(protected, "and UDP to 7100 leaves as ESP", 60)
     capture.close()
     for gateway, local, remote in ((world.a, A, B), (world.b, B, A)):
         gateway.station.set({**recipes.rule(1, local, remote), "ipsecTrLocalPort.1": 0, "ipsecTrRemotePort.1": 0})
@@ -174,6 +184,7 @@ def wrong_key(world: World) -> None:
     world.check(world.a.station.get(f"ipsecPeerPreSharedKey.{PEER}") == "*", "the key reads back as *")
     world.eventually(world.a.states, "no SA")
     world.a.station.set({f"ipsecPeerAdminStatus.{PEER}": "up"})
+    world.eventually(partial(apply_state, world.a, "Peer", PEER), "the peer with another key is applied")
     capture = world.capture()
     _, answered = ping(A, B.address, 5, interval=0.5)
     packets = capture.take()
@@ -186,7 +197,7 @@ def wrong_key(world: World) -> None:
         ping(A, B.address, 2)
         return established(world.a, PEER)
 
-    world.eventually(returns, "with the right key it comes up", 40)
+    world.eventually(returns, "with the right key it comes up", 90)
     capture.close()
 
 
@@ -216,10 +227,9 @@ def two_rules(world: World) -> None:
         wanted = {"peer-1-rule-1": "128", "peer-1-rule-2": "256"}
         return "" if seen == wanted and answered else f"{seen}, {answered} answers"
 
-    world.eventually(both, "two children, AES of 128 and of 256 bits", 25)
+    world.eventually(both, "two children, AES of 128 and of 256 bits", 60)
     capture = world.capture()
-    sent, answered = ping(A, B.address, 4, size=4000)
-    world.check(answered >= sent - 1, "packets larger than the link pass", f"{answered} of {sent}")
+    world.eventually(partial(lost, A, B.address, 4, size=4000), "packets larger than the link pass", 30)
     world.check_private(capture.take())
     capture.close()
     for gateway, local, remote in ((world.a, A, B), (world.b, B, A)):
@@ -236,17 +246,16 @@ def priority(world: World) -> None:
     world.eventually(partial(apply_state, world.a, "Traffic", 31), "the rule of the first in order is applied")
     world.eventually(partial(apply_state, world.a, "Traffic", 1, SHADOWED), "that of the second is shadowed")
     capture = world.capture()
-    ping(A, B.address, 2)
-    targets = {each.destination for each in capture.take() if each.link == "a"}
-    world.check(targets == {C.outer}, "the negotiation goes to the first", targets)
+
+    def targets(*protocols: int) -> set[str]:
+        capture.take()
+        ping(A, B.address, 2)
+        return {each.destination for each in capture.take() if each.link == "a" and each.protocol in protocols}
+
+    world.becomes(partial(targets, ESP, UDP), {C.outer}, "the negotiation goes to the first", 30)
     world.a.station.set({"ipsecPeerPriority.3": 20})
-    world.eventually(
-        lambda: "" if ping(A, B.address, 2)[1] == 2 else "no answer", "in the other order to the other", 20
-    )
-    capture.take()
-    ping(A, B.address, 2)
-    packets = [each for each in capture.take() if each.link == "a" and each.protocol == ESP]
-    world.check({each.destination for each in packets} == {B.outer}, "and the packets too", summary(packets))
+    world.eventually(partial(lost, A, B.address), "in the other order to the other", 60)
+    world.becomes(partial(targets, ESP), {B.outer}, "and the packets too", 30)
     capture.close()
     world.a.station.set({"ipsecPeerAdminStatus.3": "delete", "ipsecTrAction.31": "delete"})
 
@@ -264,10 +273,10 @@ def not_ours(world: World) -> None:
     priorities = {policy for policy in world.a.policies() if f"dst {net.net}/24 dir out" in policy}
     world.check(len(priorities) == 1 and "priority 9 " in priorities.pop(), "the foreign policy is untouched")
     batch(A.gateway, f"xfrm policy delete src {A.net}/24 dst {net.net}/24 dir out")
-    world.eventually(partial(apply_state, world.a, "Traffic", 41), "once it is gone, the row is applied", 20)
+    world.eventually(partial(apply_state, world.a, "Traffic", 41), "once it is gone, the row is applied", 60)
     before = world.a.policies()
     batch(A.gateway, f"xfrm policy delete src {A.net}/24 dst {net.net}/24 dir out")
-    world.eventually(lambda: before ^ world.a.policies(), "a policy of ours that somebody deletes comes back", 20)
+    world.eventually(lambda: before ^ world.a.policies(), "a policy of ours that somebody deletes comes back", 60)
     world.a.station.set({"ipsecGlobContPreIpsecRules.0": 0, "ipsecTrAction.41": "delete"})
 
 
@@ -275,9 +284,9 @@ def not_ours(world: World) -> None:
 def lockout(world: World) -> None:
     """A SET that would cut an operator's TCP connection into the gateway is refused, unless it says so."""
     world.a.station.set({"ipsecGlobContDefaultRule.0": "pass"})
-    world.eventually(partial(gone, world.a, "action block priority"), "the default rule is pass", 10)
+    world.eventually(partial(gone, world.a, "action block priority"), "the default rule is pass", 30)
     listener = inside(A.gateway, lambda: socket.create_server((A.inner, 22)))
-    operator = inside(A.host, lambda: socket.create_connection((A.inner, 22), timeout=5))
+    operator = inside(A.host, lambda: socket.create_connection((A.inner, 22), timeout=30))
     cells = {
         **recipes.rule(51, A, A, action="drop"),
         "ipsecTrProto.51": "tcp",
@@ -304,6 +313,11 @@ def gone(gateway: Gateway, text: str) -> str:
     )
 
 
+def of_peers(gateway: Gateway) -> list[str]:
+    """Peers with an IKE SA. One that never said whose it is says nothing more, until charon forgets it."""
+    return [name for name, _ in gateway.vici("list_sas") if name.startswith("peer-")]
+
+
 @scenario("third", "start_plain")
 def unknown_address(world: World) -> None:
     """A peer without address has to call; until it does nothing goes out, then its tunnel serves both directions."""
@@ -315,14 +329,15 @@ def unknown_address(world: World) -> None:
     for gateway in (world.a, world.b):
         gateway.station.set({f"ipsecPeerAdminStatus.{PEER}": "down"})
         world.eventually(gateway.states, f"{gateway.name}: no SA")
+        world.eventually(partial(of_peers, gateway), f"{gateway.name}: nor one of IKE")
         gateway.station.set({f"ipsecPeerAdminStatus.{PEER}": "up"})
         world.eventually(partial(apply_state, gateway, "Peer", PEER), f"{gateway.name}: the peer is applied")
     capture = world.capture()
     world.check(not ping(B, A.address, 3)[1], "the far side cannot begin")
     packets = [each for each in capture.take() if each.link == "b"]
     world.check(not packets, "and sends nothing", summary(packets))
-    world.eventually(lambda: "" if ping(A, B.address, 3)[1] == 3 else "no answer", "it is called", 25)
-    world.check(ping(B, A.address, 3)[1] == 3, "then both directions pass")
+    world.eventually(partial(lost, A, B.address), "it is called", 60)
+    world.eventually(partial(lost, B, A.address), "then both directions pass", 30)
     packets = capture.take()
     world.check_private(packets)
     capture.close()

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -164,8 +166,16 @@ class Ping:
 
     def stop(self) -> tuple[int, int]:
         """(sent, answered) until now."""
-        self._process.send_signal(2)
+        while self._process.poll() is None and not self._counts():
+            time.sleep(0.02)
+        self._process.send_signal(signal.SIGINT)
         return self.wait()
+
+    def _counts(self) -> bool:
+        """Whether it would tell what it has counted: before it catches the signal it would just die."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
+        return bool(int(caught, 16) >> (signal.SIGINT - 1) & 1)
 
 
 def ping(host: Site, destination: str, count: int = 3, *, interval: float = 0.2, size: int = 56) -> tuple[int, int]:

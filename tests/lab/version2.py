@@ -16,7 +16,7 @@ from tests.lab.registry import scenario
 from tests.lab.sightings import FAILED, UNUSED, apply_state, bundle_rows
 from tests.lab.station import Refused
 from tests.lab.topology import SITES, Ping, Site, batch, ping, run, send_udp
-from tests.lab.wire import ESP, UDP, plain, summary
+from tests.lab.wire import ESP, UDP, Packet, plain, summary
 from tests.lab.world import World
 
 A, B = SITES["a"], SITES["b"]
@@ -49,12 +49,11 @@ def shows(gateway: Gateway, wanted: Mapping[str, str]) -> str:
 
 
 def both(world: World, cells: Cells) -> None:
-    """The far side first, so that gwa negotiates with what is there."""
-    for gateway in (world.b, world.a):
-        gateway.station.set(cells)
+    """The far side first, so that gwa negotiates with what is there; nothing of before stands after it."""
+    world.carry_out(cells, world.b, world.a, peer=PEER)
 
 
-def stands(world: World, wanted: Mapping[str, str], sentence: str, seconds: float = 25) -> bool:
+def stands(world: World, wanted: Mapping[str, str], sentence: str, seconds: float = 40) -> bool:
     return world.eventually(lambda: passes() or shows(world.a, wanted), sentence, seconds)
 
 
@@ -111,7 +110,7 @@ def profiles(world: World) -> None:
     world.check(not world.a.negotiated(), "and the far side's call is not answered")
     capture.close()
     world.a.station.set({"ipsecGlobIkev2Enabled.0": "true"})
-    stands(world, {"ike-version": "2"}, "on again: it comes back", 40)
+    stands(world, {"ike-version": "2"}, "on again: it comes back")
 
 
 @scenario("version2", "start_version2")
@@ -119,11 +118,18 @@ def first_contact(world: World) -> None:
     """ipsecGlobNoInitialContact: the first message that is signed no longer says that it is the first."""
     world.a.station.set({"ipsecGlobContIkeLoggingLevel.0": 3})  # what is sent is in charon's log from then on
     for silent in ("true", "false"):
-        world.a.station.set({"ipsecGlobNoInitialContact.0": silent})
+        world.carry_out({"ipsecGlobNoInitialContact.0": silent}, world.a, peer=PEER)
         world.eventually(lambda: str(world.a.negotiated() or ""), "the tunnel ends with the change")
-        world.eventually(passes, "and comes back", 25)
-        request = next(line for line in reversed(charon_log(world.a)) if "generating IKE_AUTH request" in line)
+        before = len(requests(world.a))
+        world.eventually(passes, "and comes back")
+        world.eventually(lambda before=before: "" if len(requests(world.a)) > before else "none", "by another request")
+        request = requests(world.a)[-1]
         world.check(("N(INIT_CONTACT)" in request) == (silent == "false"), f"silent is {silent}", request[-150:])
+
+
+def requests(gateway: Gateway) -> list[str]:
+    """Lines of charon's log that tell of the first message that is signed."""
+    return [line for line in charon_log(gateway) if "generating IKE_AUTH request" in line]
 
 
 def charon_log(gateway: Gateway) -> list[str]:
@@ -140,20 +146,23 @@ def single_child(world: World) -> None:
         first = {**recipes.rule(1, local, remote, following=2), "ipsecTrProto.1": "udp", f"{port}.1": 7300}
         gateway.station.set({**recipes.rule(2, local, remote), **first, f"ipsecPeerChildAllocMode.{PEER}": "single"})
         world.eventually(partial(apply_state, gateway, "Traffic", 2), f"{gateway.name}: both rules are applied")
-    world.eventually(passes, "a ping passes by the second rule", 25)
+    for gateway in (world.b, world.a):
+        world.real(gateway, PEER)
+    world.eventually(passes, "a ping passes by the second rule")
     capture = world.capture()
-    send_udp(A.host, A.address, B.address, 7300)
-    world.eventually(
-        lambda: "" if any(each.protocol == ESP for each in capture.take()) else "no ESP", "UDP by the first", 5
-    )
-    names = [child["name"] for child in world.a.negotiated()]
-    world.check(names == ["peer-1-rule-0"], "through one child", names)
+
+    def carried() -> str:
+        send_udp(A.host, A.address, B.address, 7300)
+        return "" if any(each.protocol == ESP and each.link == "a" for each in capture.take()) else "no ESP"
+
+    world.eventually(carried, "UDP by the first")
+    world.eventually(partial(wrong_names, world.a, ["peer-1-rule-0"]), "through one child")
     capture.close()
     for gateway, local, remote in ((world.b, B, A), (world.a, A, B)):
         cells = {**recipes.rule(1, local, remote), "ipsecTrLocalPort.1": 0, "ipsecTrRemotePort.1": 0}
         gateway.station.set({**cells, f"ipsecPeerChildAllocMode.{PEER}": "multi"})
         gateway.station.set({"ipsecTrAction.2": "delete"})
-    world.eventually(lambda: passes() or wrong_names(world.a, ["peer-1-rule-1"]), "multi: the rule's own again", 25)
+    world.eventually(lambda: passes() or wrong_names(world.a, ["peer-1-rule-1"]), "multi: the rule's own again", 40)
 
 
 def wrong_names(gateway: Gateway, wanted: list[str]) -> str:
@@ -174,11 +183,12 @@ def full_and_old(world: World) -> None:
         },
     )
     stands(world, {"ike-version": "2"}, "the tunnel stands")
+    rejected = [gateway.rejected() for gateway in (world.a, world.b)]
     running = Ping(A, B.address, interval=0.02, size=500)
     children: set[str] = set()
     ikes: set[str] = set()
-    end = time.monotonic() + 12
-    while time.monotonic() < end:
+    begun = time.monotonic()
+    while (spent := time.monotonic() - begun) < 12 or (min(len(children), len(ikes)) < 3 and spent < 60):
         for child in world.a.negotiated():
             children.add(child["spi-in"])
             ikes.add(child["ike-initiator-spi"])
@@ -186,7 +196,11 @@ def full_and_old(world: World) -> None:
     sent, answered = running.stop()
     world.check(len(children) >= 3, "the child was renewed by volume twice or more", f"{len(children)} SPIs")
     world.check(len(ikes) >= 3, "and the IKE SA by time twice or more", f"{len(ikes)} SPIs")
-    world.check(answered >= sent - 1, "without a loss beyond one packet", f"{answered} of {sent}")
+    refused = [gateway.rejected() - before for gateway, before in zip((world.a, world.b), rejected, strict=True)]
+    # a busy charon is late at changing to the new SA, and some meet the old one when the far end has done with it
+    late = min(sum(refused), IN_FLIGHT * (len(children) + len(ikes) - 2))
+    seen = f"{answered} of {sent}; the kernels refused {refused}"
+    world.check(sent - answered <= 1 + late, "without a loss beyond one packet and those that came late", seen)
     both(
         world,
         {
@@ -206,12 +220,14 @@ def faster_than_a_renewal(world: World) -> None:
     before = {site.gateway: refused_as_expired(site) for site in (A, B)}
     running = Ping(A, B.address, interval=0.01, size=20_000)  # each is more than what is left of the volume
     children: set[str] = set()
-    end = time.monotonic() + 4
-    while time.monotonic() < end:
+    begun = time.monotonic()
+    while (spent := time.monotonic() - begun) < 4 or (len(children) < 3 and spent < 30):
         children |= {child["spi-in"] for child in world.a.negotiated()}
         time.sleep(0.1)
     sent, answered = running.stop()
-    world.check(sent > 100 and len(children) >= 3, "it was renewed by volume", f"{len(children)} SPIs, {sent} packets")
+    volume = 20_000 * sent // 200_000  # how many SAs' worth was sent
+    seen = f"{len(children)} SPIs, {sent} packets"
+    world.check(len(children) >= 3 and volume >= 3, "it was renewed by volume", seen)
     refused = {site.gateway: refused_as_expired(site) - before[site.gateway] for site in (A, B)}
     world.check(not any(refused.values()), "no packet met an SA that was through with it", refused)
     lost = sent - answered
@@ -245,7 +261,7 @@ def address_change(world: World) -> None:
     world.eventually(passes, "the ping passes from the new address", 30)
     world.note(f"after {time.monotonic() - begun:.1f} s")
     capture.take()
-    world.check(not passes(), "and goes on")
+    world.eventually(passes, "and goes on")
     packets = [each for each in capture.take() if each.link == "a"]
     sources = {
         each.source for each in packets if each.protocol == ESP or (each.protocol == UDP and each.source_port == 4500)
@@ -253,10 +269,14 @@ def address_change(world: World) -> None:
     world.check(sources == {MOVED}, "from the new address only", summary(packets))
     after = {child["ike-initiator-spi"] for child in world.a.negotiated()}
     world.check(after == before, "in the same IKE SA", f"{before}, {after}")
-    for gateway in (world.a, world.b):
+
+    def behind(gateway: Gateway) -> str:
         templates = [policy for policy in gateway.policies() if "tmpl" in policy]
         followed = [policy for policy in templates if f" {MOVED} " in policy and f" {A.outer} " not in policy]
-        world.check(bool(templates) and followed == templates, f"{gateway.name}: all templates follow", templates)
+        return "" if templates and followed == templates else str(templates)
+
+    for gateway in (world.a, world.b):
+        world.eventually(partial(behind, gateway), f"{gateway.name}: all templates follow")
     capture.close()
     batch(
         A.gateway,
@@ -284,9 +304,9 @@ def nat_traversal(world: World) -> None:
     world.check(ports == {4500} and not any(each.protocol == ESP for each in packets), "in UDP 4500", summary(packets))
     capture.close()
     world.a.station.set({"ipsecPropProto.3": "ah", "ipsecPropAhSha1.3": 1, "ipsecPrfProposal.1": 3})
-    world.eventually(partial(apply_state, world.a, "Traffic", 1, FAILED), "AH with it fails the rule", 10)
-    text = world.a.station.get("ipsecGwTrafficLastError.1")
-    world.check("UDP" in text, "saying why", text)
+    world.eventually(partial(apply_state, world.a, "Traffic", 1, FAILED), "AH with it fails the rule")
+    text = partial(world.a.station.get, "ipsecGwTrafficLastError.1")
+    world.eventually(lambda: "" if "UDP" in text() else text() or "nothing", "saying why")
     world.a.station.set({"ipsecPrfProposal.1": 1})
     both(world, {"ikePrfNatT.1": "default"})
 
@@ -303,21 +323,25 @@ def outer_packets(world: World) -> None:
             "ipsecPrfKeepAlive.1": "false",
         },
     )
-    world.eventually(passes, "the tunnel stands", 25)
+    world.eventually(passes, "the tunnel stands")
     world.check("nopmtudisc" in run(A.gateway, ["ip", "xfrm", "state"]), "the SA does not do path MTU discovery")
     # the SA that the ping went through may be renewed once: it was used within its time
-    world.eventually(lambda: str(world.a.negotiated() or ""), "unused, it lapses", 20)
+    world.eventually(lambda: str(world.a.negotiated() or ""), "unused, it lapses", 60)
     both(world, {"ipsecPrfPmtuDiscovery.1": "enabled", "ipsecPrfKeepAlive.1": "true"})
-    world.eventually(passes, "the tunnel stands again", 25)
+    world.eventually(passes, "the tunnel stands again")
     world.check("nopmtudisc" not in run(A.gateway, ["ip", "xfrm", "state"]), "now with path MTU discovery")
-    seen: set[str] = set()
+    last: set[str] = set()
+    generations = 0
 
     def renewals() -> str:
+        """Where both ends renew at once there are two new ones for a moment: they are one renewal."""
+        nonlocal last, generations
         now = {child["spi-in"] for child in world.a.negotiated()}
-        seen.update(now)
-        return "" if now and len(seen) >= 3 else f"{len(seen)} SPIs, now {now}"
+        if now and not now & last:
+            last, generations = now, generations + 1
+        return "" if generations >= 3 else f"{generations} generations, now {now}"
 
-    world.eventually(renewals, "unused and kept, it is renewed and renewed", 22, pause=1)
+    world.eventually(renewals, "unused and kept, it is renewed and renewed", 60)
     usual: Cells = {"ipsecPrfLifeSeconds.1": 900, "ipsecPrfLifeRekeyPercent.1": 80, "ipsecPrfKeepAlive.1": "default"}
     both(world, usual)
 
@@ -325,32 +349,47 @@ def outer_packets(world: World) -> None:
 @scenario("version2", "outer_packets")
 def dead_peers(world: World) -> None:
     """IKEv1: heartbeats of phase 2 find a dead peer that phase 1 does not look for; IKEv2: the alive check probes."""
-    world.a.station.set(
+    world.carry_out(
         {
             "ikePrfHeartbeats.1": "none",
             "ipsecPrfHeartbeats.1": "expect",
             "ipsecGlobContHeartbeatInterval.0": 2,
             "ipsecGlobContHeartbeatTolerance.0": 2,
-        }
+        },
+        world.a,
+        peer=PEER,
     )
-    world.eventually(passes, "the tunnel stands", 25)
-    batch("wan", "link set dev b down")
+    world.eventually(passes, "the tunnel stands")
     begun = time.monotonic()
-    world.eventually(lambda: str(world.a.negotiated() or ""), "the dead peer is found out", 15)
+    batch("wan", "link set dev b down")
+    world.eventually(lambda: str(world.a.negotiated() or ""), "the dead peer is found out", 60)
     seconds = time.monotonic() - begun
-    world.check(3 <= seconds <= 10, "after two beats of two seconds", f"{seconds:.1f} s")
+    world.check(3 <= seconds <= 20, "after two beats of two seconds", f"{seconds:.1f} s")
     batch("wan", "link set dev b up", f"route replace {B.net}/24 via {B.outer}")
     both(world, {f"ipsecPeerIkeVersion.{PEER}": "ikev2", f"ikev2PrfNatT.{PROFILE}": "enabled"})
-    world.a.station.set({"ipsecGlobDPDIdleThreshold.0": 2, f"ipsecPeerMobike.{PEER}": "disabled"})
+    world.carry_out({"ipsecGlobDPDIdleThreshold.0": 2, f"ipsecPeerMobike.{PEER}": "disabled"}, world.a, peer=PEER)
     stands(world, {"ike-version": "2"}, "IKEv2: the tunnel stands")
+    probes: list[Packet] = []
     capture = world.capture()
+
+    def probed() -> str:
+        probes.extend(each for each in capture.take() if each.link == "a" and each.protocol == UDP)
+        return "" if len(probes) >= 2 else summary(probes)
+
     time.sleep(5)
-    probes = [each for each in capture.take() if each.link == "a" and each.protocol == UDP]
-    world.check(len(probes) >= 2, "IKEv2: a silent peer is probed every two seconds", summary(probes))
-    world.a.station.set({f"ikev2PrfAliveCheck.{PROFILE}": "disabled"})
+    world.eventually(
+        probed, "IKEv2: a silent peer is probed every two seconds", 10
+    )  # and not every quarter of a minute
+    world.carry_out({f"ikev2PrfAliveCheck.{PROFILE}": "disabled"}, world.a, peer=PEER)
     stands(world, {"ike-version": "2"}, "the tunnel stands")
+    world.eventually(lambda: str(unanswered(world.a) or ""), "nothing else is under way")
     capture.take()
     time.sleep(5)
     probes = [each for each in capture.take() if each.link == "a" and each.protocol == UDP]
     world.check(not probes, "and without alive check it is not", summary(probes))
     capture.close()
+
+
+def unanswered(gateway: Gateway) -> list[str]:
+    """States of IKE SAs that are being made or ended."""
+    return [sa["state"] for _, sa in gateway.vici("list_sas") if sa["state"] != "ESTABLISHED"]

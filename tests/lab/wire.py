@@ -19,6 +19,8 @@ SO_RCVBUFFORCE = 33
 SOL_PACKET = 263
 PACKET_STATISTICS = 6
 PACKET_OUTGOING = 4
+SO_TIMESTAMPNS = 35
+STAMP = struct.Struct("@ll")  # struct timespec
 BUFFER = 32 << 20  # about 40,000 small packets; a scenario sends some hundred
 
 ICMP, UDP, ESP, AH = 1, 17, 50, 51
@@ -26,7 +28,7 @@ IKE_PORTS = frozenset({500, 4500})
 
 
 class Packet(NamedTuple):
-    """An IPv4 packet as it arrived at the router on `link` (the letter of a site)."""
+    """An IPv4 packet as it arrived at the router on `link` (the letter of a site), at seconds of the kernel's clock."""
 
     link: str
     protocol: int
@@ -34,6 +36,7 @@ class Packet(NamedTuple):
     destination: str
     source_port: int
     destination_port: int
+    at: float = 0.0
 
     @property
     def ipsec(self) -> bool:
@@ -54,6 +57,7 @@ class Capture:
         def open_socket() -> socket.socket:
             made = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
             made.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
+            made.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
             made.setblocking(False)
             return made
 
@@ -64,11 +68,12 @@ class Capture:
         packets: list[Packet] = []
         while True:
             try:
-                data, address = self._socket.recvfrom(256)
+                data, told, _, address = self._socket.recvmsg(256, socket.CMSG_SPACE(STAMP.size))
             except BlockingIOError:
                 break
             if address[1] == ETH_P_IP and address[2] != PACKET_OUTGOING:
-                packets.append(decode(address[0], data))
+                seconds, nanoseconds = STAMP.unpack(told[0][2])
+                packets.append(decode(address[0], data)._replace(at=seconds + nanoseconds / 1e9))
         _seen, dropped = struct.unpack("=II", self._socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))
         if dropped:
             raise RuntimeError(f"the capture lost {dropped} packets")

@@ -123,12 +123,16 @@ class Notifier:
                 self._ways[number] = target, way_to(target, self._identity, self._uptime, self._tally)
             except OSError as error:
                 log.warning("target %s gets no notifications: %s", target.name, error)
+        if not self._ways:
+            self._pacer.forget()
 
     # ---- events -------------------------------------------------------------------------
 
     def happened(self, event: Event) -> None:
         """An event; the listener of agent.store.events.Events."""
         if event.kind is Kind.OTHER or (event.kind is Kind.AUTHENTICATION_FAILURE and not self._authentication):
+            return
+        if not self._ways:  # nobody was told, so the next one is no repetition
             return
         paced = self._pacer.paced
         self._send(self._pacer.offer(event, self._now()))

@@ -109,6 +109,12 @@ class Pacer:
                 del self._records[subject]
         return told
 
+    def forget(self) -> None:
+        """Nobody is there any more who was told, or waits."""
+        self._records.clear()
+        self._times.clear()
+        self._crowd.clear()
+
     def next_time(self) -> float | None:
         """When `due` may have something to say; None for never."""
         times = [self._times[0][0]] if self._times else []
