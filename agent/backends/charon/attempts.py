@@ -35,6 +35,7 @@ from agent.plan import numbers
 logger = logging.getLogger(__name__)
 
 HOLD_SECONDS: Final = 10.0
+LATE_SECONDS: Final = 10.0  # with its word that these are over, until charon is taken for one that does not answer
 LOADING_SECONDS: Final = 10.0  # a connection may still be on its way to charon
 QUEUE_SECONDS: Final = 10.0  # to get into charon's queue of connections, which holds some ten
 QUEUE_PAUSE: Final = 0.1
@@ -232,7 +233,7 @@ class Attempts:
         end = time.monotonic() + QUEUE_SECONDS
         while True:
             try:
-                return self._connect(HOLD_SECONDS * 2)
+                return self._connect(HOLD_SECONDS + LATE_SECONDS)
             except BlockingIOError:
                 if time.monotonic() > end:
                     raise
