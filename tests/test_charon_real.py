@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -485,6 +486,39 @@ async def test_the_next_agent_adopts_it_with_its_tunnels(
         assert state.connections == {"peer-1": successor.ike.fingerprint(successor.connection(aggressive="yes"))}
         assert [child.state for sa in state.sas for child in sa.children] == ["INSTALLED"]
         assert successor.ike._options.aggressive_psk
+    finally:
+        await successor.ike.stop()
+    await a.ike.start()  # for the fixture to end it
+
+
+@pytest.mark.parametrize("version", ["1", "2"])
+async def test_what_an_agent_before_had_begun_is_begun_once(
+    pair: tuple[Side, Side], namespaces: tuple[str, str], tmp_path: Path, version: str
+) -> None:
+    """Else both its phase 2 and the next agent's wait for one phase 1, and come up at once."""
+    a, b = pair
+    for side in pair:
+        await side.load(version=version)
+    os.kill(b.ike.daemon.pid(), signal.SIGSTOP)
+    await a.ike._set_options(replace(QUICK, retransmit_tries=5, retransmit_timeout=1.0))
+    await a.ike.initiate(CHILD, "peer-1", "a test")
+    await until(lambda: bool(a.ike._attempts and a.ike._attempts._open), AT_ONCE)
+    while not [sa for sa in await a.ike.list_sas() if sa.state == "CONNECTING"]:
+        await asyncio.sleep(0.02)
+    await a.ike.stop()
+    successor = Side(namespaces[0], 0, tmp_path)
+    await successor.start()
+    try:
+        await successor.load(version=version)
+        await successor.ike.initiate(CHILD, "peer-1", "a test")
+        await asyncio.sleep(0.5)  # for it to reach charon
+        os.kill(b.ike.daemon.pid(), signal.SIGCONT)
+        assert (await successor.event(IkeEventKind.INITIATED)).text == ""
+        await asyncio.sleep(1)  # for a second one, that replaces the first
+        of_children = [event.kind for event in successor.events if event.child_name]
+        assert Counter(of_children) == Counter([IkeEventKind.CHILD_UP, IkeEventKind.INITIATED])
+        (sa,) = [sa for sa in await successor.ike.list_sas() if sa.state == "ESTABLISHED"]
+        assert [child.state for child in sa.children] == ["INSTALLED"]
     finally:
         await successor.ike.stop()
     await a.ike.start()  # for the fixture to end it

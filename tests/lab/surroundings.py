@@ -247,6 +247,7 @@ def backup(world: World) -> None:
     world.check(spent() >= DELAY, "and not before", f"{spent():.1f} s")
     world.eventually(partial(established, world.a, PEER), "its rows say that it is up")
     capture = world.capture()
+    world.eventually(partial(passes, SHARED.address), "the ping passes by it")
     asked, answered = ping(A, SHARED.address, 5)
     world.check(answered == asked, "and answers come", f"{answered} of {asked}")
     world.check_private(capture.take())

@@ -47,6 +47,7 @@ SILENCE: Final = (TimeoutError, BlockingIOError)  # the second: its queue of con
 LOG_SECONDS: Final = 60.0  # between two looks at the size of its log
 TERMINATE_MILLISECONDS: Final = 2000  # for the peer to confirm; then the SA goes all the same
 LATE_PAUSES: Final = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)  # before ending again what goes on being tried
+CONNECTING: Final = "CONNECTING"  # charon's word for an IKE SA that is not established yet
 NOTHING_TO_END: Final = "no matching SAs to terminate found"
 
 OpenSecret = Callable[[int, bytes], bytes]
@@ -75,6 +76,7 @@ class CharonIke:
         self._reading: asyncio.Task[None] | None = None
         self._listeners: list[IkeListener] = []
         self._identity = ""  # the life of charon that we last spoke with
+        self._abandoned: dict[str, set[int]] = {}  # by connection, IKE SAs that an agent before us had begun
         self._unsure = True  # it may have other options than ours: somebody else started it
         self._there = asyncio.Event()
         self._tried = asyncio.Event()  # the first attempt to reach it is over
@@ -225,6 +227,8 @@ class CharonIke:
         try:
             for channel in self._channels():
                 await channel.reset()
+            if running and identity != self._identity:
+                self._abandoned = await self._being_tried()
             self._identity = identity
             self._journal.open(identity)
         except BaseException:
@@ -250,6 +254,18 @@ class CharonIke:
 
     def _channels(self) -> list[Channel]:
         return [channel for channel in (self._commands, self._ending, self._pulse) if channel is not None]
+
+    async def _being_tried(self) -> dict[str, set[int]]:
+        """By connection, ids of IKE SAs that we are to establish, where none is. Raises EngineError."""
+        found: dict[str, set[int]] = {}
+        if self._commands is None:
+            return found
+        sas: tuple[IkeSa, ...] = await self._commands.call(_list_sas)
+        there = {sa.connection for sa in sas if sa.state != CONNECTING}
+        for sa in sas:
+            if sa.initiator and sa.state == CONNECTING and sa.connection not in there:
+                found.setdefault(sa.connection, set()).add(sa.unique_id)
+        return found
 
     def _tell(self, event: IkeEvent) -> None:
         if self._attempts is not None:
@@ -408,7 +424,16 @@ class CharonIke:
         if self._attempts is None:
             raise NotThere("charon is not there")
         logger.info("initiating %s: %s", child, reason)
+        await self._end_abandoned(connection)
         self._attempts.begin(connection, child, narrowed)
+
+    async def _end_abandoned(self, connection: str) -> None:
+        """What an agent before us began for it and charon still tries. A second phase 2 would wait in it for the same
+        phase 1: with version 1 both come up at once, and of two that cross each end may keep another."""
+        begun = self._abandoned.pop(connection, ())
+        for sa in await self.list_sas() if begun else ():
+            if sa.unique_id in begun and sa.state == CONNECTING:
+                await self._request_end({"ike-id": str(sa.unique_id)})
 
     async def _load_narrowed(self, attempt: Attempt) -> str:
         """Have charon know the child of a flow for as long as it takes to begin with it: what it then negotiates keeps
