@@ -26,7 +26,7 @@ from agent.snmp.pdu import END_OF_MIB_VIEW, NULL, PduType, VarBind, Version
 from agent.store.errors import ErrorStatus
 
 GET_VARBINDS: Final = 64  # instances in one GET
-BULK_VARBINDS: Final = 500  # instances asked for in one GETBULK; the agent sends as many as fit into its answer
+BULK_VARBINDS: Final = 1000  # instances asked for in one GETBULK; the agent sends as many as fit into its answer
 LAST_REFUSAL: Final = "ipsecGwLastRefusal.0"
 
 
