@@ -502,9 +502,9 @@ async def test_what_an_agent_before_had_begun_is_begun_once(
     os.kill(b.ike.daemon.pid(), signal.SIGSTOP)
     await a.ike._set_options(replace(QUICK, retransmit_tries=5, retransmit_timeout=1.0))
     await a.ike.initiate(CHILD, "peer-1", "a test")
-    await until(lambda: bool(a.ike._attempts and a.ike._attempts._open), AT_ONCE)
-    while not [sa for sa in await a.ike.list_sas() if sa.state == "CONNECTING"]:
-        await asyncio.sleep(0.02)
+    async with asyncio.timeout(PATIENCE):
+        while not [sa for sa in await a.ike.list_sas() if sa.state == "CONNECTING"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
     await a.ike.stop()
     successor = Side(namespaces[0], 0, tmp_path)
     await successor.start()
