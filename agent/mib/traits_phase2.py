@@ -401,7 +401,8 @@ TRAITS = {
     "ipsecPrfLifeRekeyPercent": Traits(
         effect="Rekeying starts at this share of time and volume",
         mechanism="plan.ike",
-        limit="100 = rekey_time just below life_time (at least 2 s before)",
+        limit="100 = rekey_time just below life_time (at least 2 s before); in IKEv1 better not the same at both "
+        "ends: renewals that meet can leave each with another SA until the next",
         disturbs="renegotiates peer",
         shown="lab: rekeys; lab: full_and_old",
     ),
