@@ -7,7 +7,6 @@ must not come up.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -134,13 +133,8 @@ def logs(world: World) -> list[str]:
 def anew(world: World, gateway: Gateway) -> None:
     """Ends what is up or under way with the peer: an agent that had no time between down and up would leave it."""
     gateway.station.set({f"ipsecPeerAdminStatus.{PEER}": "down"})
-    world.eventually(partial(loaded, gateway), f"{gateway.name}: the peer is down", pause=0.1)
+    world.eventually(partial(gateway.connections_of, PEER), f"{gateway.name}: the peer is down", pause=0.1)
     gateway.station.set({f"ipsecPeerAdminStatus.{PEER}": "up"})
-
-
-def loaded(gateway: Gateway) -> list[str]:
-    """Connections of the peer at the gateway's charon."""
-    return [name for name in gateway.connections() if re.match(rf"peer-{PEER}(-|$)", name)]
 
 
 @scenario("certificates")
@@ -275,7 +269,7 @@ def rsa_requests(world: World) -> None:
         gateway.kill_charon()
         gateway.station.set({f"ipsecPeerAdminStatus.{PEER}": "down"})
         world.eventually(partial(only, gateway, before), f"{gateway.name}: another charon")
-        world.eventually(partial(loaded, gateway), f"{gateway.name}: the peer is down", pause=0.1)
+        world.eventually(partial(gateway.connections_of, PEER), f"{gateway.name}: the peer is down", pause=0.1)
     for gateway in (world.a, world.b):
         gateway.station.set({f"ipsecPeerAdminStatus.{PEER}": "up"})
     forget_acquires(world)

@@ -172,17 +172,19 @@ class Gateway:
         """Is there an SA with that gateway?"""
         return any({remote.outer, self.site.outer} == {each.source, each.destination} for each in self.states())
 
-    def vici(self, question: str, *words: dict[str, str]) -> list[tuple[str, dict[str, Any]]]:
+    def vici(self, question: str, *words: dict[str, str], there: bool = True) -> list[tuple[str, dict[str, Any]]]:
         """Answers of `list_sas` or `list_conns`, by connection name, asked at charon's own VICI socket. Other commands
-        (`rekey`) have none. A charon that is being started, or ends, is waited for. Raises OSError."""
+        (`rekey`) have none. A charon that is being started, or ends, is waited for; `there` False: one that does not
+        run has no answers. Raises OSError."""
         end = time.monotonic() + CHARON_SECONDS
-        while True:
+        while there or self.charons():
             try:
                 return self._vici(question, *words)
             except OSError:
                 if time.monotonic() > end:
                     raise
-                time.sleep(0.2)
+            time.sleep(0.2)
+        return []
 
     def _vici(self, question: str, *words: dict[str, str]) -> list[tuple[str, dict[str, Any]]]:
         import vici  # late: the guest is slow to import, and most scenarios need none
@@ -203,15 +205,11 @@ class Gateway:
 
     def connections(self) -> list[str]:
         """Names of the connections that charon has loaded; none where there is no charon."""
-        end = time.monotonic() + CHARON_SECONDS
-        while self.charons():
-            try:
-                return [name for name, _ in self._vici("list_conns")]
-            except OSError:  # it ends, or is not ready
-                if time.monotonic() > end:
-                    raise
-            time.sleep(0.2)
-        return []
+        return [name for name, _ in self.vici("list_conns", there=False)]
+
+    def connections_of(self, peer: int) -> list[str]:
+        """Those of one peer."""
+        return [name for name in self.connections() if re.match(rf"peer-{peer}(-|$)", name)]
 
     def negotiated(self) -> list[dict[str, str]]:
         """What charon says of each installed child: its own fields, and those of its IKE SA with `ike-` before them."""
@@ -227,7 +225,7 @@ class Gateway:
         """What there still is of a peer: policies with its net, SAs with its address, connections of its number."""
         found = [policy for policy in self.policies() if f"{remote.net}/24" in policy]
         found += [f"SA {each}" for each in self.states() if remote.outer in (each.source, each.destination)]
-        found += [name for name in self.connections() if re.match(rf"peer-{peer}(-|$)", name)]
+        found += self.connections_of(peer)
         return "; ".join(found)
 
     def mentions(self, text: str) -> str:

@@ -21,7 +21,7 @@ from tests.lab import recipes
 from tests.lab.gateway import Gateway
 from tests.lab.recipes import Cells
 from tests.lab.registry import scenario
-from tests.lab.sightings import apply_state, established
+from tests.lab.sightings import apply_state, established, lost
 from tests.lab.topology import SITES, WAN, Site, batch, inside, ping, run
 from tests.lab.wire import plain, summary
 from tests.lab.world import SECONDS, World
@@ -69,12 +69,6 @@ def lacks(gateway: Gateway, command: list[str], words: str) -> str:
     """'' when the command's output has the words, else the output."""
     text = run(gateway.name, command, check=False)
     return "" if words in text else " ".join(text.split()) or "nothing"
-
-
-def reached(whence: Site, address: str, count: int = 3) -> str:
-    """'' when each of the pings is answered."""
-    asked, got = ping(whence, address, count)
-    return "" if got == asked else f"{got} of {asked}"
 
 
 class LinkStates:
@@ -140,10 +134,10 @@ def routed(world: World) -> None:
     """What is routed to the interface is encrypted, forwarded or from the gateway itself, and nothing else passes."""
     capture = world.capture()
 
-    world.eventually(partial(reached, A, B.address), "a ping between the hosts passes", 90)
+    world.eventually(partial(lost, A, B.address), "a ping between the hosts passes", 90)
     capture.take()
-    world.eventually(partial(reached, A, B.address, 5), "each is answered", 60)
-    world.eventually(partial(reached, B, A.address, 5), "the other way too", 60)
+    world.eventually(partial(lost, A, B.address, 5), "each is answered", 60)
+    world.eventually(partial(lost, B, A.address, 5), "the other way too", 60)
     own = ["ping", "-c", "3", "-i", "0.3", ENDS["b"]]
     world.eventually(partial(lacks, world.a, own, " 3 received"), "and from the gateway to the other end", 60)
     world.check_private(capture.take())
@@ -232,14 +226,14 @@ def led_by_selector(world: World) -> None:
             peer=PEER,
         )
 
-    world.eventually(partial(reached, A, B.address), "a ping between the hosts passes", 90)
+    world.eventually(partial(lost, A, B.address), "a ping between the hosts passes", 90)
     route = f"{B.net}/24 dev {LINK}"
     main = partial(run, A.gateway, ["ip", "route"])
     world.eventually(lambda: main() if route in main() else "", "without a route in the main table")
     words = f"from {A.net}/24 to {B.net}/24 lookup {NUMBER} proto 196"
     world.eventually(partial(lacks, world.a, ["ip", "rule"], words), "by a routing rule")
     capture = world.capture()
-    world.eventually(partial(reached, A, B.address, 5), "each is answered", 60)
+    world.eventually(partial(lost, A, B.address, 5), "each is answered", 60)
     world.check_private(capture.take())
     capture.close()
     for gateway, remote in ((world.a, B), (world.b, A)):

@@ -17,7 +17,7 @@ from tests.lab import recipes
 from tests.lab.gateway import Gateway
 from tests.lab.recipes import Cells
 from tests.lab.registry import scenario
-from tests.lab.sightings import apply_state, established
+from tests.lab.sightings import apply_state, established, lost
 from tests.lab.topology import SITES, WAN, Ping, Site, batch, inside, ping, run
 from tests.lab.wire import ESP, Packet
 from tests.lab.world import World
@@ -91,7 +91,7 @@ def public_link(world: World) -> None:
     def way(wanted: tuple[str, str]) -> str:
         """A ping may still pass by the way of before."""
         capture.take()
-        missing, ways = passes(B.address), sent(capture.take())
+        missing, ways = lost(A, B.address), sent(capture.take())
         return missing or ("" if ways == {wanted} else str(ways))
 
     def routes() -> str:
@@ -111,10 +111,6 @@ def public_link(world: World) -> None:
     world.a.station.set({f"ipsecPeerPublicIfIndex.{PEER}": -1, f"ipsecPeerPublicIfIndexMode.{PEER}": "force"})
 
 
-def passes(address: str) -> str:
-    return "" if ping(A, address, 3)[1] == 3 else "no answer"
-
-
 def targets(world: World, address: str) -> set[str]:
     """Where the ESP packets of a ping go to."""
     capture = world.capture()
@@ -128,14 +124,14 @@ def targets(world: World, address: str) -> set[str]:
 def name_moves(world: World) -> None:
     """A tunnel follows the host name of its peer when that has another address."""
     world.a.station.set({f"ipsecPeerDynamicAddress.{PEER}": NAME})
-    world.eventually(partial(passes, B.address), "the ping passes")
+    world.eventually(partial(lost, A, B.address), "the ping passes")
     world.becomes(lambda: targets(world, B.address), {B.outer}, "to the address of the name")
     world.b.station.set({f"ipsecPeerLocalAddress.{PEER}": MOVED})
     world.a.knows(far=[MOVED])
     world.a.station.set({"ipsecGwCommand.0": "reconcile"})  # else within a minute
 
     def moved() -> str:
-        missing = passes(B.address)
+        missing = lost(A, B.address)
         found = targets(world, B.address)
         return missing or ("" if found == {MOVED} else str(found))
 
@@ -158,7 +154,7 @@ def in_turn(world: World) -> None:
 
     world.eventually(vain, "without turns the first one is called, in vain", 60)  # once the former tunnel is gone
     world.a.station.set({"ipsecGlobContDnsSelectRoundRobin.0": "enabled"})
-    world.eventually(partial(passes, B.address), "in turn the ping passes", 60)
+    world.eventually(partial(lost, A, B.address), "in turn the ping passes", 60)
     world.becomes(lambda: targets(world, B.address), {MOVED}, "to the second address")
     world.a.station.set({"ipsecGlobContDnsSelectRoundRobin.0": "disabled", f"ipsecPeerDynamicAddress.{PEER}": B.outer})
     world.b.station.set({f"ipsecPeerLocalAddress.{PEER}": "0.0.0.0"})
@@ -205,10 +201,10 @@ def backup(world: World) -> None:
         }
     )
     world.eventually(partial(established, world.a, PEER), "the primary is up", 60)
-    world.eventually(partial(passes, SHARED.address), "the ping passes")
+    world.eventually(partial(lost, A, SHARED.address), "the ping passes")
     world.eventually(lambda: wrong(world, B), "by the primary")
     batch(WAN, "link set dev b down")
-    world.eventually(partial(passes, SHARED.address), "with the primary gone the ping passes again", 60)
+    world.eventually(partial(lost, A, SHARED.address), "with the primary gone the ping passes again", 60)
     world.eventually(lambda: wrong(world, C), "by the backup")
     world.eventually(partial(not_shown, world), "ipsecPeerStatSecondaryPeerIndex says so")
     capture = world.capture()
@@ -247,7 +243,7 @@ def backup(world: World) -> None:
     world.check(spent() >= DELAY, "and not before", f"{spent():.1f} s")
     world.eventually(partial(established, world.a, PEER), "its rows say that it is up")
     capture = world.capture()
-    world.eventually(partial(passes, SHARED.address), "the ping passes by it")
+    world.eventually(partial(lost, A, SHARED.address), "the ping passes by it")
     asked, answered = ping(A, SHARED.address, 5)
     world.check(answered == asked, "and answers come", f"{answered} of {asked}")
     world.check_private(capture.take())

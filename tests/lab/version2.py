@@ -13,7 +13,7 @@ from tests.lab import recipes
 from tests.lab.gateway import Gateway
 from tests.lab.recipes import Cells
 from tests.lab.registry import scenario
-from tests.lab.sightings import FAILED, UNUSED, apply_state, bundle_rows
+from tests.lab.sightings import FAILED, UNUSED, apply_state, bundle_rows, lost
 from tests.lab.station import Refused
 from tests.lab.topology import SITES, Ping, Site, batch, ping, run, send_udp
 from tests.lab.wire import ESP, UDP, Packet, plain, summary
@@ -38,8 +38,7 @@ def version2() -> Cells:
 
 def passes(count: int = 2) -> str:
     """'' when a ping passes from site to site."""
-    answered = ping(A, B.address, count)[1]
-    return "" if answered == count else f"{answered} of {count} answers"
+    return lost(A, B.address, count)
 
 
 def shows(gateway: Gateway, wanted: Mapping[str, str]) -> str:

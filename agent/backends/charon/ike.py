@@ -466,7 +466,7 @@ class CharonIke:
     async def _end_tried(self, connection: str, child: str, goes_on: Callable[[], bool]) -> None:
         """With what charon has taken in and not begun yet: at first that is nothing to end."""
         await self._terminate(connection=connection, child=child)
-        for pause in LATE_PAUSES:
+        for pause in LATE_PAUSES if goes_on() else ():
             await asyncio.sleep(pause)
             if not goes_on():
                 break
